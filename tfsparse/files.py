@@ -1,0 +1,61 @@
+"""Files that are complete or absent, and tensors in safetensors files."""
+
+import contextlib
+import os
+import pathlib
+
+import safetensors
+import safetensors.numpy
+
+from tfsparse.commandline import UsageError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a path beside `path` to write to; renames it to `path` if the block succeeds.
+
+    Raises:
+        UsageError: where the folder cannot be made or written to.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be "
+            "written to and has space."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_bytes(path, content):
+    """Writes the bytes or text `content` to `path`, whole or not at all."""
+    with replacing(path) as partial:
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8")
+        else:
+            partial.write_bytes(content)
+
+
+def write_tensors(path, tensors, metadata=None):
+    """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`."""
+    with replacing(path) as partial:
+        safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+
+
+def read_tensors(path):
+    """Returns `(tensors, metadata)` of a safetensors file.
+
+    Raises:
+        UsageError: where the file is missing, truncated or of another format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UsageError(f"Cannot read the tensors of {path}: {error}") from error

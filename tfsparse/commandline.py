@@ -1,8 +1,11 @@
 """What every command of this project does alike: parse flags, and say an error in one line."""
 
+import fractions
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
+
+flags.disclaim_key_flags()  # a flag that `define_fraction` defines belongs to its caller
 
 
 class UsageError(ValueError):
@@ -29,10 +32,26 @@ def _exit(status, message):
     sys.exit(status)
 
 
+class _FractionParser(flags.ArgumentParser):
+    syntactic_help = "a number or a fraction such as 8/255"
+
+    def parse(self, argument):
+        try:
+            return float(fractions.Fraction(str(argument)))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(f"expected {self.syntactic_help}") from error
+
+
+def define_fraction(name, default, help_text):
+    """Defines a float flag that can be given as a fraction, such as `--eps=8/255`."""
+    return flags.DEFINE(_FractionParser(), name, default, help_text)
+
+
 def run(main):
     """Runs `main()` after parsing the absl flags; a `UsageError` becomes one line, status 1."""
 
     def guarded(_):
+        logging.set_verbosity(logging.WARNING)  # TFDS reports each file it opens
         try:
             main()
         except UsageError as error:

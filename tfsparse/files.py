@@ -18,7 +18,7 @@ def replacing(path):
         UsageError: where the folder cannot be made or written to.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"partial-{path.name}")  # the suffix stays: some writers check it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -56,6 +56,7 @@ def read_tensors(path):
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            names = file.offset_keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UsageError(f"Cannot read the tensors of {path}: {error}") from error

@@ -1,0 +1,398 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import zoo
+import zoo.data
+from tflite import convert as command
+from tflite.convert import convert, convert_file
+from tflite.verify import BOUNDS, verify
+from tfsparse.commandline import UsageError
+
+PRECISIONS = list(BOUNDS)
+DATASET = "fashion_mnist_small"
+
+
+def residual_network(seed=0, classes=10):
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False)(image)
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    x = shortcut = keras.layers.ReLU()(x)
+    x = keras.layers.Conv2D(32, 3, padding="same", use_bias=False)(x)
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))
+    x = keras.layers.Flatten()(keras.layers.MaxPooling2D(2)(x))
+    return keras.Model(image, keras.layers.Dense(classes)(x))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return zoo.data.open_dataset(DATASET)
+
+
+@pytest.fixture(scope="module")
+def calibration(data):
+    return data.read("train")[0][:100].astype(np.float32) / 255
+
+
+@pytest.fixture(scope="module")
+def held_out(data):
+    images, labels = data.read("validation")
+    return images[:300].astype(np.float32) / 255, labels[:300]
+
+
+@pytest.fixture(scope="module")
+def network(data):
+    model = residual_network()
+    images, labels = data.read("train")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(2e-3), loss)
+    model.fit(images.astype(np.float32) / 255, labels, batch_size=64, epochs=1, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def content(network, calibration):
+    """The network's file in each precision."""
+    return {precision: convert(network, precision, calibration) for precision in PRECISIONS}
+
+
+@pytest.fixture
+def run_folder(network, tmp_path):
+    """What train.py leaves: a model and a report that says what it was trained on."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    network.save(folder / "model.keras")
+    report = {"dataset": DATASET, "data_dir": None, "image_size": None}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def operators(content):
+    interpreter = Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    return [operator["op_name"] for operator in interpreter._get_ops_details()]
+
+
+def fails(*args, **kwargs):
+    """The message of the UsageError that the command gives, which fits one line."""
+    with pytest.raises(UsageError) as caught:
+        convert_file(*map(str, args), **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- conversion ----
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_file_agrees_with_keras(network, content, held_out, precision):
+    result = verify(content[precision], network, *held_out, precision=precision)
+    assert result.passed, result.failures
+    assert result.examples == 300
+    expected = network(held_out[0]).numpy().argmax(axis=1)
+    assert result.keras_accuracy == np.mean(expected == held_out[1]) > 0.2
+    assert abs(result.file_accuracy - result.keras_accuracy) <= 0.02
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_file_takes_one_image_with_builtin_operators(content, precision):
+    found = set(operators(content[precision])) - {"DEQUANTIZE"}
+    assert found == {"CONV_2D", "ADD", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED"}
+    interpreter = Interpreter(model_content=content[precision])
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    assert source["shape"].tolist() == source["shape_signature"].tolist() == [1, 28, 28, 1]
+    assert target["shape"].tolist() == [1, 10]
+    expected = np.int8 if precision == "int8" else np.float32
+    assert source["dtype"] is target["dtype"] is expected
+
+
+def test_sizes(network, content):
+    # Besides the weights, 6 kB hold the graph, biases and, in int8, a scale for each channel.
+    for precision, width in {"float32": 4, "float16": 2, "int8": 1}.items():
+        weights = width * network.count_params()
+        assert weights < len(content[precision]) < weights + 6000
+
+
+class Scattered(keras.layers.Layer):
+    """A 3x3 convolution of which a quarter of the weights exist; `lookup` says how it is put up."""
+
+    def __init__(self, lookup):
+        super().__init__()
+        self.lookup = lookup
+
+    def build(self, shape):
+        self.shape = (3, 3, shape[-1], 64)
+        size = int(np.prod(self.shape))
+        self.kept = np.random.default_rng(0).permutation(size)[: size // 4]
+        self.kernel = self.add_weight(shape=(size // 4,), initializer="random_normal")
+
+    def call(self, x):
+        size = int(np.prod(self.shape))
+        if self.lookup == "scatter":
+            kernel = keras.ops.scatter(self.kept[:, None], self.kernel, (size,))
+        else:
+            source = np.full(size, len(self.kept))
+            source[self.kept] = np.arange(len(self.kept))
+            kernel = keras.ops.concatenate([self.kernel, keras.ops.zeros(1)])
+            kernel = keras.ops.take(kernel, source)
+        return keras.ops.conv(x, keras.ops.reshape(kernel, self.shape), padding="same")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("lookup", ["scatter", "take"])
+def test_kernel_put_up_from_kept_weights_becomes_a_constant(lookup, precision, calibration):
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.Conv2D(64, 3, strides=4)(image)
+    x = keras.layers.BatchNormalization()(Scattered(lookup)(x))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x)))
+    assert operators(convert(model, precision, calibration)) == ["CONV_2D", "CONV_2D", "MEAN"]
+
+
+# ---- verification ----
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_file_of_another_model_fails(network, calibration, held_out, precision):
+    other = convert(residual_network(seed=1), precision, calibration)
+    result = verify(other, network, *held_out, precision=precision)
+    assert not result.passed
+    assert len(result.failures) == 2  # the difference and the agreement
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_one_layer_perturbed_fails(network, calibration, held_out, precision):
+    other = keras.models.clone_model(network)
+    other.set_weights(network.get_weights())
+    kernel = other.layers[4].kernel  # the second convolution
+    kernel.assign(keras.ops.roll(kernel, 1, axis=3))
+    perturbed = convert(other, precision, calibration)
+    assert not verify(perturbed, network, *held_out, precision=precision).passed
+
+
+def test_float_weights_in_a_float32_file_may_not_be_rounded(network, content, held_out):
+    result = verify(content["float16"], network, *held_out, precision="float32")
+    assert not result.passed
+    assert "largest difference" in result.failures[0]
+
+
+class Undefined(keras.layers.Layer):
+    def call(self, x):
+        return keras.ops.sqrt(x - 1e6)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_nan_fails(network, held_out, both):
+    image = keras.Input((28, 28, 1))
+    undefined = keras.Model(image, Undefined()(network(image)))
+    model = undefined if both else network
+    result = verify(convert(undefined, "float32"), model, *held_out, precision="float32")
+    assert np.isnan(result.largest_difference)
+    assert result.top1_agreement == 0
+    assert "not finite" in result.failures[0]
+
+
+def test_near_ties_count_as_agreement(network, held_out):
+    kernel, bias = network.layers[-1].get_weights()
+    twins = keras.models.clone_model(network)
+    twins.set_weights(network.get_weights())
+    # Class 1 is class 0 but for less than float32 resolves after other sums, in either direction.
+    kernel[:, 1], bias[1] = kernel[:, 0], bias[0] + 1e-6
+    twins.layers[-1].set_weights([kernel, bias])
+    content = convert(twins, "float32")
+    bias[1] = bias[0] - 1e-6
+    twins.layers[-1].set_weights([kernel, bias])
+    result = verify(content, twins, *held_out, precision="float32")
+    assert result.passed
+    assert result.top1_agreement == 1
+
+
+def test_accuracy_needs_labels(network, content, held_out):
+    result = verify(content["float32"], network, held_out[0][:5], precision="float32")
+    assert result.keras_accuracy is None
+    assert result.file_accuracy is None
+
+
+# ---- errors of the functions ----
+
+
+def test_models_that_cannot_be_converted():
+    image = keras.Input((8, 8, 1))
+    two = keras.Model([image, keras.Input((8, 8, 1))], keras.layers.Flatten()(image))
+    with pytest.raises(UsageError, match=r"one input.*Received: 2"):
+        convert(two, "float32")
+    image = keras.Input((None, None, 1))
+    sizeless = keras.Model(image, keras.layers.GlobalMaxPooling2D()(image))
+    with pytest.raises(UsageError, match="known size"):
+        convert(sizeless, "float32")
+    with pytest.raises(UsageError, match="one output"):
+        convert(keras.Model(image := keras.Input((8, 8, 1)), image * 2), "float32")
+    with pytest.raises(UsageError, match="inputs are unknown"):
+        convert(keras.Sequential([keras.layers.Flatten()]), "float32")
+
+
+def test_operation_without_builtin_operator_is_named():
+    class Quantile(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.erfinv(x)
+
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, keras.layers.Flatten()(Quantile(name="probit")(image)))
+    with pytest.raises(UsageError, match=r"operator for: Erfinv at .*probit"):
+        convert(model, "float32")
+
+
+def test_weights_that_are_not_finite_are_named(calibration):
+    model = residual_network()
+    model.layers[1].kernel.assign(model.layers[1].kernel * np.nan)
+    with pytest.raises(UsageError, match=r"conv2d.*/kernel is not finite"):
+        convert(model, "int8", calibration)
+
+
+def test_images_that_do_not_fit(network, content):
+    with pytest.raises(UsageError, match="needs calibration_images"):
+        convert(network, "int8")
+    for images, message in [
+        (np.zeros((3, 32, 32, 1)), r"\(n, 28, 28, 1\).*\(3, 32, 32, 1\)"),
+        (np.zeros((0, 28, 28, 1)), "n > 0"),
+        (np.zeros((3, 28, 28, 1), np.uint8), "uint8"),
+        (np.full((3, 28, 28, 1), 255.0), "255.0"),
+        (np.full((3, 28, 28, 1), np.nan), "nan"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            convert(network, "int8", images)
+        with pytest.raises(UsageError, match=message):
+            verify(content["int8"], network, images, precision="int8")
+
+
+def test_files_that_do_not_fit(network, held_out):
+    with pytest.raises(UsageError, match="LiteRT cannot run"):
+        verify(b"no flatbuffer at all", network, *held_out, precision="int8")
+    eleven = convert(residual_network(classes=11), "float32")
+    with pytest.raises(UsageError, match=r"\(300, 11\).*\(300, 10\)"):
+        verify(eleven, network, *held_out, precision="float32")
+
+
+# ---- the command ----
+
+
+def test_convert_file(run_folder, tmp_path, capfd):
+    convert_file(str(run_folder / "model.keras"), "float16", str(tmp_path / "new" / "x.tflite"))
+    captured = capfd.readouterr()
+    assert [line.split("  ")[0] for line in captured.out.splitlines()] == [
+        "precision",
+        "file size",
+        "gzip size",
+        "compared on",
+        "largest difference",
+        "mean difference",
+        "top-1 agreement",
+        "accuracy in Keras",
+        "accuracy of the file",
+        "verdict",
+    ]
+    assert captured.err == ""
+    content = (tmp_path / "new" / "x.tflite").read_bytes()
+    assert f"{len(content):,} bytes" in captured.out
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_sabotaged_file_is_not_written(run_folder, tmp_path, monkeypatch, capsys):
+    other = convert(residual_network(seed=1), "float32")
+    monkeypatch.setattr(command, "convert", lambda *_: other)
+    output = tmp_path / "new" / "x.tflite"
+    message = fails(run_folder / "model.keras", "float32", output)
+    assert "Not written" in message
+    assert "largest difference" in message
+    assert "99%" in message
+    assert "FAILED" in capsys.readouterr().out
+    assert not output.parent.exists()
+
+
+def test_the_dataset_is_the_flag_the_report_or_the_card(network, run_folder, monkeypatch):
+    def open_dataset(name, data_dir, image_size):
+        raise UsageError(name, data_dir, image_size)
+
+    def opened(model, **kwargs):
+        with pytest.raises(UsageError) as caught:
+            convert_file(str(model), "int8", str(run_folder / "x.tflite"), **kwargs)
+        return caught.value.args
+
+    monkeypatch.setattr(zoo.data, "open_dataset", open_dataset)
+    monkeypatch.setattr(zoo, "list_models", lambda: ["NAME"], raising=False)
+    monkeypatch.setattr(zoo, "load", lambda _: network, raising=False)
+    monkeypatch.setattr(zoo, "card", lambda _: {"dataset": "cards"}, raising=False)
+    report = {"dataset": "reports", "data_dir": "there", "image_size": 32}
+    (run_folder / "report.json").write_text(json.dumps(report))
+    model = run_folder / "model.keras"
+    assert opened(model) == ("reports", "there", 32)
+    assert opened(model, data_dir="here") == ("reports", "here", 32)
+    assert opened(model, dataset="flags") == ("flags", None, None)
+    assert opened("NAME") == ("cards", None, None)
+
+
+def test_arguments_that_cannot_be_used(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "list_models", lambda: ["NAME"], raising=False)
+    model, output = run_folder / "model.keras", tmp_path / "x.tflite"
+    noise = tmp_path / "noise.keras"
+    noise.write_bytes(bytes(range(256)))
+    before = sorted(tmp_path.rglob("*"))
+
+    assert "float64" in fails(model, "float64", output)
+    assert "There is no file" in fails(tmp_path / "none.keras", "int8", output)
+    assert "Keras cannot load" in fails(noise, "int8", output)
+    assert "NAME" in fails("resnet99", "int8", output)
+    assert "ends with .tflite" in fails(model, "int8", tmp_path / "x.bin")
+    assert "Cannot write" in fails(model, "int8", noise / "x.tflite")
+    assert "cifar11" in fails(model, "int8", output, dataset="cifar11")
+    assert "(32, 32, 1)" in fails(model, "int8", output, image_size=32)
+
+    (run_folder / "report.json").write_text("{")
+    assert "Cannot read" in fails(model, "int8", output)
+    (run_folder / "report.json").unlink()
+    assert "Give --dataset" in fails(model, "int8", output)
+    before.remove(run_folder / "report.json")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_class_count_that_does_not_fit(tmp_path):
+    residual_network(classes=11).save(tmp_path / "model.keras")
+    message = fails(tmp_path / "model.keras", "int8", tmp_path / "x.tflite", dataset=DATASET)
+    assert "11 classes" in message
+
+
+def run(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "tflite.convert", *flags], capture_output=True, text=True
+    )
+
+
+def test_command_line(run_folder):
+    output = run_folder / "x.tflite"
+    model, precision = f"--model={run_folder / 'model.keras'}", "--precision=int8"
+    done = run(model, precision, f"--output={output}", "--calibration_examples=50")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 10
+    assert "passed" in done.stdout
+    assert output.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("precision", "status", "message"),
+    [("int8", 1, "error: There is no file none.keras"), ("int4", 2, "error: flag --precision")],
+)
+def test_command_line_errors(precision, status, message, tmp_path):
+    output = tmp_path / "x.tflite"
+    done = run("--model=none.keras", f"--precision={precision}", f"--output={output}")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+    assert not output.exists()

@@ -1,0 +1,289 @@
+"""Converts a Keras model to a TFLite file, checks it on held-out images, then writes it.
+
+    python -m tflite.convert --model=model.keras --precision=int8 --output=model.tflite
+
+The file takes one image, [1, h, w, c] in [0, 1] (int8 files: quantised), and gives logits. It is
+written only if it agrees with Keras on validation images; see tflite/verify.py for the bounds.
+"""
+
+import gzip
+import json
+import os
+import pathlib
+import re
+import textwrap
+
+import numpy as np
+from absl import flags
+
+from tflite.quiet import quiet
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # C++ logs; real errors are exceptions
+
+with quiet():  # TensorFlow reports missing GPUs on import, at any log level
+    import keras
+    import tensorflow as tf
+    from ai_edge_litert import schema_py_generated as schema
+
+    import tfsparse  # noqa: F401 (registers its layers, which .keras files name)
+    import zoo
+    import zoo.data
+
+from tflite.verify import BOUNDS, check_images, check_precision, verify
+from tfsparse import commandline, files
+from tfsparse.commandline import UsageError
+
+VERIFICATION_EXAMPLES = 500
+
+
+def convert(model, precision, calibration_images=None):
+    """Converts a Keras model to TFLite with builtin operators only and batch size 1.
+
+    Args:
+        model: a Keras model with one input of fixed size, [n, h, w, c] in [0, 1], and one output,
+            [n, classes].
+        precision: "float32"; "float16" (weights stored in 16 bits); or "int8" (weights, biases
+            aside, activations, input and output in 8 bits).
+        calibration_images: float array [n, h, w, c] in [0, 1] whose activations set the ranges of
+            an int8 file; needed for int8 only.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        UsageError: where the model has another interface, weights that are not finite or an
+            operation without a builtin operator.
+    """
+    check_precision(precision)
+    _check_model(model)
+    # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
+    image = keras.Input(model.inputs[0].shape[1:], batch_size=1)
+    try:
+        with quiet():
+            converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, model(image)))
+            _set_precision(converter, precision, calibration_images, model)
+            content = converter.convert()
+    except UsageError:
+        raise
+    except Exception as error:  # anything that a layer or the converter can raise
+        raise UsageError(f"Cannot convert the model to {precision}. {_reason(error)}") from error
+    _check_file(content, precision)
+    return content
+
+
+def _check_model(model):
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs:
+        raise UsageError(
+            "The model's inputs are unknown. Build it with keras.Input or call it on images first."
+        )
+    shapes = [tuple(tensor.shape) for tensor in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
+        raise UsageError(
+            "Conversion needs a model with one input of known size, (batch, height, width, "
+            f"channels). Received: {len(shapes)} with shapes {shapes}"
+        )
+    shapes = [tuple(tensor.shape) for tensor in outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise UsageError(
+            "Conversion needs a model with one output, logits of shape (batch, classes). "
+            f"Received: {len(shapes)} with shapes {shapes}"
+        )
+    for weight in model.weights:
+        # Calibration and quantisation give plausible files of models that diverged.
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise UsageError(f"The weight {weight.path} is not finite. Use an earlier checkpoint.")
+
+
+def _set_precision(converter, precision, calibration_images, model):
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if precision == "float32":
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+        return
+    if calibration_images is None:
+        raise UsageError("int8 needs calibration_images. Received: None")
+    check_images(calibration_images, model)
+    images = np.asarray(calibration_images, np.float32)
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+
+
+def _reason(error):
+    """What an error of the converter comes to, in one line that names the operations."""
+    pattern = r'"([^"@]+)@[^\n]*?\'tf\.(\w+)\' op is neither'
+    operations = {f"{name} at {place}" for place, name in re.findall(pattern, str(error))}
+    if operations:
+        return f"No builtin TFLite operator for: {', '.join(sorted(operations))}"
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
+
+
+def _check_file(content, precision):
+    """Refuses custom operators in the file, and tensors of an int8 file that remained float."""
+    model = schema.Model.GetRootAsModel(content, 0)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    custom = [c.CustomCode().decode() for c in codes if c.CustomCode()]
+    if custom:
+        raise UsageError(f"No builtin TFLite operator for: {', '.join(custom)}")
+    graph = model.Subgraphs(0)
+    tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
+    floats = [t.Name().decode() for t in tensors if t.Type() == schema.TensorType.FLOAT32]
+    if precision == "int8" and floats:
+        raise UsageError(f"The converter left tensors in float: {', '.join(floats[:3])}")
+
+
+# ---- the command ----
+
+
+def convert_file(
+    model, precision, output, dataset=None, data_dir=None, image_size=None, calibration_examples=200
+):
+    """What the command does, flag by flag; prints a report and writes `output` if it passes.
+
+    Raises:
+        UsageError: where an argument cannot be used or the file fails verification.
+    """
+    check_precision(precision)
+    _check_output(output)
+    network, about = _load(model)
+    _check_model(network)
+    data = _open_dataset(about, model, dataset, data_dir, image_size)
+    _check_fit(network, data)
+    calibration = None
+    if precision == "int8":
+        calibration = _first_images(data, "train", calibration_examples)[0]
+    content = convert(network, precision, calibration)
+    images, labels = _first_images(data, "validation", VERIFICATION_EXAMPLES)
+    verification = verify(content, network, images, labels, precision=precision)
+    print(report(content, verification))
+    if not verification.passed:
+        raise UsageError(f"Not written: {output}. {' '.join(verification.failures)}")
+    files.write_bytes(output, content)
+
+
+def report(content, verification):
+    """The printed table: sizes, differences with their bounds, accuracies, verdict."""
+    limits = {verification.bounds.kind: f" (at most {verification.bounds.difference:.0e})"}
+    lines = {
+        "precision": verification.precision,
+        "file size": f"{len(content):,} bytes",
+        "gzip size": f"{len(gzip.compress(content, mtime=0)):,} bytes",
+        "compared on": f"{verification.examples} validation images",
+        "largest difference": f"{verification.largest_difference:.1e}{limits.get('largest', '')}",
+        "mean difference": f"{verification.mean_difference:.1e}{limits.get('mean', '')}",
+        "top-1 agreement": f"{verification.top1_agreement:.2%}"
+        f" (at least {verification.bounds.top1_agreement:.0%})",
+        "accuracy in Keras": f"{verification.keras_accuracy:.2%}",
+        "accuracy of the file": f"{verification.file_accuracy:.2%}",
+        "verdict": "passed" if verification.passed else "FAILED",
+    }
+    return "\n".join(f"{name:<22}{value}" for name, value in lines.items())
+
+
+def _check_output(output):
+    path = pathlib.Path(output).absolute()
+    if path.suffix != ".tflite" or path.is_dir():
+        raise UsageError(f"--output must name a file that ends with .tflite. Received: {output}")
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"Cannot write to {folder}. Choose another --output. Received: {output}")
+
+
+def _load(name):
+    """Returns the model and what is known of its data: a card, a report, or {}."""
+    path = pathlib.Path(name)
+    if path.suffix != ".keras":
+        if name not in zoo.list_models():
+            raise UsageError(
+                f"--model must be the path of a .keras file or one of {zoo.list_models()}. "
+                f"Received: {name}"
+            )
+        return zoo.load(name), zoo.card(name)
+    if not path.is_file():
+        raise UsageError(f"There is no file {name}. Check --model.")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged or foreign file can break anywhere in Keras
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise UsageError(f"Keras cannot load {name}: {reason}") from error
+    return model, _read_report(path.with_name("report.json"))
+
+
+def _read_report(path):
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Repair or remove it.") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is not a report, a JSON object. Repair or remove it.")
+    return content
+
+
+def _open_dataset(about, model, dataset, data_dir, image_size):
+    """Opens the data set that the flags or, failing them, `about` name."""
+    if dataset is None:
+        dataset = about.get("dataset")
+        data_dir = data_dir or about.get("data_dir")
+        image_size = image_size or about.get("image_size")
+    if dataset is None:
+        raise UsageError(
+            f"Nothing beside {model} says which data set it was trained on. Give --dataset."
+        )
+    return zoo.data.open_dataset(dataset, data_dir=data_dir, image_size=image_size)
+
+
+def _check_fit(model, data):
+    shape, classes = tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1]
+    if tuple(data.image_shape) != shape:
+        raise UsageError(
+            f"The model takes images of shape {shape}. Give --dataset, or --image_size, to match. "
+            f"Received: a data set of {tuple(data.image_shape)}"
+        )
+    if data.num_classes != classes:
+        raise UsageError(
+            f"The model has {classes} classes. Give the --dataset that it was trained on. "
+            f"Received: a data set of {data.num_classes} classes"
+        )
+
+
+def _first_images(data, split, count):
+    """The first images of a split, float32 in [0, 1], and their labels."""
+    images, labels = data.read(split)
+    return images[:count].astype(np.float32) / 255, labels[:count]
+
+
+def define_flags():
+    """Defines the command's flags; not done on import, as train.py has flags of the same names."""
+    flags.DEFINE_string("model", None, "A .keras file or the name of a zoo model.", required=True)
+    flags.DEFINE_enum("precision", None, list(BOUNDS), "Type of the weights.", required=True)
+    flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)
+    flags.DEFINE_string("dataset", None, "Data set; default: the one the model was trained on.")
+    flags.DEFINE_string("data_dir", None, "Folder of the data set.")
+    flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
+    flags.DEFINE_integer(
+        "calibration_examples", 200, "Training images that set the int8 ranges.", lower_bound=1
+    )
+
+
+def main():
+    options = flags.FLAGS
+    convert_file(
+        options.model,
+        options.precision,
+        options.output,
+        options.dataset,
+        options.data_dir,
+        options.image_size,
+        options.calibration_examples,
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

@@ -1,0 +1,242 @@
+"""Does a TFLite file compute what its Keras model computes? Measured on real images."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from tflite.quiet import quiet
+from tfsparse.commandline import UsageError
+
+with quiet():
+    import keras
+    from ai_edge_litert.interpreter import Interpreter
+
+BATCH = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a file must keep to; differences are fractions of the logits' root mean square.
+
+    Attributes:
+        difference: largest allowed difference.
+        kind: which difference `difference` bounds, "largest" or "mean".
+        top1_agreement: smallest allowed share of images with the same predicted class, 0 to 1.
+    """
+
+    difference: float
+    kind: str
+    top1_agreement: float
+
+
+# float32: both sides add the same products in another order, which was measured to stay below 1e-5.
+# float16: weights are rounded to 11 significant bits, about 5e-4 each; the errors mostly average
+#   out and a few 1e-3 of the logits' scale were measured.
+# int8: every activation is rounded to one of 256 values, so single logits may be far off and the
+#   largest difference says little. The mean catches a file that is wrong where the classes still
+#   agree, as they do when a model predicts one class for everything. A sound conversion of a
+#   trained network changes the class of few images, those that were close calls.
+BOUNDS = {
+    "float32": Bounds(difference=1e-4, kind="largest", top1_agreement=0.99),
+    "float16": Bounds(difference=2e-2, kind="largest", top1_agreement=0.99),
+    "int8": Bounds(difference=0.2, kind="mean", top1_agreement=0.98),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """How far a file is from its Keras model.
+
+    Attributes:
+        precision: a key of `BOUNDS`.
+        examples: number of images compared.
+        largest_difference: largest absolute difference of a logit, as a fraction of the root mean
+            square of Keras' logits. NaN where either side gives one.
+        mean_difference: the same, averaged over images and classes.
+        top1_agreement: share of images for which the file chooses Keras' class, 0 to 1. A class
+            counts as Keras' too where Keras' two logits are a tie; see `verify`.
+        keras_accuracy: of the Keras model on the labels, 0 to 1; None without labels.
+        file_accuracy: of the file, likewise.
+        bounds: the `Bounds` that apply.
+    """
+
+    precision: str
+    examples: int
+    largest_difference: float
+    mean_difference: float
+    top1_agreement: float
+    keras_accuracy: float | None
+    file_accuracy: float | None
+
+    @property
+    def bounds(self):
+        return BOUNDS[self.precision]
+
+    @property
+    def difference(self):
+        """The difference that `bounds.difference` is about."""
+        kinds = {"largest": self.largest_difference, "mean": self.mean_difference}
+        return kinds[self.bounds.kind]
+
+    @property
+    def failures(self):
+        """One sentence for each bound that is not kept; NaN keeps none."""
+        failures = []
+        if not math.isfinite(self.largest_difference):
+            failures.append("The logits of the model or of the file are not finite numbers.")
+        elif not self.difference <= self.bounds.difference:
+            failures.append(
+                f"The {self.bounds.kind} difference of the logits is {self.difference:.2g} of "
+                f"their scale; {self.bounds.difference:.2g} is allowed."
+            )
+        if not self.top1_agreement >= self.bounds.top1_agreement:
+            failures.append(
+                f"The file agrees with Keras on the class of {self.top1_agreement:.2%} of the "
+                f"images; {self.bounds.top1_agreement:.0%} are asked for."
+            )
+        return failures
+
+    @property
+    def passed(self):
+        return not self.failures
+
+
+def verify(content, model, images, labels=None, *, precision):
+    """Runs a TFLite file in LiteRT on `images` and compares it with its Keras model.
+
+    The file's class agrees with Keras' if Keras gives both the same logit up to a tie: less than
+    the allowed difference in a float file, one step of the output's scale in an int8 file, which
+    cannot tell logits apart that are closer.
+
+    Args:
+        content: bytes of the file, as `tflite.convert.convert` returns them.
+        model: the Keras model; [n, h, w, c] images in [0, 1] to [n, classes] logits.
+        images: float array [n, h, w, c] in [0, 1].
+        labels: optional integer array [n].
+        precision: "float32", "float16" or "int8".
+
+    Returns:
+        A `Verification`; `.passed` and `.failures` hold the verdict.
+
+    Raises:
+        UsageError: where the images do not fit the model or the bytes are not a TFLite file that
+            fits it.
+    """
+    check_precision(precision)
+    check_images(images, model)
+    expected = _keras_logits(model, images)
+    actual, step = _file_logits(content, images)
+    if actual.shape != expected.shape:
+        raise UsageError(
+            f"The file gives outputs of shape {actual.shape} where the Keras model gives "
+            f"{expected.shape}. Convert the file from this model."
+        )
+    scale = np.sqrt(np.mean(np.square(expected)))
+    difference = np.abs(actual - expected)
+    tie = BOUNDS[precision].difference * scale if precision != "int8" else step
+    return Verification(
+        precision=precision,
+        examples=len(images),
+        largest_difference=_fraction(difference.max(), scale),
+        mean_difference=_fraction(difference.mean(), scale),
+        top1_agreement=_agreement(expected, actual, tie),
+        keras_accuracy=_accuracy(expected, labels),
+        file_accuracy=_accuracy(actual, labels),
+    )
+
+
+def check_precision(precision):
+    """Raises a `UsageError` unless `precision` is one of `BOUNDS`."""
+    if precision not in BOUNDS:
+        raise UsageError(f"precision must be one of {', '.join(BOUNDS)}. Received: {precision}")
+
+
+def check_images(images, model):
+    """Raises a `UsageError` unless `images` are float [n, h, w, c] in [0, 1] that fit `model`."""
+    images = np.asarray(images)
+    shape = tuple(model.inputs[0].shape[1:])
+    if not len(images) or images.shape[1:] != shape:
+        raise UsageError(
+            f"Images must be an array of shape (n, {', '.join(map(str, shape))}) with n > 0, as "
+            f"the model's input. Received: {images.shape}"
+        )
+    in_range = images.min() >= 0 and images.max() <= 1
+    if images.dtype.kind != "f" or not in_range:
+        raise UsageError(
+            "Images must be floats in [0, 1]; divide 8-bit images by 255. Received: "
+            f"{images.dtype} from {images.min()} to {images.max()}"
+        )
+
+
+def _keras_logits(model, images):
+    """Logits of the Keras model as float64 [n, classes]."""
+    batches = [
+        keras.ops.convert_to_numpy(model(images[i : i + BATCH].astype(np.float32), training=False))
+        for i in range(0, len(images), BATCH)
+    ]
+    return np.concatenate(batches).astype(np.float64)
+
+
+def _file_logits(content, images):
+    """Logits of the file as float64 [n, classes], and the step between two values (0: float)."""
+    interpreter = _interpreter(content)
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    if tuple(source["shape"]) != (1, *images.shape[1:]):
+        raise UsageError(
+            f"The file takes inputs of shape {tuple(source['shape'])}, not one image of shape "
+            f"{images.shape[1:]}. Convert the file from this model."
+        )
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(source["index"], _encode(image[None], source))
+        interpreter.invoke()
+        outputs.append(_decode(interpreter.get_tensor(target["index"])[0], target))
+    return np.stack(outputs), target["quantization"][0]
+
+
+def _interpreter(content):
+    try:
+        with quiet():
+            interpreter = Interpreter(model_content=content, num_threads=2)
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"LiteRT cannot run the file: {error}") from error
+    return interpreter
+
+
+def _encode(values, tensor):
+    """`values` in the type that `tensor` of the file has."""
+    if np.issubdtype(tensor["dtype"], np.floating):
+        return values.astype(tensor["dtype"])
+    scale, zero_point = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    codes = np.round(values / scale + zero_point)
+    return np.clip(codes, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _decode(values, tensor):
+    """The numbers that `values` of `tensor` stand for, float64."""
+    if np.issubdtype(tensor["dtype"], np.floating):
+        return values.astype(np.float64)
+    scale, zero_point = tensor["quantization"]
+    return scale * (values.astype(np.float64) - zero_point)
+
+
+def _fraction(difference, scale):
+    """difference / scale, where nothing of nothing is 0."""
+    return float(difference / scale) if scale else float(difference)
+
+
+def _agreement(expected, actual, tie):
+    """Share of the rows in which `actual`'s class is a highest one of `expected`, up to `tie`."""
+    rows = np.arange(len(expected))
+    short = expected.max(axis=1) - expected[rows, actual.argmax(axis=1)]
+    finite = np.isfinite(actual).all(axis=1)
+    return float(np.mean(finite & (short <= tie)))  # NaN in `expected` compares as False
+
+
+def _accuracy(logits, labels):
+    if labels is None:
+        return None
+    return float(np.mean(logits.argmax(axis=1) == np.asarray(labels)))

@@ -1,0 +1,69 @@
+"""Adversarial examples within an L_inf ball: FGSM and PGD as compiled functions.
+
+Both attack the model as it is deployed (inference mode: BatchNorm uses its moving statistics and
+nothing in the model changes) and differentiate with respect to the images only.
+
+Sources: FGSM, Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015; PGD,
+Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018; one step
+from a random start, Wong et al., "Fast is better than free", ICLR 2020.
+"""
+
+import keras
+import tensorflow as tf
+
+from tfsparse.commandline import UsageError
+
+
+def fgsm(model, eps):
+    """Returns the fast gradient sign method as `attack(images, labels, seed)`; see `pgd`."""
+    return pgd(model, eps, steps=1, step_size=eps, random_start=False)
+
+
+def pgd(model, eps, steps, step_size=None, random_start=True):
+    """Returns projected gradient descent on `model` as a compiled function.
+
+    Args:
+        model: takes float images [n, h, w, c] in [0, 1] and returns logits [n, classes].
+        eps: radius of the L_inf ball, in units of the image range 1 (8/255, say).
+        steps: number of gradient steps, at least 1.
+        step_size: length of a step, in the same unit; None for 1.25 eps with one step (Wong et
+            al.) and 2.5 eps / steps with more (Madry et al.).
+        random_start: start at a uniformly random point of the ball instead of at the image.
+
+    Returns:
+        `attack(images, labels, seed)`, which returns images of the same shape in [0, 1], at most
+        eps away from `images` in each value. `labels` are int [n]; `seed` is an int tensor [2] that
+        fixes the random start.
+
+    Raises:
+        UsageError: where eps, steps or step_size are out of range.
+    """
+    if step_size is None:
+        step_size = 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
+    if not 0 < eps <= 1 or steps < 1 or step_size <= 0:
+        raise UsageError(
+            "An attack needs 0 < eps <= 1, steps >= 1 and step_size > 0. "
+            f"Received: eps={eps}, steps={steps}, step_size={step_size}"
+        )
+
+    def gradient(images, labels):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            logits = model(images, training=False)
+            loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return tape.gradient(loss, images)
+
+    @tf.function(reduce_retracing=True)
+    def attack(images, labels, seed):
+        low = tf.maximum(images - eps, 0.0)
+        high = tf.minimum(images + eps, 1.0)
+        adversarial = images
+        if random_start:
+            noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps)
+            adversarial = tf.clip_by_value(images + noise, low, high)
+        for _ in tf.range(steps):
+            step = step_size * tf.sign(gradient(adversarial, labels))
+            adversarial = tf.clip_by_value(adversarial + step, low, high)
+        return adversarial
+
+    return attack

@@ -1,0 +1,40 @@
+"""Which layers of a Keras 3 model are pruned."""
+
+import keras
+
+from tfsparse._tfmot import PrunableLayer, PruningPolicy
+from tfsparse.commandline import UsageError
+from tfsparse.layers import leaf_layers
+
+
+class ConvolutionPolicy(PruningPolicy):
+    """A TF-MOT `PruningPolicy` for Keras 3: all 2D convolutions, and layers that are prunable.
+
+    Dense layers and depthwise convolutions, which hold few weights and lose much without them,
+    are left alone, and so are biases and BatchNorm.
+    """
+
+    def allow_pruning(self, layer):
+        """Returns whether the kernel of `layer` is pruned."""
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        return isinstance(layer, (keras.layers.Conv2D, PrunableLayer)) and not depthwise
+
+    def ensure_model_supports_pruning(self, model):
+        """Raises UsageError where `model` is not a built Keras 3 model with a layer to prune."""
+        if not isinstance(model, keras.Model) or not model.built:
+            raise UsageError(f"Pruning needs a built Keras 3 model. Received: {model!r}")
+        if not any(self.allow_pruning(layer) for layer in leaf_layers(model)):
+            raise UsageError(f"Model {model.name!r} has no layer that can be pruned.")
+
+
+def prunable_layers(model, policy):
+    """Returns [(layer, weight variable)] of all weights that `policy` lets be pruned."""
+    policy.ensure_model_supports_pruning(model)
+    return [
+        (layer, weight)
+        for layer in leaf_layers(model)
+        if policy.allow_pruning(layer)
+        for weight in (
+            layer.get_prunable_weights() if isinstance(layer, PrunableLayer) else [layer.kernel]
+        )
+    ]

@@ -1,0 +1,241 @@
+"""The pruner: masks over a model's weights, and when and how they change."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsparse.commandline import UsageError
+from tfsparse.layers import PeriodicConv2D
+from tfsparse.pruning import rewiring
+from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
+from tfsparse.pruning.schedule import DNRSchedule
+
+STRUCTURES = ("irregular", "channel")
+
+
+class Pruner:
+    """Keeps a model sparse during training.
+
+    In one's own loop: `update` before each training step, `regularization_loss` as part of the
+    loss, and `apply_masks` after each optimizer step. Weights outside the mask are then exactly 0
+    after every step, while the optimizer's momentum of all weights, masked ones included, stays
+    alive and says where to regrow.
+
+    With a `DNRSchedule` the model has its final density from the start, and `update` rewires it;
+    with any other TF-MOT schedule (ConstantSparsity, PolynomialDecay) `update` prunes each layer by
+    magnitude to the schedule's sparsity.
+
+    Args:
+        model: built Keras 3 model. Its weights are masked at once.
+        schedule: TF-MOT `PruningSchedule`.
+        policy: TF-MOT `PruningPolicy` that takes Keras 3 layers; None for `ConvolutionPolicy()`.
+        structure: "irregular" prunes single weights, "channel" all weights of an input channel of
+            a layer together. The first layer, whose channels are the image's, is not pruned by
+            channel.
+        rho: weight of DNR's dynamic L2 regulariser.
+        seed: int that fixes DNR's random initial masks.
+
+    Raises:
+        UsageError: where an argument is out of range, or the density leaves a layer without any
+            weight.
+
+    Reference: Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083.
+    """
+
+    def __init__(self, model, schedule, policy=None, structure="irregular", rho=1e-4, seed=0):
+        if structure not in STRUCTURES:
+            raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
+        found = prunable_layers(model, policy or ConvolutionPolicy())
+        if structure == "channel":
+            found = found[1:]
+        self.schedule = schedule
+        self.structure = structure
+        self.rho = rho
+        self.layer_names = [layer.name for layer, _ in found]
+        self.weights = [weight for _, weight in found]
+        indices = {id(weight): i for i, weight in enumerate(model.trainable_variables)}
+        self._indices = [indices[id(weight)] for weight in self.weights]
+        # The unit of each weight, flattened; None where each weight is a unit of its own.
+        self._units = [_channels(*item) if structure == "channel" else None for item in found]
+        self.masks = [_variable(tf.ones(weight.shape), weight, "mask") for weight in self.weights]
+        self._is_dnr = isinstance(schedule, DNRSchedule)
+        self._targets, self._multipliers = [], []  # Z and U of the dynamic regulariser
+        if self._is_dnr:
+            self._draw_masks(np.random.default_rng([seed, 0xD42]))
+            self.apply_masks()
+            self._targets = [_variable(w, w, "target") for w in self.weights]
+            self._multipliers = [
+                _variable(tf.zeros(w.shape), w, "multiplier") for w in self.weights
+            ]
+
+    @property
+    def variables(self):
+        """All state besides the model's own: what a checkpoint must hold."""
+        return [*self.masks, *self._targets, *self._multipliers]
+
+    @property
+    def density(self):
+        """The fraction of prunable weights that exist."""
+        ones = sum(int(np.sum(mask.numpy())) for mask in self.masks)
+        return ones / sum(mask.shape.num_elements() for mask in self.masks)
+
+    def layer_densities(self):
+        """Returns {layer name: fraction of its weights that exist}."""
+        means = (float(np.mean(mask.numpy())) for mask in self.masks)
+        return dict(zip(self.layer_names, means, strict=True))
+
+    def update(self, step, optimizer):
+        """Changes the masks if the schedule asks for it at `step`.
+
+        Args:
+            step: int, the number of training steps done.
+            optimizer: the Keras optimizer that trains the model's `trainable_variables`.
+
+        Returns:
+            Whether the masks may have changed.
+        """
+        should_prune, sparsity = self.schedule(tf.constant(step))
+        if not bool(should_prune):
+            return False
+        if self._is_dnr:
+            self._rewire(self.schedule.prune_rate(step), _momenta(optimizer, self._indices))
+        else:
+            self._prune_by_magnitude(float(sparsity))
+        return True
+
+    def apply_masks(self):
+        """Sets all weights outside the masks to 0; runs eagerly and in a tf.function."""
+        for weight, mask in zip(self.weights, self.masks, strict=True):
+            weight.assign(weight * mask)
+
+    def regularization_loss(self):
+        """Returns DNR's dynamic L2 regulariser, rho / 2 * sum_l ||W_l - Z_l + U_l||^2, a scalar.
+
+        It is the term of the augmented Lagrangian that ADMM pruning adds to the loss: Z is the
+        projection of W + U on the current masks, U the sum of what the projections took away. Both
+        change with the masks only. With another schedule it is 0.
+        """
+        if not self._is_dnr:
+            return tf.constant(0.0)
+        return (
+            0.5
+            * self.rho
+            * tf.add_n(
+                [
+                    tf.reduce_sum(tf.square(weight - target + multiplier))
+                    for weight, target, multiplier in zip(
+                        self.weights, self._targets, self._multipliers, strict=True
+                    )
+                ]
+            )
+        )
+
+    def _total(self):
+        """Number of weights that exist at the schedule's target."""
+        weights = sum(mask.shape.num_elements() for mask in self.masks)
+        return round((1.0 - self.schedule.target_sparsity) * weights)
+
+    def _draw_masks(self, rng):
+        counts = [_unit_count(mask, units) for mask, units in self._paired()]
+        sizes = [m.shape.num_elements() / n for m, n in zip(self.masks, counts, strict=True)]
+        density, total = 1.0 - self.schedule.target_sparsity, self._total()
+        if total < sum(sizes):
+            raise UsageError(
+                f"A density of {density:g} leaves {total} of {sum(np.multiply(counts, sizes)):.0f} "
+                f"weights, too few for one unit in each of {len(sizes)} layers. Choose a density "
+                f"of at least {sum(sizes) / sum(np.multiply(counts, sizes)):.2g}."
+            )
+        kept = rewiring.initial_units(counts, sizes, density, total)
+        for (mask, units), count, keep in zip(self._paired(), counts, kept, strict=True):
+            active = np.zeros(count, bool)
+            active[rng.permutation(count)[:keep]] = True
+            mask.assign(_spread(active, units, mask.shape))
+
+    def _paired(self):
+        return zip(self.masks, self._units, strict=True)
+
+    def _rewire(self, prune_rate, momenta):
+        if self.schedule.target_sparsity == 0.0:
+            return  # nothing is masked, so there is nothing to move
+        states = [
+            _layer_state(mask.numpy(), keras.ops.convert_to_numpy(weight), momentum, units)
+            for mask, weight, momentum, units in zip(
+                self.masks, self.weights, momenta, self._units, strict=True
+            )
+        ]
+        rewired = rewiring.rewire(states, self._total(), prune_rate)
+        for index, (survived, active) in enumerate(rewired):
+            units, weight, mask = self._units[index], self.weights[index], self.masks[index]
+            mask.assign(_spread(active, units, mask.shape))
+            self._project(index)
+            # Whatever is regrown starts at 0, a weight dropped just now included.
+            weight.assign(weight * _spread(survived, units, mask.shape))
+
+    def _project(self, index):
+        """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
+        weight, target = self.weights[index], self._targets[index]
+        multiplier = self._multipliers[index]
+        target.assign((weight + multiplier) * self.masks[index])
+        multiplier.assign(multiplier + weight - target)
+
+    def _prune_by_magnitude(self, sparsity):
+        for weight, (mask, units) in zip(self.weights, self._paired(), strict=True):
+            score = _unit_norm(keras.ops.convert_to_numpy(weight), units)
+            keep = max(1, round((1.0 - sparsity) * score.size))
+            active = np.zeros(score.size, bool)
+            active[np.argsort(-score, kind="stable")[:keep]] = True
+            mask.assign(_spread(active, units, mask.shape))
+        self.apply_masks()
+
+
+def _channels(layer, weight):
+    """Returns the input channel of each weight, flattened."""
+    if isinstance(layer, PeriodicConv2D):
+        return layer.kernel_channels
+    channel_axis = np.arange(weight.shape[-2])[:, None]
+    return np.broadcast_to(channel_axis, tuple(weight.shape)).ravel()
+
+
+def _variable(value, weight, role):
+    # Keras variables of one model have unique paths.
+    name = f"{weight.path}/{role}".replace("/", "_")
+    return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)
+
+
+def _unit_count(mask, units):
+    return mask.shape.num_elements() if units is None else int(units.max()) + 1
+
+
+def _spread(active, units, shape):
+    """Returns the mask of weights, float32 of `shape`, for the bool [units] `active`."""
+    return (active if units is None else active[units]).reshape(shape).astype(np.float32)
+
+
+def _unit_norm(values, units):
+    """Returns the Frobenius norm of each unit of `values`."""
+    if units is None:
+        return np.abs(values).ravel()
+    return np.sqrt(np.bincount(units, np.square(values, dtype=np.float64).ravel()))
+
+
+def _layer_state(mask, weight, momentum, units):
+    on = mask.ravel() > 0
+    active = on if units is None else np.bincount(units, on) > 0
+    return rewiring.LayerState(
+        active=active,
+        weight_score=_unit_norm(weight, units),
+        momentum_score=_unit_norm(momentum, units),
+        momentum_mean=float(np.mean(np.abs(momentum).ravel()[on])),
+        unit_size=mask.size / active.size,
+    )
+
+
+def _momenta(optimizer, indices):
+    """Returns the momentum buffers, as arrays, of the trainable variables at `indices`."""
+    buffers = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None)
+    if not buffers:
+        raise UsageError(
+            "DNR regrows weights by momentum and needs an optimizer that has one, such as "
+            f"keras.optimizers.SGD(momentum=0.9) or Adam. Received: {optimizer.name}"
+        )
+    return [keras.ops.convert_to_numpy(buffers[index]) for index in indices]

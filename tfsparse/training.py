@@ -1,0 +1,109 @@
+"""One epoch of robust, sparse training: attack, hybrid loss, gradient step, masks."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tfsparse.commandline import UsageError
+
+
+class Trainer:
+    """Trains a model on clean and adversarial images at once, and keeps it sparse.
+
+    The loss of a batch (x, t), after Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083:
+
+        J = beta * CE(f(x), t) + (1 - beta) * CE(f(x_adv), t) + dynamic L2 regulariser
+
+    Clean and adversarial images go through the network as one batch, so that BatchNorm's
+    statistics are those of both. Without an attack J is the plain cross-entropy.
+
+    Args:
+        model: Keras model from images in [0, 1] to logits.
+        optimizer: Keras optimizer; built on the model's trainable variables here.
+        attack: function as `tfsparse.attacks.pgd` returns, or None.
+        pruner: `tfsparse.pruning.Pruner` of the same model, or None.
+        beta: weight of the clean images, in [0, 1].
+    """
+
+    def __init__(self, model, optimizer, attack=None, pruner=None, beta=0.5):
+        self.model = model
+        self.optimizer = optimizer
+        self.attack = attack
+        self.pruner = pruner
+        self.beta = beta
+        optimizer.build(model.trainable_variables)
+
+    @property
+    def step(self):
+        """Number of training steps done."""
+        return int(self.optimizer.iterations.numpy())
+
+    @property
+    def variables(self):
+        """{name: variable} of all state that training changes: what a checkpoint must hold."""
+        groups = {"model": self.model.variables, "optimizer": self.optimizer.variables}
+        if self.pruner:
+            groups["pruner"] = self.pruner.variables
+        return {
+            f"{group}/{index:04d}": variable
+            for group, variables in groups.items()
+            for index, variable in enumerate(variables)
+        }
+
+    def run_epoch(self, batches, seed, description="training"):
+        """Trains on all of `batches`, a tf.data.Dataset of (images, labels) of known length.
+
+        Args:
+            batches: images float [n, h, w, c] in [0, 1], labels int [n].
+            seed: int that, with the step, fixes the attack's random starts.
+            description: what the progress bar says.
+
+        Returns:
+            {"loss", "train_clean_accuracy", "train_adversarial_accuracy"}: means over the epoch;
+            the last one only with an attack.
+
+        Raises:
+            UsageError: where the loss is no longer finite.
+        """
+        sums, count = 0.0, 0
+        progress = tqdm.tqdm(batches, description, leave=False, disable=None)
+        for images, labels in progress:
+            if self.pruner:
+                self.pruner.update(self.step, self.optimizer)
+            values = self._train_step(images, labels, tf.constant([seed, self.step])).numpy()
+            if not np.isfinite(values[0]):
+                raise UsageError(
+                    f"The loss is {values[0]} at step {self.step}. Choose a smaller learning rate."
+                )
+            sums, count = sums + values, count + 1
+            progress.set_postfix_str(f"loss {sums[0] / count:.3f}", refresh=False)
+        names = ["loss", "train_clean_accuracy", "train_adversarial_accuracy"]
+        return dict(zip(names[: 3 if self.attack else 2], (sums / count).tolist(), strict=False))
+
+    @tf.function(reduce_retracing=True)
+    def _train_step(self, images, labels, seed):
+        size = tf.shape(images)[0]
+        weight = tf.fill([size], 1.0)
+        if self.attack:
+            adversarial = self.attack(images, labels, seed)
+            images = tf.concat([images, adversarial], axis=0)
+            labels = tf.tile(labels, [2])
+            weight = tf.concat([tf.fill([size], self.beta), tf.fill([size], 1.0 - self.beta)], 0)
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            loss = tf.reduce_sum(weight * losses) / tf.cast(size, tf.float32)
+            if self.model.losses:
+                loss += tf.add_n(self.model.losses)
+            if self.pruner:
+                loss += self.pruner.regularization_loss()
+        variables = self.model.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        if self.pruner:
+            self.pruner.apply_masks()
+        correct = tf.cast(tf.equal(tf.argmax(logits, -1, labels.dtype), labels), tf.float32)
+        values = [loss, tf.reduce_mean(correct[:size])]
+        if self.attack:
+            values.append(tf.reduce_mean(correct[size:]))
+        return tf.stack(values)

@@ -1,0 +1,352 @@
+"""Trains a sparse, robust CNN from a flag file and hands over a verified .tflite.
+
+    python train.py --flagfile=zoo/recipes/quickstart.cfg
+
+Reads top to bottom: flags, data, model, training, evaluation, export. Running the same command
+again continues where the run stopped. In --workdir afterwards: model.keras, model_int8.tflite,
+history.csv, report.json, report.html, checkpoint.safetensors, flags.json, tensorboard/.
+"""
+
+import csv
+import gzip
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+import zoo
+import zoo.report
+from tflite.convert import convert
+from tflite.verify import verify
+from tfsparse import attacks, commandline, cost, patterns, pruning
+from tfsparse._tfmot import PolynomialDecay
+from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+from tfsparse.evaluation import accuracy
+from tfsparse.files import replacing, write_bytes
+from tfsparse.training import Trainer
+from zoo.data import batches, open_dataset, training_batches
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
+flags.DEFINE_string("dataset", "fashion_mnist_small", "Image classification set of TFDS.")
+flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data; default is TFDS's own.")
+flags.DEFINE_integer("image_size", None, "Height and width that images are resized to.")
+flags.DEFINE_boolean("augment", True, "Random crops (padding 4) and horizontal flips.")
+flags.DEFINE_enum("arch", "resnet8", sorted(zoo.ARCHITECTURES), "Network architecture.")
+flags.DEFINE_integer("width", None, "Channels of the first stage; default is the published width.")
+flags.DEFINE_string("pattern", None, "Periodic pattern of spatial convolutions, such as PSD2_P8.")
+flags.DEFINE_enum("prune", "none", ["none", "dnr", "magnitude"], "Pruning during training.")
+flags.DEFINE_enum("structure", "irregular", pruning.STRUCTURES, "What is pruned as one.")
+commandline.define_fraction("density", 0.1, "Fraction of prunable weights that remain, (0, 1].")
+flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
+commandline.define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
+flags.DEFINE_integer("attack_steps", 1, "PGD steps of the training attack, from a random start.")
+flags.DEFINE_integer("epochs", 10, "Training epochs.")
+flags.DEFINE_integer("batch_size", 128, "Images per training step.")
+commandline.define_fraction("learning_rate", 0.1, "Peak of a linear warm-up and cosine decay.")
+commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
+flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
+
+# Robust accuracy while training is a guide only; the test set's is what is reported.
+VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
+TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
+CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES = 200, 500
+# Where a run writes and reads does not make it another run.
+NOT_RECIPE = ("workdir", "data_dir")
+VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
+EXAMPLES_CAPTION = (
+    "Test images that the model classifies correctly, the perturbation that PGD finds for them, "
+    "and the result, with the class that the model sees."
+)
+
+
+def main():
+    # --- flags ---------------------------------------------------------------------------------
+    check_flags()
+    workdir = pathlib.Path(FLAGS.workdir)
+    own_flags = FLAGS.get_key_flags_for_module(sys.modules[__name__])
+    recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
+    check_workdir(workdir, recipe)
+    keras.utils.set_random_seed(FLAGS.seed)
+
+    # --- data ----------------------------------------------------------------------------------
+    dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
+    steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
+    if steps_per_epoch == 0:
+        raise commandline.UsageError(
+            f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} training "
+            f"images of {FLAGS.dataset}."
+        )
+    steps = steps_per_epoch * FLAGS.epochs
+
+    # --- model ---------------------------------------------------------------------------------
+    architecture = {
+        "arch": FLAGS.arch,
+        "input_shape": dataset.image_shape,
+        "num_classes": dataset.num_classes,
+        "width": FLAGS.width,
+        "pattern": FLAGS.pattern,
+    }
+    model = zoo.build(**architecture)
+    pruner = make_pruner(model, steps, steps_per_epoch)
+    attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps) if FLAGS.loss == "hybrid" else None
+    trainer = Trainer(model, make_optimizer(steps), attack, pruner)
+    write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
+    first_epoch, history = restore_checkpoint(workdir / "checkpoint.safetensors", trainer)
+
+    # --- training ------------------------------------------------------------------------------
+    train_images, train_labels = dataset.read("train")
+    held_out = dataset.read("validation")
+    attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
+    validation_attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
+    tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+    for epoch in range(first_epoch, FLAGS.epochs):
+        start = time.perf_counter()
+        description = f"epoch {epoch + 1}/{FLAGS.epochs}"
+        data = training_batches(
+            train_images, train_labels, FLAGS.batch_size, FLAGS.seed, epoch, FLAGS.augment
+        )
+        row = {"epoch": epoch + 1, **trainer.run_epoch(data, FLAGS.seed, description)}
+        row["seconds"] = time.perf_counter() - start
+        row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
+        if attack:
+            row["validation_robust_accuracy"] = accuracy(
+                model, batches(*attacked, 250), validation_attack, FLAGS.seed
+            )
+        row["density"] = pruner.density if pruner else 1.0
+        densities = pruner.layer_densities() if pruner else {}
+        row.update({f"density/{name}": value for name, value in densities.items()})
+        history.append(row)
+        log_epoch(row, workdir, history, tensorboard)
+        save_checkpoint(workdir / "checkpoint.safetensors", trainer, epoch + 1, history)
+
+    # --- evaluation: the test set is read here, once -------------------------------------------
+    images, labels = dataset.read("test")
+    few = images[:TEST_ATTACK_EXAMPLES], labels[:TEST_ATTACK_EXAMPLES]
+    test_attack = attacks.pgd(model, FLAGS.eps, TEST_ATTACK_STEPS)
+    print("evaluating on the test set")
+    clean = accuracy(model, batches(images, labels, 500))
+    robust = accuracy(model, batches(*few, 250), test_attack, FLAGS.seed)
+
+    # --- export --------------------------------------------------------------------------------
+    with replacing(workdir / "model.keras") as partial:
+        model.save(partial)
+    print("converting to int8 and verifying on held-out images")
+    calibration = as_float(train_images[:CALIBRATION_EXAMPLES])
+    checked = tuple(array[:VERIFICATION_EXAMPLES] for array in held_out)
+    int8 = convert(model, "int8", calibration)
+    verification = verify(int8, model, as_float(checked[0]), checked[1], precision="int8")
+    if not verification.passed:
+        raise commandline.UsageError(
+            f"model.keras is in {workdir}; its int8 file failed: {' '.join(verification.failures)}"
+        )
+    write_bytes(workdir / "model_int8.tflite", int8)
+    dense = zoo.build(**{**architecture, "pattern": None})
+    dense_int8 = convert(dense, "int8", calibration)
+
+    # --- report --------------------------------------------------------------------------------
+    model_cost, dense_cost = cost.model_cost(model), cost.model_cost(dense)
+    report = {
+        "clean_accuracy": clean,
+        "robust_accuracy": {
+            "accuracy": robust,
+            "attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf, random start, 1 restart",
+            "eps": FLAGS.eps,
+            "examples": len(few[0]),
+        },
+        "int8": {
+            "bytes": len(int8),
+            "gzip_bytes": len(gzip.compress(int8)),
+            "top1_agreement": verification.top1_agreement,
+            "verification_examples": verification.examples,
+        },
+        "dense_int8": {"bytes": len(dense_int8), "gzip_bytes": len(gzip.compress(dense_int8))},
+        "density": pruner.density if pruner else 1.0,
+        "parameters": model_cost.parameters,
+        "nonzero_parameters": model_cost.nonzeros,
+        "macs": model_cost.macs,
+        "nonzero_macs": model_cost.nonzero_macs,
+        "dense_parameters": dense_cost.parameters,
+        "dense_macs": dense_cost.macs,
+        "epochs": FLAGS.epochs,
+        "seconds_per_epoch": float(np.mean([row["seconds"] for row in history])),
+        "seed": FLAGS.seed,
+        "dataset": FLAGS.dataset,
+        "data_dir": FLAGS.data_dir,
+        "image_size": FLAGS.image_size,
+        "class_names": dataset.class_names,
+        "model": architecture,
+        "recipe": recipe,
+        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+    }
+    write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    table = closing_table(report)
+    pictures = [
+        (zoo.report.accuracy_picture(history), "Accuracy over epochs."),
+        (zoo.report.density_picture(history), "Density of each layer over epochs."),
+        (adversarial_examples(model, few, test_attack, dataset), EXAMPLES_CAPTION),
+    ]
+    title = f"{FLAGS.arch} on {FLAGS.dataset}"
+    facts = {name: str(value) for name, value in {**recipe, **report["versions"]}.items()}
+    shown = [(figure, caption) for figure, caption in pictures if figure]
+    write_bytes(workdir / "report.html", zoo.report.page(title, facts, table, shown))
+    print_table(table)
+    print(f"\nmodel, .tflite, history and report.html are in {workdir}")
+
+
+def check_flags():
+    """Refuses flags that are out of range before anything is read or written."""
+    ranges = {
+        "density": (0 < FLAGS.density <= 1, "in (0, 1]"),
+        "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
+        "learning_rate": (FLAGS.learning_rate > 0, "above 0"),
+        "weight_decay": (FLAGS.weight_decay >= 0, "at least 0"),
+        "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),
+        "epochs": (FLAGS.epochs >= 1, "at least 1"),
+        "batch_size": (FLAGS.batch_size >= 1, "at least 1"),
+        "seed": (FLAGS.seed >= 0, "at least 0"),
+        "image_size": (FLAGS.image_size is None or FLAGS.image_size >= 1, "at least 1"),
+        "width": (FLAGS.width is None or FLAGS.width >= 1, "at least 1"),
+        "workdir": (bool(FLAGS.workdir), "the folder of the run"),
+    }
+    for name, (fits, allowed) in ranges.items():
+        if not fits:
+            received = FLAGS[name].value
+            raise commandline.UsageError(f"--{name} must be {allowed}. Received: {received}")
+    if FLAGS.pattern is not None:
+        patterns.Pattern.parse(FLAGS.pattern)
+
+
+def check_workdir(workdir, recipe):
+    """Refuses a folder that holds the run of another recipe."""
+    path = workdir / "flags.json"
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise commandline.UsageError(
+            f"Cannot read {path}: {error}. Choose another --workdir."
+        ) from error
+    differing = [name for name in recipe if before.get(name) != recipe[name]]
+    if differing:
+        changes = ", ".join(
+            f"--{name}={before.get(name)} there, {recipe[name]} here" for name in differing
+        )
+        raise commandline.UsageError(
+            f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
+        )
+
+
+def make_pruner(model, steps, steps_per_epoch):
+    if FLAGS.prune == "none":
+        return None
+    if FLAGS.prune == "dnr":
+        # The last epoch trains what the one before it has left.
+        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch)
+    else:
+        schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, max(1, steps * 3 // 4), frequency=100)
+    return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
+
+
+def make_optimizer(steps):
+    """SGD with Nesterov momentum; the rate rises for a tenth of the steps, then falls to 0."""
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=steps - steps // 10,
+        warmup_target=FLAGS.learning_rate,
+        warmup_steps=steps // 10,
+    )
+    optimizer = keras.optimizers.SGD(
+        schedule, momentum=0.9, nesterov=True, weight_decay=FLAGS.weight_decay
+    )
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def as_float(images):
+    return images.astype("float32") / 255
+
+
+def log_epoch(row, workdir, history, tensorboard):
+    """Prints a line, writes history.csv anew and adds to TensorBoard."""
+    accuracies = {name: value for name, value in row.items() if name.endswith("accuracy")}
+    shown = ", ".join(
+        f"{name.removesuffix('_accuracy').replace('_', ' ')} {100 * value:.1f} %"
+        for name, value in accuracies.items()
+    )
+    print(
+        f"epoch {row['epoch']}/{FLAGS.epochs}: loss {row['loss']:.3f}, {shown}, "
+        f"density {100 * row['density']:.2f} %, {row['seconds']:.0f} s",
+        flush=True,
+    )
+    with replacing(workdir / "history.csv") as partial, open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, history[0].keys())
+        writer.writeheader()
+        writer.writerows(history)
+    with tensorboard.as_default(step=row["epoch"]):
+        for name, value in row.items():
+            tf.summary.scalar(name, value)
+    tensorboard.flush()
+
+
+def adversarial_examples(model, data, attack, dataset, count=8):
+    """Returns the picture of `count` correctly classified images and what the attack makes."""
+    images, labels = as_float(data[0][:200]), data[1][:200]
+    before = np.argmax(model(images, training=False), axis=-1)
+    chosen = np.flatnonzero(before == labels)[:count]
+    if not len(chosen):
+        return None
+    images, labels = tf.constant(images[chosen]), tf.constant(labels[chosen])
+    adversarial = attack(images, labels, tf.constant([FLAGS.seed, 0]))
+    after = np.argmax(model(adversarial, training=False), axis=-1)
+    titles = [
+        (dataset.class_names[label], dataset.class_names[seen])
+        for label, seen in zip(labels.numpy(), after, strict=True)
+    ]
+    return zoo.report.adversarial_picture(images.numpy(), adversarial.numpy(), titles, FLAGS.eps)
+
+
+def closing_table(report):
+    """Returns the rows of the table that ends a run: this network beside the same one dense."""
+    int8, dense, robust = report["int8"], report["dense_int8"], report["robust_accuracy"]
+    return [
+        ("", "dense", "this model", "ratio"),
+        *(
+            (name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x")
+            for name, before, after in [
+                ("parameters", report["dense_parameters"], report["parameters"]),
+                ("non-zero parameters", report["dense_parameters"], report["nonzero_parameters"]),
+                ("MACs, stored weights", report["dense_macs"], report["macs"]),
+                ("MACs, non-zero weights", report["dense_macs"], report["nonzero_macs"]),
+                ("int8 .tflite, bytes", dense["bytes"], int8["bytes"]),
+                ("int8 .tflite gzipped, bytes", dense["gzip_bytes"], int8["gzip_bytes"]),
+            ]
+        ),
+        ("clean accuracy", "", f"{100 * report['clean_accuracy']:.2f} %", ""),
+        (f"robust: {robust['attack']}", "", f"{100 * robust['accuracy']:.2f} %", ""),
+        ("int8 agrees with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
+    ]
+
+
+def print_table(table):
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    print()
+    for first, *rest in table:
+        cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
+        print(f"{first:<{widths[0]}}  " + "  ".join(cells))
+
+
+if __name__ == "__main__":
+    commandline.run(main)

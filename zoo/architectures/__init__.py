@@ -1,0 +1,60 @@
+"""The zoo's network architectures, and `build`, which makes any of them."""
+
+import inspect
+
+import keras
+
+from tfsparse.commandline import UsageError
+from tfsparse.patterns import Pattern
+from zoo.architectures.mobilenet_v2 import mobilenet_v2
+from zoo.architectures.resnet import resnet8, resnet18
+from zoo.architectures.shufflenet import shufflenet
+from zoo.architectures.vgg import vgg16
+
+ARCHITECTURES = {
+    function.__name__: function for function in (mobilenet_v2, resnet8, resnet18, shufflenet, vgg16)
+}
+
+
+def build(arch, input_shape, num_classes, width=None, pattern=None):
+    """Returns a new, untrained network as a functional Keras model.
+
+    Args:
+        arch: one of "mobilenet_v2", "resnet8", "resnet18", "shufflenet" and "vgg16".
+        input_shape: (height, width, channels) of an image.
+        num_classes: number of logits.
+        width: channels of the first stage, with which all others scale; None for the published
+            width (resnet18 and vgg16 64, mobilenet_v2 32, resnet8 16, shufflenet 200).
+        pattern: name of a periodic pattern ("PS4_P4", see `tfsparse.patterns.Pattern`) for all
+            spatial convolutions but the first one; None for dense ones. 1x1 and depthwise
+            convolutions stay as they are.
+
+    Returns:
+        keras.Model that takes float images [n, height, width, channels] in [0, 1], normalises them
+        itself, and returns logits [n, num_classes].
+
+    Raises:
+        UsageError: where an argument is out of range, or the network has no convolution to which
+            the pattern applies.
+    """
+    if arch not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise UsageError(f"Unknown architecture. Choose one of {known}. Received: {arch!r}")
+    if len(input_shape) != 3 or any(size is None or size < 1 for size in input_shape):
+        raise UsageError(f"input_shape is (height, width, channels). Received: {input_shape}")
+    if num_classes < 1:
+        raise UsageError(f"num_classes must be at least 1. Received: {num_classes}")
+    make = ARCHITECTURES[arch]
+    if width is None:
+        width = inspect.signature(make).parameters["width"].default
+    if width < 1:
+        raise UsageError(f"width must be at least 1. Received: {width}")
+    if pattern is not None:
+        pattern = Pattern.parse(pattern).name
+    inputs = keras.Input(tuple(input_shape), name="image")
+    # Maps [0, 1] to about zero mean and unit variance for natural images.
+    x = keras.layers.Rescaling(4.0, -2.0, name="normalization")(inputs)
+    x = make(x, width=width, pattern=pattern)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = keras.layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, outputs, name=arch)

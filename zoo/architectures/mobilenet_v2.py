@@ -1,0 +1,59 @@
+"""MobileNetV2 with the strides for small images.
+
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018. For 32x32
+images the stem and the second stage keep their resolution.
+"""
+
+import keras
+
+from tfsparse.commandline import UsageError
+from zoo.architectures.blocks import conv, conv_norm_relu, norm
+
+# expansion, channels at the published stem width of 32, blocks, stride of the first block
+_STAGES = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+]
+
+
+def mobilenet_v2(x, width=32, pattern=None):
+    if pattern is not None:
+        raise UsageError(
+            "mobilenet_v2 has no spatial convolution that a pattern applies to: all but the first "
+            f"are 1x1 or depthwise. Received: pattern={pattern!r}"
+        )
+
+    def scaled(channels):
+        return max(1, channels * width // 32)
+
+    x = conv_norm_relu(x, width, 3, "stem")
+    for stage, (expansion, channels, blocks, stride) in enumerate(_STAGES, start=1):
+        for block in range(1, blocks + 1):
+            strides = stride if block == 1 else 1
+            x = _block(x, expansion, scaled(channels), strides, f"stage{stage}_block{block}")
+    return conv_norm_relu(x, scaled(1280), 1, "head")
+
+
+def _block(x, expansion, filters, strides, name):
+    inputs = x
+    x = conv_norm_relu(x, expansion * x.shape[-1], 1, f"{name}_expand")
+    x = keras.layers.DepthwiseConv2D(
+        3,
+        strides,
+        "same",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=f"{name}_depthwise_conv",
+    )(x)
+    x = norm(x, f"{name}_depthwise_norm")
+    x = keras.layers.ReLU(name=f"{name}_depthwise_relu")(x)
+    x = conv(x, filters, 1, f"{name}_project_conv")
+    x = norm(x, f"{name}_project_norm")
+    if strides == 1 and inputs.shape[-1] == filters:
+        x = keras.layers.Add(name=f"{name}_add")([x, inputs])
+    return x

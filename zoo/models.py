@@ -1,0 +1,76 @@
+"""The trained models that ship in this package.
+
+A model NAME is a card, `cards/NAME.json`, which says how it was made and what it reaches, its
+weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`.
+"""
+
+import difflib
+import hashlib
+import json
+import pathlib
+
+from tfsparse.commandline import UsageError
+from tfsparse.files import read_tensors
+from zoo.architectures import build
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def list_models():
+    """Returns the names of the trained models, a sorted list of str."""
+    return sorted(path.stem for path in (_FOLDER / "cards").glob("*.json"))
+
+
+def card(name):
+    """Returns the card of model `name`: a dict of what it is, how it was made, what it reaches.
+
+    Raises:
+        UsageError: where there is no model of that name.
+    """
+    names = list_models()
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names
+        raise UsageError(f"Unknown model; did you mean {', '.join(close)}? Received: {name!r}")
+    return json.loads((_FOLDER / "cards" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load(name):
+    """Returns the trained Keras model `name`.
+
+    Returns:
+        keras.Model that takes float images [n, height, width, channels] in [0, 1] and returns
+        logits [n, classes]; `card(name)["class_names"]` names the classes.
+
+    Raises:
+        UsageError: where there is no model of that name, or its file is not the one of the card.
+    """
+    about = card(name)
+    model = build(**about["model"])
+    tensors, _ = read_tensors(_checked(name, about["weights"]))
+    for variable in model.variables:
+        variable.assign(tensors[variable.path])
+    return model
+
+
+def load_tflite(name):
+    """Returns the path of the int8 .tflite file of model `name`, a pathlib.Path.
+
+    Raises:
+        UsageError: where there is no model of that name, or its file is not the one of the card.
+    """
+    return _checked(name, card(name)["tflite"])
+
+
+def _checked(name, entry):
+    """Returns the path of a file of model `name` after comparing its hash with the card's."""
+    path = _FOLDER / "weights" / entry["file"]
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"Cannot read {path} of model {name}: {error.strerror}") from error
+    if found != entry["sha256"]:
+        raise UsageError(
+            f"{path} is not the file of model {name}'s card: its sha256 is {found}, expected "
+            f"{entry['sha256']}. Install the package again."
+        )
+    return path

@@ -1,0 +1,80 @@
+"""Makes a zoo model of a finished training run: `python -m zoo.publish --workdir=W --name=N`."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from absl import flags
+
+from tfsparse import commandline
+from tfsparse.files import write_bytes, write_tensors
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Folder of a finished run of train.py.", required=True)
+flags.DEFINE_string("name", None, "Name of the model in the zoo.", required=True)
+flags.DEFINE_string("note", "", "What a user of the figures must know, such as the data's form.")
+
+_COPIED = (
+    "dataset",
+    "image_size",
+    "class_names",
+    "recipe",
+    "clean_accuracy",
+    "robust_accuracy",
+    "density",
+    "parameters",
+    "nonzero_parameters",
+    "macs",
+    "nonzero_macs",
+    "int8",
+    "epochs",
+    "seconds_per_epoch",
+    "seed",
+    "hardware",
+    "versions",
+)
+
+
+def main():
+    workdir = pathlib.Path(FLAGS.workdir)
+    try:
+        report = json.loads((workdir / "report.json").read_text(encoding="utf-8"))
+        model = keras.saving.load_model(workdir / "model.keras", compile=False)
+        tflite = (workdir / "model_int8.tflite").read_bytes()
+    except (OSError, ValueError) as error:
+        raise commandline.UsageError(
+            f"--workdir must be the folder of a finished run. Received: {workdir} ({error})"
+        ) from error
+    zoo = pathlib.Path(__file__).parent
+    weights = zoo / "weights" / f"{FLAGS.name}.safetensors"
+    write_tensors(weights, {variable.path: np.array(variable) for variable in model.variables})
+    write_bytes(zoo / "weights" / f"{FLAGS.name}_int8.tflite", tflite)
+    card = {
+        "name": FLAGS.name,
+        "note": FLAGS.note,
+        "licence": "Apache-2.0",
+        "model": report["model"],
+        "weights": _entry(weights),
+        "tflite": _entry(zoo / "weights" / f"{FLAGS.name}_int8.tflite"),
+        **{key: report[key] for key in _COPIED},
+    }
+    write_bytes(zoo / "cards" / f"{FLAGS.name}.json", json.dumps(card, indent=2) + "\n")
+    print(f"published {FLAGS.name}: {weights.stat().st_size:,} bytes of weights")
+
+
+def _entry(path):
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+if __name__ == "__main__":
+    commandline.run(main)

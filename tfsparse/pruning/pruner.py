@@ -98,7 +98,7 @@ class Pruner:
         if not bool(should_prune):
             return False
         if self._is_dnr:
-            self._rewire(self.schedule.prune_rate(step), _momenta(optimizer, self._indices))
+            self._rewire(self.schedule.prune_rate(step), self._momenta(optimizer))
         else:
             self._prune_by_magnitude(float(sparsity))
         return True
@@ -130,6 +130,16 @@ class Pruner:
             )
         )
 
+    def _momenta(self, optimizer):
+        """Returns the momentum variables of `optimizer` that belong to the pruned weights."""
+        buffers = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None)
+        if not buffers:
+            raise UsageError(
+                "DNR regrows weights by momentum and needs an optimizer that has one, such as "
+                f"keras.optimizers.SGD(momentum=0.9) or Adam. Received: {optimizer.name}"
+            )
+        return [buffers[index] for index in self._indices]
+
     def _total(self):
         """Number of weights that exist at the schedule's target."""
         weights = sum(mask.shape.num_elements() for mask in self.masks)
@@ -158,7 +168,7 @@ class Pruner:
         if self.schedule.target_sparsity == 0.0:
             return  # nothing is masked, so there is nothing to move
         states = [
-            _layer_state(mask.numpy(), keras.ops.convert_to_numpy(weight), momentum, units)
+            _layer_state(*(np.array(variable) for variable in (mask, weight, momentum)), units)
             for mask, weight, momentum, units in zip(
                 self.masks, self.weights, momenta, self._units, strict=True
             )
@@ -168,8 +178,12 @@ class Pruner:
             units, weight, mask = self._units[index], self.weights[index], self.masks[index]
             mask.assign(_spread(active, units, mask.shape))
             self._project(index)
-            # Whatever is regrown starts at 0, a weight dropped just now included.
-            weight.assign(weight * _spread(survived, units, mask.shape))
+            # Whatever is regrown starts at 0, a weight dropped just now included. So does its
+            # momentum: gathered without effect while it was masked, it can exceed any weight
+            # where a filter had no weights left and BatchNorm divided by no variance.
+            stays = _spread(survived, units, mask.shape)
+            weight.assign(weight * stays)
+            momenta[index].assign(momenta[index] * (1.0 + stays - mask))
 
     def _project(self, index):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
@@ -228,14 +242,3 @@ def _layer_state(mask, weight, momentum, units):
         momentum_mean=float(np.mean(np.abs(momentum).ravel()[on])),
         unit_size=mask.size / active.size,
     )
-
-
-def _momenta(optimizer, indices):
-    """Returns the momentum buffers, as arrays, of the trainable variables at `indices`."""
-    buffers = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None)
-    if not buffers:
-        raise UsageError(
-            "DNR regrows weights by momentum and needs an optimizer that has one, such as "
-            f"keras.optimizers.SGD(momentum=0.9) or Adam. Received: {optimizer.name}"
-        )
-    return [keras.ops.convert_to_numpy(buffers[index]) for index in indices]

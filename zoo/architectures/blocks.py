@@ -22,7 +22,7 @@ def conv(x, filters, kernel_size, name, strides=1, pattern=None):
 def norm(x, name):
     # With the default momentum of 0.99 the moving statistics lag for hundreds of steps, and the
     # attacks of training, which use them, would aim at another network.
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return keras.layers.BatchNormalization(momentum=0.9, name=name)(x)
 
 
 def conv_norm_relu(x, filters, kernel_size, name, strides=1, pattern=None):

@@ -19,22 +19,25 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import numpy as np
-import tensorflow as tf
-from absl import flags
+from tflite.quiet import quiet
 
-import zoo
-import zoo.report
-from tflite.convert import convert
-from tflite.verify import verify
-from tfsparse import attacks, commandline, cost, patterns, pruning
-from tfsparse._tfmot import PolynomialDecay
-from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
-from tfsparse.evaluation import accuracy
-from tfsparse.files import replacing, write_bytes
-from tfsparse.training import Trainer
-from zoo.data import batches, open_dataset, training_batches
+with quiet():  # TensorFlow reports missing GPUs on import, at any log level
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from absl import flags
+
+    import zoo
+    import zoo.report
+    from tflite.convert import convert
+    from tflite.verify import verify
+    from tfsparse import attacks, commandline, cost, patterns, pruning
+    from tfsparse._tfmot import PolynomialDecay
+    from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+    from tfsparse.evaluation import accuracy
+    from tfsparse.files import replacing, write_bytes
+    from tfsparse.training import Trainer
+    from zoo.data import batches, open_dataset, training_batches
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
@@ -151,7 +154,7 @@ def main():
             f"model.keras is in {workdir}; its int8 file failed: {' '.join(verification.failures)}"
         )
     write_bytes(workdir / "model_int8.tflite", int8)
-    dense = zoo.build(**{**architecture, "pattern": None})
+    dense = dense_twin(architecture)
     dense_int8 = convert(dense, "int8", calibration)
 
     # --- report --------------------------------------------------------------------------------
@@ -273,6 +276,20 @@ def make_optimizer(steps):
     )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
+
+
+def dense_twin(architecture):
+    """Returns the same network without a pattern, for its cost only.
+
+    It is not trained. Its one-dimensional variables get values of their own, as training gives
+    them; left at their initial 0 and 1, the converter would store many of them once.
+    """
+    dense = zoo.build(**{**architecture, "pattern": None})
+    rng = np.random.default_rng(0)
+    for variable in dense.variables:
+        if len(variable.shape) == 1:
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return dense
 
 
 def as_float(images):

@@ -54,8 +54,7 @@ class Verification:
         largest_difference: largest absolute difference of a logit, as a fraction of the root mean
             square of Keras' logits. NaN where either side gives one.
         mean_difference: the same, averaged over images and classes.
-        top1_agreement: share of images for which the file chooses Keras' class, 0 to 1. A class
-            counts as Keras' too where Keras' two logits are a tie; see `verify`.
+        top1_agreement: share of images for which the file chooses Keras' class, 0 to 1.
         keras_accuracy: of the Keras model on the labels, 0 to 1; None without labels.
         file_accuracy: of the file, likewise.
         bounds: the `Bounds` that apply.
@@ -105,10 +104,6 @@ class Verification:
 def verify(content, model, images, labels=None, *, precision):
     """Runs a TFLite file in LiteRT on `images` and compares it with its Keras model.
 
-    The file's class agrees with Keras' if Keras gives both the same logit up to a tie: less than
-    the allowed difference in a float file, one step of the output's scale in an int8 file, which
-    cannot tell logits apart that are closer.
-
     Args:
         content: bytes of the file, as `tflite.convert.convert` returns them.
         model: the Keras model; [n, h, w, c] images in [0, 1] to [n, classes] logits.
@@ -126,7 +121,7 @@ def verify(content, model, images, labels=None, *, precision):
     check_precision(precision)
     check_images(images, model)
     expected = _keras_logits(model, images)
-    actual, step = _file_logits(content, images)
+    actual = _file_logits(content, images)
     if actual.shape != expected.shape:
         raise UsageError(
             f"The file gives outputs of shape {actual.shape} where the Keras model gives "
@@ -134,13 +129,12 @@ def verify(content, model, images, labels=None, *, precision):
         )
     scale = np.sqrt(np.mean(np.square(expected)))
     difference = np.abs(actual - expected)
-    tie = BOUNDS[precision].difference * scale if precision != "int8" else step
     return Verification(
         precision=precision,
         examples=len(images),
         largest_difference=_fraction(difference.max(), scale),
         mean_difference=_fraction(difference.mean(), scale),
-        top1_agreement=_agreement(expected, actual, tie),
+        top1_agreement=_agreement(expected, actual),
         keras_accuracy=_accuracy(expected, labels),
         file_accuracy=_accuracy(actual, labels),
     )
@@ -179,7 +173,7 @@ def _keras_logits(model, images):
 
 
 def _file_logits(content, images):
-    """Logits of the file as float64 [n, classes], and the step between two values (0: float)."""
+    """Logits of the file as float64 [n, classes]."""
     interpreter = _interpreter(content)
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     if tuple(source["shape"]) != (1, *images.shape[1:]):
@@ -192,7 +186,7 @@ def _file_logits(content, images):
         interpreter.set_tensor(source["index"], _encode(image[None], source))
         interpreter.invoke()
         outputs.append(_decode(interpreter.get_tensor(target["index"])[0], target))
-    return np.stack(outputs), target["quantization"][0]
+    return np.stack(outputs)
 
 
 def _interpreter(content):
@@ -228,12 +222,11 @@ def _fraction(difference, scale):
     return float(difference / scale) if scale else float(difference)
 
 
-def _agreement(expected, actual, tie):
-    """Share of the rows in which `actual`'s class is a highest one of `expected`, up to `tie`."""
-    rows = np.arange(len(expected))
-    short = expected.max(axis=1) - expected[rows, actual.argmax(axis=1)]
-    finite = np.isfinite(actual).all(axis=1)
-    return float(np.mean(finite & (short <= tie)))  # NaN in `expected` compares as False
+def _agreement(expected, actual):
+    """Share of the rows with the same class in both; one with a NaN has none."""
+    same = expected.argmax(axis=1) == actual.argmax(axis=1)
+    finite = np.isfinite(expected).all(axis=1) & np.isfinite(actual).all(axis=1)
+    return float(np.mean(same & finite))
 
 
 def _accuracy(logits, labels):

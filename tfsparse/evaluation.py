@@ -5,6 +5,11 @@ import tensorflow as tf
 import tqdm
 
 
+@tf.function(reduce_retracing=True)
+def _logits(model, images):
+    return model(images, training=False)
+
+
 def accuracy(model, batches, attack=None, seed=0, description="evaluating"):
     """Returns the fraction of images that `model` classifies correctly.
 
@@ -19,13 +24,12 @@ def accuracy(model, batches, attack=None, seed=0, description="evaluating"):
     Returns:
         Float in [0, 1].
     """
-    predict = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
     correct = count = 0
     progress = tqdm.tqdm(batches, description, leave=False, disable=None)
     for index, (images, labels) in enumerate(progress):
         if attack is not None:
             images = attack(images, labels, tf.constant([seed, index]))
-        predicted = np.argmax(predict(images), axis=-1)
+        predicted = np.argmax(_logits(model, images), axis=-1)
         correct += int(np.sum(predicted == labels.numpy()))
         count += len(predicted)
     return correct / count

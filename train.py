@@ -259,7 +259,10 @@ def make_pruner(model, steps, steps_per_epoch):
         # The last epoch trains what the one before it has left.
         schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch)
     else:
-        schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, max(1, steps * 3 // 4), frequency=100)
+        # The last change falls on a multiple of the frequency, or the density would not be reached.
+        frequency = min(100, max(1, steps // 20))
+        end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
+        schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
     return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
 
 

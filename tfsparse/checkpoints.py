@@ -3,7 +3,7 @@
 import json
 import os
 
-import numpy as np
+import keras
 
 from tfsparse.commandline import UsageError
 from tfsparse.files import read_tensors, write_tensors
@@ -11,7 +11,9 @@ from tfsparse.files import read_tensors, write_tensors
 
 def save_checkpoint(path, trainer, epoch, history):
     """Writes the state of `trainer` after `epoch` epochs, and `history`, a list of dicts."""
-    tensors = {name: np.array(variable) for name, variable in trainer.variables.items()}
+    tensors = {
+        name: keras.ops.convert_to_numpy(variable) for name, variable in trainer.variables.items()
+    }
     write_tensors(path, tensors, {"epoch": str(epoch), "history": json.dumps(history)})
 
 

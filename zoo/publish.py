@@ -8,7 +8,6 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
 from absl import flags
 
 from tfsparse import commandline
@@ -52,7 +51,10 @@ def main():
         ) from error
     zoo = pathlib.Path(__file__).parent
     weights = zoo / "weights" / f"{FLAGS.name}.safetensors"
-    write_tensors(weights, {variable.path: np.array(variable) for variable in model.variables})
+    write_tensors(
+        weights,
+        {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.variables},
+    )
     write_bytes(zoo / "weights" / f"{FLAGS.name}_int8.tflite", tflite)
     card = {
         "name": FLAGS.name,

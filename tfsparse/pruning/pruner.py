@@ -168,7 +168,7 @@ class Pruner:
         if self.schedule.target_sparsity == 0.0:
             return  # nothing is masked, so there is nothing to move
         states = [
-            _layer_state(*(np.array(variable) for variable in (mask, weight, momentum)), units)
+            _layer_state(*map(keras.ops.convert_to_numpy, (mask, weight, momentum)), units)
             for mask, weight, momentum, units in zip(
                 self.masks, self.weights, momenta, self._units, strict=True
             )

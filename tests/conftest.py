@@ -1,0 +1,43 @@
+"""What tests share: real images, and commands run as a user runs them."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from zoo.data import open_dataset
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder for prepared data sets, so that tests write nowhere else."""
+    return tmp_path_factory.mktemp("tensorflow_datasets")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist(data_dir):
+    """The bundled data set's validation split: float32 [500, 28, 28, 1] in [0, 1], and labels."""
+    images, labels = open_dataset("fashion_mnist_small", data_dir).read("validation")
+    return images.astype(np.float32) / 255, labels
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Runs Python with the given arguments in the project's folder, or in `cwd`."""
+
+    def run(*arguments, cwd=ROOT):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return run

@@ -1,0 +1,99 @@
+"""Attacks against the closed form that a linear model has."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfsparse import UsageError
+from tfsparse.attacks import fgsm, pgd
+from tfsparse.evaluation import accuracy
+
+EPS = 8 / 255
+SEED = tf.constant([1, 2])
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A model of two classes whose logits are 0 and w * x, and its w."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    dense = keras.layers.Dense(2, use_bias=False)
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    w = np.random.default_rng(0).normal(size=784).astype("float32")
+    dense.set_weights([np.stack([np.zeros_like(w), w], axis=1)])
+    return model, w.reshape(28, 28, 1)
+
+
+@pytest.fixture(scope="module")
+def data(fashion_mnist):
+    images, labels = fashion_mnist
+    return tf.constant(images[:40]), tf.constant(labels[:40] % 2)
+
+
+def worst_case(images, labels, w):
+    """Against class 1 the loss grows along -w, against class 0 along w."""
+    sign = np.where(labels.numpy() == 1, -1.0, 1.0)[:, None, None, None] * np.sign(w)
+    return np.clip(images.numpy() + EPS * sign, 0.0, 1.0)
+
+
+def test_fgsm_on_a_linear_model_is_exact(linear, data):
+    model, w = linear
+    np.testing.assert_allclose(fgsm(model, EPS)(*data, SEED), worst_case(*data, w), atol=1e-6)
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+def test_pgd_on_a_linear_model_converges_to_the_worst_case(linear, data, random_start):
+    model, w = linear
+    attack = pgd(model, EPS, steps=9, random_start=random_start)
+    np.testing.assert_allclose(attack(*data, SEED), worst_case(*data, w), atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_bounds_and_seeds(linear, data, steps):
+    attack = pgd(linear[0], EPS, steps=steps, step_size=EPS / 4)
+    images, labels = data
+    adversarial = attack(images, labels, SEED).numpy()
+    assert np.abs(adversarial - images).max() <= EPS + 1e-6
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    np.testing.assert_array_equal(adversarial, attack(images, labels, SEED))
+    assert (adversarial != attack(images, labels, SEED + 1).numpy()).any()
+
+
+def test_attack_leaves_the_model_alone_and_uses_inference_mode(data):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(inputs))
+    x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    before = model.get_weights()
+    attack = pgd(model, EPS, steps=2)
+    together = attack(*data, SEED).numpy()
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    # Without a random start each image's attack is its own; in training mode it would depend on
+    # the rest of the batch.
+    attack = fgsm(model, EPS)
+    together = attack(*data, SEED).numpy()
+    alone = attack(data[0][:1], data[1][:1], SEED).numpy()
+    np.testing.assert_allclose(together[:1], alone, atol=1e-6)
+
+
+def test_accuracy_clean_and_under_attack(linear, data):
+    model, w = linear
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(16)  # a remainder of 8
+    images, labels = data
+    for attack, seen in [(None, images.numpy()), (fgsm(model, EPS), worst_case(images, labels, w))]:
+        predicted = (np.sum(seen * w, axis=(1, 2, 3)) > 0).astype(int)
+        expected = np.mean(predicted == labels.numpy())
+        assert accuracy(model, batches, attack) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"eps": 0}, {"eps": 2.0}, {"steps": 0}, {"step_size": 0.0}, {"eps": -0.1}],
+)
+def test_settings_out_of_range(linear, arguments):
+    with pytest.raises(UsageError, match="Received"):
+        pgd(linear[0], **{"eps": EPS, "steps": 3, **arguments})

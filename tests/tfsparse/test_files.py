@@ -1,0 +1,50 @@
+"""Files are complete or absent."""
+
+import numpy as np
+import pytest
+
+from tfsparse import UsageError
+from tfsparse.files import read_tensors, replacing, write_bytes, write_tensors
+
+
+def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    write_bytes(path, "old")
+
+    def fail():
+        with replacing(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="Cannot write .*file/below"):
+        write_bytes(tmp_path / "file" / "below", b"")
+
+
+def test_tensors_round_trip(tmp_path):
+    tensors = {"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b/c": np.float32([])}
+    write_tensors(tmp_path / "t.safetensors", tensors, {"epoch": "3"})
+    found, metadata = read_tensors(tmp_path / "t.safetensors")
+    assert metadata == {"epoch": "3"}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+    write_tensors(tmp_path / "t.safetensors", tensors)
+    assert read_tensors(tmp_path / "t.safetensors")[1] == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"not tensors", b"\xff" * 64])
+def test_foreign_files(tmp_path, content):
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(UsageError, match="Cannot read the tensors of"):
+        read_tensors(tmp_path / "t")
+    with pytest.raises(UsageError, match="missing"):
+        read_tensors(tmp_path / "missing")

@@ -1,0 +1,222 @@
+"""The pruner in a real training loop on real images: what DNR conserves at every step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.ops import convert_to_numpy as to_numpy
+
+from tfsparse import UsageError
+from tfsparse._tfmot import PolynomialDecay
+from tfsparse.layers import PeriodicConv2D
+from tfsparse.pruning import ConvolutionPolicy, DNRSchedule, Pruner
+from tfsparse.training import Trainer
+
+STEPS_PER_EPOCH, EPOCHS = 3, 4
+
+
+def small_model(seed=0):
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Conv2D(8, 3, 2, use_bias=False, name="first")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = PeriodicConv2D(32, 3, "PS4_P4", 2, name="periodic")(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Conv2D(16, 3, name="last")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+def make_trainer(structure="irregular", density=0.3, seed=0, **schedule):
+    model = small_model(seed)
+    schedule = DNRSchedule(1 - density, STEPS_PER_EPOCH * EPOCHS - 1, STEPS_PER_EPOCH, **schedule)
+    pruner = Pruner(model, schedule, structure=structure, seed=seed)
+    return Trainer(model, keras.optimizers.SGD(0.1, momentum=0.9), pruner=pruner)
+
+
+@pytest.fixture(scope="module")
+def images(fashion_mnist):
+    images, labels = fashion_mnist
+    return tf.data.Dataset.from_tensor_slices((images[:96], labels[:96])).batch(32)
+
+
+def ones(pruner):
+    return [mask.numpy() for mask in pruner.masks]
+
+
+@pytest.mark.parametrize("structure", ["irregular", "channel"])
+def test_conservation_over_a_training_run(images, structure):
+    trainer = make_trainer(structure)
+    pruner = trainer.pruner
+    prunable = sum(mask.size for mask in ones(pruner))
+    largest_unit = 1 if structure == "irregular" else 3 * 3 * 32
+    changes = []
+    for step in range(STEPS_PER_EPOCH * EPOCHS):
+        before = ones(pruner)
+        updated = pruner.update(trainer.step, trainer.optimizer)
+        after = ones(pruner)
+        if any((a != b).any() for a, b in zip(before, after, strict=True)):
+            changes.append(step)
+        assert updated == (step in (3, 6, 9))
+        for weight, old, new in zip(pruner.weights, before, after, strict=True):
+            assert set(np.unique(new)) <= {0.0, 1.0}
+            assert new.any()
+            assert (to_numpy(weight)[(new == 0) | (old == 0)] == 0).all(), "regrown starts at 0"
+        total = sum(mask.sum() for mask in after)
+        assert 0 <= round(0.3 * prunable) - total < largest_unit
+        x, y = list(images)[step % 3]
+        trainer._train_step(x, y, tf.constant([0, step]))
+        for weight, mask in zip(pruner.weights, after, strict=True):
+            assert (to_numpy(weight)[mask == 0] == 0).all()
+    assert changes == [3, 6, 9], "masks change between epochs only, never before or in the last"
+    momenta = pruner._momenta(trainer.optimizer)
+    for momentum, mask in zip(momenta, after, strict=True):
+        assert np.count_nonzero(to_numpy(momentum)[mask == 0]) > 0.5 * np.sum(mask == 0)
+
+
+def test_channel_masks_are_all_or_nothing(images):
+    trainer = make_trainer("channel")
+    for epoch in range(2):
+        trainer.run_epoch(images, seed=epoch)
+    pruner = trainer.pruner
+    assert pruner.layer_names == ["periodic", "last"]
+    periodic, dense = ones(pruner)
+    channels = trainer.model.get_layer("periodic").kernel_channels
+    for channel in range(8):
+        assert len(set(periodic[channels == channel])) == 1
+    assert all(len(np.unique(dense[:, :, channel])) == 1 for channel in range(32))
+
+
+def test_repeats_with_the_seed_and_differs_without(images):
+    runs = []
+    for seed in (1, 1, 2):
+        trainer = make_trainer(seed=seed)
+        for epoch in range(2):
+            trainer.run_epoch(images, seed=epoch)
+        runs.append(np.concatenate([mask.ravel() for mask in ones(trainer.pruner)]))
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0] != runs[2]).any()
+
+
+def test_dynamic_regulariser(images):
+    trainer = make_trainer()
+    trainer.run_epoch(images, seed=0)
+    pruner = trainer.pruner
+    weights = [to_numpy(weight) for weight in pruner.weights]
+    old = [to_numpy(u) for u in pruner._multipliers]
+    pruner.update(trainer.step, trainer.optimizer)
+    targets = [to_numpy(z) for z in pruner._targets]
+    multipliers = [to_numpy(u) for u in pruner._multipliers]
+    for w, u, z, new_u, mask in zip(weights, old, targets, multipliers, ones(pruner), strict=True):
+        np.testing.assert_allclose(z, (w + u) * mask, atol=1e-7)  # the projection
+        np.testing.assert_allclose(z + new_u, w + u, atol=1e-6)
+    expected = (
+        0.5
+        * pruner.rho
+        * sum(
+            np.sum((to_numpy(w) - z + u) ** 2)
+            for w, z, u in zip(pruner.weights, targets, multipliers, strict=True)
+        )
+    )
+    assert float(pruner.regularization_loss()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_full_density_changes_nothing(images):
+    trainer = make_trainer(density=1.0)
+    before = [to_numpy(weight) for weight in trainer.pruner.weights]
+    trainer.optimizer.iterations.assign(3)
+    trainer.pruner.update(3, trainer.optimizer)
+    for old, new in zip(before, trainer.pruner.weights, strict=True):
+        np.testing.assert_array_equal(old, to_numpy(new))
+
+
+def test_magnitude_pruning_gives_tfmots_own_masks():
+    import tf_keras
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    schedule = PolynomialDecay(0.2, 0.7, 0, 100, frequency=10)
+    model = small_model()
+    pruner = Pruner(model, schedule)
+    theirs = sparsity.prune_low_magnitude(
+        tf_keras.layers.Conv2D(16, 3, input_shape=(8, 8, 32)), pruning_schedule=schedule
+    )
+    theirs.build((None, 8, 8, 32))
+    theirs.layer.kernel.assign(to_numpy(model.get_layer("last").kernel))
+    for step in (0, 30, 60, 100):
+        theirs.pruning_step.assign(step)
+        tf_keras.backend.set_learning_phase(1)
+        theirs.pruning_obj.conditional_mask_update()
+        assert pruner.update(step, None)
+        np.testing.assert_array_equal(pruner.masks[2], theirs.pruning_vars[0][1])
+    assert not pruner.update(55, None)
+
+
+def test_dnr_schedule_drives_tfmots_own_pruning():
+    import tf_keras
+    from tensorflow_model_optimization.sparsity import keras as sparsity
+
+    schedule = DNRSchedule(0.75, end_step=4, frequency=2)
+    model = sparsity.prune_low_magnitude(
+        tf_keras.Sequential([tf_keras.layers.Dense(40, input_shape=(20,))]),
+        pruning_schedule=schedule,
+    )
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    model.fit(
+        rng.random((24, 20)),
+        rng.random((24, 40)),
+        batch_size=4,
+        verbose=0,
+        callbacks=[sparsity.UpdatePruningStep()],
+    )
+    kernel = sparsity.strip_pruning(model).layers[0].kernel.numpy()
+    assert np.mean(kernel == 0) == pytest.approx(0.75)
+
+
+def test_schedule():
+    schedule = DNRSchedule(0.9, end_step=99, frequency=10)
+    due = [step for step in range(110) if bool(schedule(tf.constant(step))[0])]
+    assert due == list(range(10, 100, 10))
+    assert float(schedule(tf.constant(5))[1]) == pytest.approx(0.9)
+    rates = [schedule.prune_rate(step) for step in (0, 50, 99, 120)]
+    np.testing.assert_allclose(rates, [0.5, 0.5 * 49 / 99, 0, 0])
+    config = schedule.get_config()
+    assert config["class_name"] == "DNRSchedule"
+    assert DNRSchedule.from_config(config["config"]).get_config() == config
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"target_sparsity": 1.0},
+        {"target_sparsity": -0.1},
+        {"frequency": 0},
+        {"initial_prune_rate": 1.5},
+        {"begin_step": -1},
+    ],
+)
+def test_schedule_refuses_what_is_out_of_range(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments)).split("_")[0]):
+        DNRSchedule(**{"target_sparsity": 0.9, "end_step": 9, "frequency": 3, **arguments})
+
+
+def test_policy():
+    policy = ConvolutionPolicy()
+    allowed = [layer.name for layer in small_model().layers if policy.allow_pruning(layer)]
+    assert allowed == ["first", "periodic", "last"]
+    assert not policy.allow_pruning(keras.layers.DepthwiseConv2D(3))
+    with pytest.raises(UsageError, match="no layer that can be pruned"):
+        Pruner(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), DNRSchedule(0.9, 9, 3))
+
+
+def test_what_cannot_be_pruned_is_said():
+    model = small_model()
+    with pytest.raises(UsageError, match=r"density of 0\.0001.*at least"):
+        Pruner(model, DNRSchedule(0.9999, 9, 3))
+    with pytest.raises(UsageError, match="'row'"):
+        Pruner(model, DNRSchedule(0.9, 9, 3), structure="row")
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(UsageError, match="needs an optimizer"):
+        Pruner(model, DNRSchedule(0.9, 9, 3)).update(3, optimizer)

@@ -1,0 +1,106 @@
+"""A training step against its formula, and a resumed run against one that was not interrupted."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.ops import convert_to_numpy as to_numpy
+
+from tfsparse import UsageError
+from tfsparse.attacks import fgsm
+from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+from tfsparse.pruning import DNRSchedule, Pruner
+from tfsparse.training import Trainer
+
+
+def linear_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_step_descends_the_hybrid_loss(fashion_mnist, beta):
+    images, labels = fashion_mnist[0][:32], fashion_mnist[1][:32]
+    model = linear_model()
+    w, b = (array.astype(np.float64) for array in model.get_weights())
+    attack = fgsm(model, 0.1)
+    adversarial = attack(tf.constant(images), tf.constant(labels), tf.constant([0, 0])).numpy()
+    trainer = Trainer(model, keras.optimizers.SGD(0.5), attack, beta=beta)
+    batches = tf.data.Dataset.from_tensors((images, labels))
+    metrics = trainer.run_epoch(batches, seed=0)
+
+    loss, gradient = 0.0, np.zeros_like(w)
+    for weight, x in ((beta, images), (1 - beta, adversarial)):
+        x = x.reshape(32, -1)
+        logits = x @ w + b
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        loss -= weight * np.mean(np.log(p[np.arange(32), labels]))
+        gradient += weight * x.T @ (p - np.eye(10)[labels]) / 32
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(model.get_weights()[0], w - 0.5 * gradient, atol=1e-5)
+    assert set(metrics) == {"loss", "train_clean_accuracy", "train_adversarial_accuracy"}
+
+
+def test_regularisation_losses_of_layers_count(fashion_mnist):
+    model = linear_model()
+    model.layers[-1].kernel.regularizer = keras.regularizers.L2(0.5)
+    penalty = 0.5 * np.sum(np.square(model.get_weights()[0]))
+    batches = tf.data.Dataset.from_tensors((fashion_mnist[0][:8], fashion_mnist[1][:8]))
+    plain = Trainer(linear_model(), keras.optimizers.SGD(0.1)).run_epoch(batches, seed=0)
+    metrics = Trainer(model, keras.optimizers.SGD(0.1)).run_epoch(batches, seed=0)
+    assert metrics["loss"] - plain["loss"] == pytest.approx(penalty, rel=1e-4)
+    assert set(metrics) == {"loss", "train_clean_accuracy"}
+
+
+def test_diverged_loss_stops_the_run(fashion_mnist):
+    batches = tf.data.Dataset.from_tensors((fashion_mnist[0][:8], fashion_mnist[1][:8])).repeat(3)
+    trainer = Trainer(linear_model(), keras.optimizers.SGD(float("inf")))
+    with pytest.raises(UsageError, match=r"loss is nan at step \d\. Choose a smaller learning"):
+        trainer.run_epoch(batches, seed=0)
+
+
+def make_trainer():
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, 2)(inputs))
+    x = keras.layers.Conv2D(16, 3, 2)(keras.layers.ReLU()(x))
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalMaxPooling2D()(x)))
+    rate = keras.optimizers.schedules.CosineDecay(0.1, 9)
+    pruner = Pruner(model, DNRSchedule(0.8, end_step=8, frequency=3))
+    return Trainer(model, keras.optimizers.SGD(rate, momentum=0.9), fgsm(model, 0.05), pruner)
+
+
+def test_resumed_run_ends_as_one_that_was_not_interrupted(fashion_mnist, tmp_path):
+    batches = tf.data.Dataset.from_tensor_slices(tuple(a[:96] for a in fashion_mnist)).batch(32)
+    path = tmp_path / "checkpoint.safetensors"
+    whole = make_trainer()
+    for epoch in range(3):
+        whole.run_epoch(batches, seed=0)
+        if epoch == 0:
+            save_checkpoint(path, whole, 1, [{"epoch": 1, "loss": 0.5}])
+    resumed = make_trainer()
+    assert restore_checkpoint(path, resumed) == (1, [{"epoch": 1, "loss": 0.5}])
+    for _ in range(2):
+        resumed.run_epoch(batches, seed=0)
+    assert resumed.variables.keys() == whole.variables.keys()
+    for name, variable in whole.variables.items():
+        np.testing.assert_allclose(
+            to_numpy(resumed.variables[name]), to_numpy(variable), atol=1e-5, err_msg=name
+        )
+    for ours, theirs in zip(resumed.pruner.masks, whole.pruner.masks, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_no_checkpoint_is_a_new_run(tmp_path):
+    assert restore_checkpoint(tmp_path / "none.safetensors", make_trainer()) == (0, [])
+
+
+def test_checkpoint_of_another_model_or_damaged(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, Trainer(linear_model(), keras.optimizers.SGD(0.1)), 1, [])
+    with pytest.raises(UsageError, match="another model"):
+        restore_checkpoint(path, make_trainer())
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="Cannot read the tensors"):
+        restore_checkpoint(path, make_trainer())

@@ -1,0 +1,96 @@
+"""Architectures: published sizes, other widths and image sizes, and patterns."""
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from tfsparse import UsageError
+from tfsparse.cost import model_cost
+
+# Convolution weights in millions and GMACs at 32x32 as published (IEEE TC 2020, arXiv 2001.10710).
+# The MACs are read off a plot.
+PUBLISHED = [
+    ("resnet18", None, 11.159, 0.559),
+    ("resnet18", "PS4_P4", 5.056, 0.253),
+    ("resnet18", "PS2_P6", 2.615, 0.130),
+    ("resnet18", "PSD2_P8", 3.683, 0.184),
+    ("resnet18", "PSD1_P16", 2.005, 0.100),
+    ("vgg16", None, 14.710, 0.314),
+    ("vgg16", "PS1_P9", 1.636, 0.037),
+    ("vgg16", "PSD4_P16", 7.050, 0.152),
+    ("vgg16", "PSD1_P8", 3.270, 0.071),
+    ("mobilenet_v2", None, None, 0.090),
+]
+
+
+@pytest.mark.parametrize(("arch", "pattern", "millions", "gmacs"), PUBLISHED)
+def test_published_sizes(arch, pattern, millions, gmacs):
+    cost = model_cost(zoo.build(arch, (32, 32, 3), 10, pattern=pattern))
+    if millions:
+        assert round(cost.conv_parameters / 1e6, 3) == millions
+    assert cost.macs / 1e9 == pytest.approx(gmacs, rel=0.015)
+
+
+def test_resnet8_is_mlperf_tinys():
+    model = zoo.build("resnet8", (32, 32, 3), 10)
+    # 12.5 M MACs and 78,666 parameters there, which have biases in the convolutions besides
+    # BatchNorm (248 - 8 more) and no BatchNorm after the two shortcuts (4 * 96 less).
+    cost = model_cost(model)
+    assert cost.macs == pytest.approx(12.5e6, rel=0.01)
+    kernels = [v for v in model.trainable_variables if v.path.endswith("kernel")]
+    assert sum(int(np.prod(v.shape)) for v in kernels) == 77_360
+
+
+@pytest.mark.parametrize("arch", sorted(zoo.ARCHITECTURES))
+@pytest.mark.parametrize("input_shape", [(28, 28, 1), (64, 64, 3), (9, 17, 2)])
+def test_any_size_width_and_class_count(arch, input_shape):
+    model = zoo.build(arch, input_shape, 7, width=48)
+    assert model(np.zeros((2, *input_shape), "float32")).shape == (2, 7)
+    assert len({variable.path for variable in model.variables}) == len(model.variables)
+    narrow = zoo.build(arch, input_shape, 7, width=96)
+    assert narrow.count_params() > model.count_params()
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "resnet18", "vgg16"])
+def test_pattern_makes_all_spatial_convolutions_but_the_first_periodic(arch):
+    dense = zoo.build(arch, (32, 32, 3), 10, width=16)
+    periodic = zoo.build(arch, (32, 32, 3), 10, width=16, pattern="PS2_P6")
+    first, *spatial = [
+        layer.name
+        for layer in dense.layers
+        if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size != (1, 1)
+    ]
+    found = [layer.name for layer in periodic.layers if type(layer).__name__ == "PeriodicConv2D"]
+    assert found == spatial
+    assert type(periodic.get_layer(first)) is keras.layers.Conv2D
+
+
+def test_shufflenet_shuffles():
+    model = zoo.build("shufflenet", (8, 8, 3), 2, width=48)
+    shuffle = keras.Model(
+        model.get_layer("stage1_block2_shuffle_split").input,
+        model.get_layer("stage1_block2_shuffle_merge").output,
+    )
+    x = np.arange(12, dtype="float32").reshape(1, 1, 1, 12) * np.ones((1, 4, 4, 1), "float32")
+    expected = np.arange(12).reshape(2, 6).T.ravel()
+    np.testing.assert_array_equal(np.array(shuffle(x))[0, 0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "received"),
+    [
+        ({"arch": "resnet50"}, "Received: 'resnet50'"),
+        ({"width": 0}, "Received: 0"),
+        ({"num_classes": 0}, "Received: 0"),
+        ({"input_shape": (None, 32, 3)}, "Received: (None, 32, 3)"),
+        ({"pattern": "PS9"}, "Received: 'PS9'"),
+        ({"arch": "mobilenet_v2", "pattern": "PS4_P4"}, "Received: pattern='PS4_P4'"),
+        ({"arch": "shufflenet", "pattern": "PS4_P4"}, "Received: pattern='PS4_P4'"),
+        ({"arch": "shufflenet", "width": 60}, "Received: 60"),
+    ],
+)
+def test_what_cannot_be_built_is_said(arguments, received):
+    with pytest.raises(UsageError) as error:
+        zoo.build(**{"arch": "resnet8", "input_shape": (32, 32, 3), "num_classes": 10, **arguments})
+    assert received in str(error.value)

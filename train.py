@@ -126,9 +126,10 @@ def main():
             row["validation_robust_accuracy"] = accuracy(
                 model, batches(*attacked, 250), validation_attack, FLAGS.seed
             )
-        row["density"] = pruner.density if pruner else 1.0
-        densities = pruner.layer_densities() if pruner else {}
-        row.update({f"density/{name}": value for name, value in densities.items()})
+        if pruner:
+            row["density"] = pruner.density
+            densities = pruner.layer_densities()
+            row.update({f"density/{name}": value for name, value in densities.items()})
         history.append(row)
         log_epoch(row, workdir, history, tensorboard)
         save_checkpoint(workdir / "checkpoint.safetensors", trainer, epoch + 1, history)
@@ -161,12 +162,10 @@ def main():
     model_cost, dense_cost = cost.model_cost(model), cost.model_cost(dense)
     report = {
         "clean_accuracy": clean,
-        "robust_accuracy": {
-            "accuracy": robust,
-            "attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf, random start, 1 restart",
-            "eps": FLAGS.eps,
-            "examples": len(few[0]),
-        },
+        "clean_examples": len(images),
+        "robust_accuracy": robust,
+        "robust_attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf {FLAGS.eps * 255:.4g}/255",
+        "robust_examples": len(few[0]),
         "int8": {
             "bytes": len(int8),
             "gzip_bytes": len(gzip.compress(int8)),
@@ -306,9 +305,10 @@ def log_epoch(row, workdir, history, tensorboard):
         f"{name.removesuffix('_accuracy').replace('_', ' ')} {100 * value:.1f} %"
         for name, value in accuracies.items()
     )
+    density = f"density {100 * row['density']:.2f} %, " if "density" in row else ""
     print(
         f"epoch {row['epoch']}/{FLAGS.epochs}: loss {row['loss']:.3f}, {shown}, "
-        f"density {100 * row['density']:.2f} %, {row['seconds']:.0f} s",
+        f"{density}{row['seconds']:.0f} s",
         flush=True,
     )
     with replacing(workdir / "history.csv") as partial, open(partial, "w", newline="") as file:
@@ -340,7 +340,8 @@ def adversarial_examples(model, data, attack, dataset, count=8):
 
 def closing_table(report):
     """Returns the rows of the table that ends a run: this network beside the same one dense."""
-    int8, dense, robust = report["int8"], report["dense_int8"], report["robust_accuracy"]
+    int8, dense = report["int8"], report["dense_int8"]
+    clean, robust = 100 * report["clean_accuracy"], 100 * report["robust_accuracy"]
     return [
         ("", "dense", "this model", "ratio"),
         *(
@@ -354,8 +355,8 @@ def closing_table(report):
                 ("int8 .tflite gzipped, bytes", dense["gzip_bytes"], int8["gzip_bytes"]),
             ]
         ),
-        ("clean accuracy", "", f"{100 * report['clean_accuracy']:.2f} %", ""),
-        (f"robust: {robust['attack']}", "", f"{100 * robust['accuracy']:.2f} %", ""),
+        (f"clean accuracy, {report['clean_examples']:,} images", "", f"{clean:.2f} %", ""),
+        (f"{report['robust_attack']}, {report['robust_examples']:,}", "", f"{robust:.2f} %", ""),
         ("int8 agrees with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
     ]
 

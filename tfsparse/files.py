@@ -44,8 +44,7 @@ def write_bytes(path, content):
 
 def write_tensors(path, tensors, metadata=None):
     """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`."""
-    with replacing(path) as partial:
-        safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+    write_bytes(path, safetensors.numpy.save(tensors, metadata))
 
 
 def read_tensors(path):

@@ -56,7 +56,7 @@ def density_picture(history):
     axes.yaxis.set_major_formatter("{x:g}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=False)
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -81,7 +81,8 @@ def adversarial_picture(images, adversarial, titles, eps):
             axes[row, column].set(xticks=[], yticks=[])
     for column, (before, after) in enumerate(titles):
         axes[0, column].set_title(before, fontsize="small")
-        axes[2, column].set_title(after, fontsize="small")
+        colour = "black" if after == before else "tab:red"
+        axes[2, column].set_title(after, fontsize="small", color=colour)
     for row, label in enumerate(("image", "perturbation, enlarged", "adversarial example")):
         axes[row, 0].set_ylabel(label, fontsize="small")
     return figure

@@ -24,7 +24,7 @@ def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="Cannot write .*file/below"):
+    with pytest.raises(UsageError, match=r"Cannot write .*file/below"):
         write_bytes(tmp_path / "file" / "below", b"")
 
 

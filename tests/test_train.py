@@ -1,0 +1,128 @@
+"""train.py as a user runs it, from a flag file, on the bundled images."""
+
+import concurrent.futures
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from tests.conftest import ROOT
+
+QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--batch_size=128"]
+
+
+@pytest.fixture(scope="module")
+def workdir(run, data_dir, tmp_path_factory):
+    """A finished run, stopped after its first epoch and continued, and what it printed."""
+    workdir = tmp_path_factory.mktemp("run") / "quick"
+    result = run("train.py", *QUICK, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    assert result.returncode == 0, result.stderr
+    return workdir, result
+
+
+@pytest.mark.slow
+def test_run_leaves_what_the_readme_promises(workdir):
+    workdir, result = workdir
+    report = json.loads((workdir / "report.json").read_text())
+    prunable = 9 * (8 + 8 * 8 * 2 + 8 * 16 + 16 * 16 + 16 * 32 + 32 * 32) + 8 * 16 + 16 * 32
+    assert report["density"] == pytest.approx(0.1, abs=1 / prunable)
+    assert 0.2 < report["robust_accuracy"] <= report["clean_accuracy"] < 0.9
+    assert report["robust_attack"] == "PGD-20, L_inf 8/255"
+    assert report["int8"]["top1_agreement"] >= 0.98
+    for line in ("non-zero parameters", "MACs", "int8 .tflite", "clean accuracy"):
+        assert line in result.stdout
+    with open(workdir / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["validation_robust_accuracy"]) > 0.1
+    assert (workdir / "report.html").read_text().count("data:image/png;base64") == 3
+    assert list((workdir / "tensorboard").iterdir())
+    assert not list(workdir.rglob("partial-*"))
+
+
+@pytest.mark.slow
+def test_model_loads_and_its_zeros_and_its_tflite_agree(workdir, fashion_mnist):
+    workdir, _ = workdir
+    model = keras.saving.load_model(workdir / "model.keras")
+    report = json.loads((workdir / "report.json").read_text())
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    ones = sum(int(np.count_nonzero(keras.ops.convert_to_numpy(kernel))) for kernel in kernels)
+    size = sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    assert ones == round(0.1 * size)
+    assert ones == round(report["density"] * size)
+    interpreter = Interpreter(str(workdir / "model_int8.tflite"))
+    interpreter.allocate_tensors()
+    assert interpreter.get_input_details()[0]["dtype"] is np.int8
+    assert list(interpreter.get_input_details()[0]["shape"]) == [1, 28, 28, 1]
+
+
+@pytest.mark.slow
+def test_finished_run_is_evaluated_again_and_another_recipe_is_refused(run, workdir, data_dir):
+    workdir, first = workdir
+    arguments = ["train.py", *QUICK, f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "epoch" not in again.stdout
+    assert first.stdout.endswith(again.stdout)
+    other = run(*arguments, "--density=0.2")
+    assert other.returncode == 1
+    assert "holds a run of another recipe (--density=0.1 there, 0.2 here)" in other.stderr
+
+
+ERRORS = {
+    "unknown flag": (["--frobnicate=1"], 2, "frobnicate"),
+    "positional argument": (["run"], 2, "run"),
+    "missing flag file": (["--flagfile=nowhere.cfg"], 2, "nowhere.cfg"),
+    "architecture": (["--arch=resnet9"], 2, "resnet9"),
+    "fraction": (["--eps=8/0"], 2, "8/0"),
+    "pattern": (["--pattern=PS3_P4"], 1, "'PS3_P4'"),
+    "pattern without a layer": (["--arch=mobilenet_v2", "--pattern=PS4_P4"], 1, "mobilenet_v2"),
+    "density 0": (["--density=0"], 1, "--density must be in (0, 1]. Received: 0.0"),
+    "density above 1": (["--density=1.5"], 1, "Received: 1.5"),
+    "density too low": (["--prune=dnr", "--density=1e-5"], 1, "at least"),
+    "data set": (["--dataset=cifar11"], 1, "'cifar11'"),
+    "batch": (["--batch_size=5000"], 1, "--batch_size=5000"),
+    "epochs": (["--epochs=0"], 1, "--epochs must be at least 1"),
+    "workdir": (["--workdir="], 1, "--workdir"),
+}
+
+
+@pytest.fixture(scope="module")
+def errors(run, data_dir, tmp_path_factory):
+    """{case: (result, workdir)} of all ERRORS, two at a time."""
+    folder = tmp_path_factory.mktemp("errors")
+
+    def case(name):
+        workdir = folder / name
+        defaults = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+        return run("train.py", *defaults, *ERRORS[name][0]), workdir
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return dict(zip(ERRORS, pool.map(case, ERRORS), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_one_line(errors, name):
+    result, workdir = errors[name]
+    _, status, named = ERRORS[name]
+    assert result.returncode == status
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert named in line
+    assert result.stdout == ""
+    assert not workdir.exists()
+
+
+def test_recipes_name_flags_that_exist():
+    source = (ROOT / "train.py").read_text()
+    for recipe in (ROOT / "zoo" / "recipes").glob("*.cfg"):
+        lines = recipe.read_text().splitlines()
+        assert lines[0].startswith("# ")
+        assert any(str(recipe.relative_to(ROOT)) in line for line in lines if line[0] == "#")
+        for line in lines:
+            if line.startswith("--"):
+                assert f'"{line[2:].split("=")[0]}"' in source

@@ -1,0 +1,114 @@
+"""The trained models of the package: their cards are true and damaged files are noticed."""
+
+import hashlib
+import os
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from tfsparse import UsageError, attacks
+from tfsparse.cost import model_cost
+from tfsparse.evaluation import accuracy
+from zoo import models
+from zoo.data import batches, open_dataset
+
+NAMES = zoo.list_models()
+
+
+def test_there_are_models():
+    assert sorted(NAMES) == NAMES
+    assert NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_says_what_the_model_is(name):
+    card, model = zoo.card(name), zoo.load(name)
+    assert card["name"] == name
+    assert model.input_shape[1:] == tuple(card["model"]["input_shape"])
+    assert model.output_shape[1] == len(card["class_names"]) == card["model"]["num_classes"]
+    cost = model_cost(model)
+    for key, value in {
+        "parameters": cost.parameters,
+        "nonzero_parameters": cost.nonzeros,
+        "macs": cost.macs,
+        "nonzero_macs": cost.nonzero_macs,
+    }.items():
+        assert card[key] == value
+    path = zoo.load_tflite(name)
+    assert path.stat().st_size == card["int8"]["bytes"] == card["tflite"]["bytes"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == card["tflite"]["sha256"]
+
+
+def test_bundled_model_reaches_what_its_card_says(data_dir):
+    name = next(name for name in NAMES if zoo.card(name)["dataset"] == "fashion_mnist_small")
+    card, model = zoo.card(name), zoo.load(name)
+    images, labels = open_dataset("fashion_mnist_small", data_dir).read("test")
+    assert card["clean_examples"] == len(images)
+    # Two images of 1,000 for the rounding of other processors.
+    clean = accuracy(model, batches(images, labels, 500))
+    assert clean == pytest.approx(card["clean_accuracy"], abs=0.0021)
+    attack = attacks.pgd(model, card["recipe"]["eps"], 20)
+    few = accuracy(model, batches(images[:200], labels[:200], 100), attack)
+    # 200 of the card's 1,000 images: three standard deviations.
+    assert few == pytest.approx(card["robust_accuracy"], abs=0.1)
+    assert few < accuracy(model, batches(images[:200], labels[:200], 100))
+
+
+@pytest.mark.slow
+def test_loads_in_one_line_in_a_fresh_process(run, tmp_path):
+    code = (
+        "import zoo, numpy as np; model = zoo.load(zoo.list_models()[0]);"
+        "import os; assert 'TF_USE_LEGACY_KERAS' not in os.environ;"
+        "print(model(np.zeros((1, *model.input_shape[1:]), 'float32')).shape)"
+    )
+    assert "TF_USE_LEGACY_KERAS" not in os.environ
+    result = run("-c", code, cwd=tmp_path)
+    assert result.stdout.startswith("(1, "), result.stderr
+
+
+def test_unknown_model():
+    with pytest.raises(UsageError, match="Received: 'resnet9000'"):
+        zoo.load("resnet9000")
+    with pytest.raises(UsageError, match="Received"):
+        zoo.card("../cards/" + NAMES[0])
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A copy of the zoo's files to damage; returns its weights folder."""
+    for folder in ("cards", "weights"):
+        shutil.copytree(models._FOLDER / folder, tmp_path / folder)
+    monkeypatch.setattr(models, "_FOLDER", tmp_path)
+    return tmp_path / "weights"
+
+
+def test_changed_or_missing_file_is_noticed(copy):
+    name = NAMES[0]
+    path = (
+        copy / json.loads((copy.parent / "cards" / f"{name}.json").read_text())["weights"]["file"]
+    )
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="sha256"):
+        zoo.load(name)
+    path.unlink()
+    with pytest.raises(UsageError, match="Cannot read"):
+        zoo.load(name)
+
+
+def test_weights_are_those_of_a_sparse_network():
+    for name in NAMES:
+        card = zoo.card(name)
+        if card["recipe"]["prune"] == "none":
+            continue
+        kernels = [
+            keras.ops.convert_to_numpy(layer.kernel)
+            for layer in zoo.load(name).layers
+            if isinstance(layer, keras.layers.Conv2D)
+        ]
+        kept = sum(np.count_nonzero(kernel) for kernel in kernels)
+        assert kept == round(card["recipe"]["density"] * sum(kernel.size for kernel in kernels))

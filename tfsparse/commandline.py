@@ -21,7 +21,7 @@ def _parse_flags(argv):
     try:
         extra = flags.FLAGS(argv)[1:]
     except (flags.Error, OSError) as error:
-        _exit(2, str(error).splitlines()[0])
+        _exit(2, str(error).splitlines()[0].removeprefix("ERROR:: "))
     if extra:
         _exit(2, f"arguments are given as --flag=value. Received: {' '.join(extra)}")
     return argv[:1]

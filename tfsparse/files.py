@@ -55,7 +55,7 @@ def read_tensors(path):
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            names = file.offset_keys()
+            names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UsageError(f"Cannot read the tensors of {path}: {error}") from error

@@ -33,6 +33,8 @@ _COPIED = (
     "nonzero_parameters",
     "macs",
     "nonzero_macs",
+    "dense_parameters",
+    "dense_macs",
     "int8",
     "epochs",
     "seconds_per_epoch",

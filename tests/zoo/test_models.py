@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.conftest import ROOT
 from tfsparse import UsageError, attacks
 from tfsparse.cost import model_cost
 from tfsparse.evaluation import accuracy
-from zoo import models
+from zoo import models, table
 from zoo.data import batches, open_dataset
 
 NAMES = zoo.list_models()
@@ -87,9 +88,7 @@ def copy(tmp_path, monkeypatch):
 
 def test_changed_or_missing_file_is_noticed(copy):
     name = NAMES[0]
-    path = (
-        copy / json.loads((copy.parent / "cards" / f"{name}.json").read_text())["weights"]["file"]
-    )
+    path = copy / zoo.card(name)["weights"]["file"]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -112,3 +111,7 @@ def test_weights_are_those_of_a_sparse_network():
         ]
         kept = sum(np.count_nonzero(kernel) for kernel in kernels)
         assert kept == round(card["recipe"]["density"] * sum(kernel.size for kernel in kernels))
+
+
+def test_readme_shows_the_cards():
+    assert table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -34,6 +34,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse import attacks, commandline, cost, patterns, pruning
     from tfsparse._tfmot import PolynomialDecay
     from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+    from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
     from tfsparse.training import Trainer
@@ -80,13 +81,12 @@ def main():
     own_flags = FLAGS.get_key_flags_for_module(sys.modules[__name__])
     recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
     check_workdir(workdir, recipe)
-    keras.utils.set_random_seed(FLAGS.seed)
 
     # --- data ----------------------------------------------------------------------------------
     dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
     steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
     if steps_per_epoch == 0:
-        raise commandline.UsageError(
+        raise UsageError(
             f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} training "
             f"images of {FLAGS.dataset}."
         )
@@ -100,16 +100,17 @@ def main():
         "width": FLAGS.width,
         "pattern": FLAGS.pattern,
     }
+    keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
     model = zoo.build(**architecture)
     pruner = make_pruner(model, steps, steps_per_epoch)
     attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps) if FLAGS.loss == "hybrid" else None
     trainer = Trainer(model, make_optimizer(steps), attack, pruner)
-    write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
     first_epoch, history = restore_checkpoint(workdir / "checkpoint.safetensors", trainer)
 
     # --- training ------------------------------------------------------------------------------
     train_images, train_labels = dataset.read("train")
     held_out = dataset.read("validation")
+    write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     validation_attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
     tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
@@ -135,6 +136,8 @@ def main():
         save_checkpoint(workdir / "checkpoint.safetensors", trainer, epoch + 1, history)
 
     # --- evaluation: the test set is read here, once -------------------------------------------
+    with replacing(workdir / "model.keras") as partial:
+        model.save(partial)
     images, labels = dataset.read("test")
     few = images[:TEST_ATTACK_EXAMPLES], labels[:TEST_ATTACK_EXAMPLES]
     test_attack = attacks.pgd(model, FLAGS.eps, TEST_ATTACK_STEPS)
@@ -143,18 +146,13 @@ def main():
     robust = accuracy(model, batches(*few, 250), test_attack, FLAGS.seed)
 
     # --- export --------------------------------------------------------------------------------
-    with replacing(workdir / "model.keras") as partial:
-        model.save(partial)
     print("converting to int8 and verifying on held-out images")
     calibration = as_float(train_images[:CALIBRATION_EXAMPLES])
     checked = tuple(array[:VERIFICATION_EXAMPLES] for array in held_out)
     int8 = convert(model, "int8", calibration)
     verification = verify(int8, model, as_float(checked[0]), checked[1], precision="int8")
-    if not verification.passed:
-        raise commandline.UsageError(
-            f"model.keras is in {workdir}; its int8 file failed: {' '.join(verification.failures)}"
-        )
-    write_bytes(workdir / "model_int8.tflite", int8)
+    if verification.passed:
+        write_bytes(workdir / "model_int8.tflite", int8)
     dense = dense_twin(architecture)
     dense_int8 = convert(dense, "int8", calibration)
 
@@ -171,6 +169,7 @@ def main():
             "gzip_bytes": len(gzip.compress(int8)),
             "top1_agreement": verification.top1_agreement,
             "verification_examples": verification.examples,
+            "passed": verification.passed,
         },
         "dense_int8": {"bytes": len(dense_int8), "gzip_bytes": len(gzip.compress(dense_int8))},
         "density": pruner.density if pruner else 1.0,
@@ -204,20 +203,25 @@ def main():
     shown = [(figure, caption) for figure, caption in pictures if figure]
     write_bytes(workdir / "report.html", zoo.report.page(title, facts, table, shown))
     print_table(table)
+    if not verification.passed:
+        raise UsageError(
+            f"Everything but model_int8.tflite is in {workdir}: the file does not agree with "
+            f"Keras. {' '.join(verification.failures)}"
+        )
     print(f"\nmodel, .tflite, history and report.html are in {workdir}")
 
 
 def check_flags():
     """Refuses flags that are out of range before anything is read or written."""
     ranges = {
-        "density": (0 < FLAGS.density <= 1, "in (0, 1]"),
+        "density": (1e-9 < FLAGS.density <= 1, "in (0, 1]"),
         "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
         "learning_rate": (FLAGS.learning_rate > 0, "above 0"),
         "weight_decay": (FLAGS.weight_decay >= 0, "at least 0"),
         "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),
         "epochs": (FLAGS.epochs >= 1, "at least 1"),
         "batch_size": (FLAGS.batch_size >= 1, "at least 1"),
-        "seed": (FLAGS.seed >= 0, "at least 0"),
+        "seed": (0 <= FLAGS.seed < 2**31, "from 0 to 2147483647"),
         "image_size": (FLAGS.image_size is None or FLAGS.image_size >= 1, "at least 1"),
         "width": (FLAGS.width is None or FLAGS.width >= 1, "at least 1"),
         "workdir": (bool(FLAGS.workdir), "the folder of the run"),
@@ -225,7 +229,7 @@ def check_flags():
     for name, (fits, allowed) in ranges.items():
         if not fits:
             received = FLAGS[name].value
-            raise commandline.UsageError(f"--{name} must be {allowed}. Received: {received}")
+            raise UsageError(f"--{name} must be {allowed}. Received: {received}")
     if FLAGS.pattern is not None:
         patterns.Pattern.parse(FLAGS.pattern)
 
@@ -237,16 +241,15 @@ def check_workdir(workdir, recipe):
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise commandline.UsageError(
-            f"Cannot read {path}: {error}. Choose another --workdir."
-        ) from error
+        before = dict(before)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
     differing = [name for name in recipe if before.get(name) != recipe[name]]
     if differing:
         changes = ", ".join(
             f"--{name}={before.get(name)} there, {recipe[name]} here" for name in differing
         )
-        raise commandline.UsageError(
+        raise UsageError(
             f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
         )
 
@@ -349,15 +352,16 @@ def closing_table(report):
             for name, before, after in [
                 ("parameters", report["dense_parameters"], report["parameters"]),
                 ("non-zero parameters", report["dense_parameters"], report["nonzero_parameters"]),
-                ("MACs, stored weights", report["dense_macs"], report["macs"]),
-                ("MACs, non-zero weights", report["dense_macs"], report["nonzero_macs"]),
-                ("int8 .tflite, bytes", dense["bytes"], int8["bytes"]),
-                ("int8 .tflite gzipped, bytes", dense["gzip_bytes"], int8["gzip_bytes"]),
+                ("MACs with stored weights", report["dense_macs"], report["macs"]),
+                ("MACs with non-zero weights", report["dense_macs"], report["nonzero_macs"]),
+                ("int8 .tflite, bytes*", dense["bytes"], int8["bytes"]),
+                ("int8 .tflite gzipped, bytes*", dense["gzip_bytes"], int8["gzip_bytes"]),
             ]
         ),
         (f"clean accuracy, {report['clean_examples']:,} images", "", f"{clean:.2f} %", ""),
         (f"{report['robust_attack']}, {report['robust_examples']:,}", "", f"{robust:.2f} %", ""),
         ("int8 agrees with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
+        ("* the dense file is of untrained weights", "", "", ""),
     ]
 
 

@@ -3,6 +3,10 @@
 import concurrent.futures
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -16,10 +20,18 @@ QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--
 
 @pytest.fixture(scope="module")
 def workdir(run, data_dir, tmp_path_factory):
-    """A finished run, stopped after its first epoch and continued, and what it printed."""
+    """A finished run, interrupted after its first epoch and continued, and what it printed."""
     workdir = tmp_path_factory.mktemp("run") / "quick"
-    result = run("train.py", *QUICK, f"--workdir={workdir}", f"--data_dir={data_dir}")
+    arguments = ["train.py", *QUICK, f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+    while process.poll() is None and not (workdir / "checkpoint.safetensors").exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    result = run(*arguments)
     assert result.returncode == 0, result.stderr
+    assert "epoch 1/2" not in result.stdout
+    assert "epoch 2/2" in result.stdout
     return workdir, result
 
 
@@ -66,7 +78,7 @@ def test_finished_run_is_evaluated_again_and_another_recipe_is_refused(run, work
     again = run(*arguments)
     assert again.returncode == 0, again.stderr
     assert "epoch" not in again.stdout
-    assert first.stdout.endswith(again.stdout)
+    assert first.stdout.endswith(again.stdout)  # all but the line of the second epoch
     other = run(*arguments, "--density=0.2")
     assert other.returncode == 1
     assert "holds a run of another recipe (--density=0.1 there, 0.2 here)" in other.stderr

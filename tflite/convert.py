@@ -32,7 +32,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
 
 from tflite.verify import BOUNDS, check_images, check_precision, verify
 from tfsparse import commandline, files
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 VERIFICATION_EXAMPLES = 500
 
@@ -254,8 +254,8 @@ def _check_fit(model, data):
 
 def _first_images(data, split, count):
     """The first images of a split, float32 in [0, 1], and their labels."""
-    images, labels = data.read(split)
-    return images[:count].astype(np.float32) / 255, labels[:count]
+    images, labels = data.read(split, count)
+    return images.astype(np.float32) / 255, labels
 
 
 def define_flags():

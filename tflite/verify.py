@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from tflite.quiet import quiet
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 with quiet():
     import keras

@@ -1,6 +1,6 @@
 """Sparse, adversarially robust and deployable CNNs for Keras 3 and LiteRT."""
 
 from tfsparse import attacks, cost, layers, patterns, pruning
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 __all__ = ["UsageError", "attacks", "cost", "layers", "patterns", "pruning"]

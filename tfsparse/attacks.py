@@ -11,7 +11,7 @@ from a random start, Wong et al., "Fast is better than free", ICLR 2020.
 import keras
 import tensorflow as tf
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 
 def fgsm(model, eps):

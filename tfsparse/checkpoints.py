@@ -5,7 +5,7 @@ import os
 
 import keras
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
 
 

@@ -1,26 +1,19 @@
 """What every command of this project does alike: parse flags, and say an error in one line."""
 
-import fractions
 import sys
 
 from absl import app, flags, logging
 
+from tfsparse.errors import UsageError
+
 flags.disclaim_key_flags()  # a flag that `define_fraction` defines belongs to its caller
-
-
-class UsageError(ValueError):
-    """Something the user gave cannot be used; its message is one line that says what to do.
-
-    Commands print the message and exit with status 1. In a program of one's own it is a
-    `ValueError` like any other.
-    """
 
 
 def _parse_flags(argv):
     """Parses `argv`; an unusable flag ends the process with one line and status 2."""
     try:
         extra = flags.FLAGS(argv)[1:]
-    except (flags.Error, OSError) as error:
+    except (flags.Error, OSError, UnicodeDecodeError) as error:
         _exit(2, str(error).splitlines()[0].removeprefix("ERROR:: "))
     if extra:
         _exit(2, f"arguments are given as --flag=value. Received: {' '.join(extra)}")
@@ -37,7 +30,8 @@ class _FractionParser(flags.ArgumentParser):
 
     def parse(self, argument):
         try:
-            return float(fractions.Fraction(str(argument)))
+            numerator, slash, denominator = str(argument).partition("/")
+            return float(numerator) / float(denominator) if slash else float(numerator)
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(f"expected {self.syntactic_help}") from error
 

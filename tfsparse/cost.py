@@ -21,7 +21,7 @@ class LayerCost:
         parameters: weights stored in the kernel; of a periodic layer, the kept ones.
         nonzeros: those that are not zero.
         macs: multiply-accumulates with all stored weights: positions x parameters. Taps that fall
-            on padding count.
+            on padding count; zeros that a narrow periodic layer multiplies with do not.
         nonzero_macs: those with a weight that is not zero.
     """
 

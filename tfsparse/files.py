@@ -7,7 +7,7 @@ import pathlib
 import safetensors
 import safetensors.numpy
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 
 @contextlib.contextmanager

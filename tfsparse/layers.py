@@ -1,5 +1,6 @@
-"""PeriodicConv2D: a 2D convolution that stores and computes only the weights its pattern keeps."""
+"""PeriodicConv2D: a 2D convolution that stores only the weights its pattern keeps."""
 
+import functools
 import itertools
 
 import keras
@@ -8,7 +9,7 @@ from keras import ops
 
 from tfsparse import lowering
 from tfsparse._tfmot import PrunableLayer
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from tfsparse.patterns import Pattern
 
 # Below this many input channels in the smallest block, the shifted slices cost more than the
@@ -23,7 +24,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
     Equal to `keras.layers.Conv2D` with the kernel `dense_kernel()`, whose other taps are zero. The
     layer's only kernel variable is the vector of kept weights, so gradients, optimizer slots and
-    files are smaller by the same factor.
+    files are smaller by the same factor. Layers with at least MIN_BLOCK_CHANNELS input channels in
+    each phase also compute with the kept weights only; narrower ones run as a dense convolution.
 
     Args:
         filters: number of output channels.
@@ -152,9 +154,12 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         )
         return _concatenate(
             [
-                sum(
-                    self._convolve(padded, rows, columns, convolution, kernel)
-                    for convolution, kernel in group
+                functools.reduce(
+                    ops.add,
+                    [
+                        self._convolve(padded, rows, columns, convolution, kernel)
+                        for convolution, kernel in group
+                    ],
                 )
                 for _, group in by_filters
             ]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 _NAME = re.compile(r"PS(D?)([1-9]\d{0,3})_P([1-9]\d{0,3})(?:_F([1-9]\d{0,3}))?")
 _WINDOWS = {1: (1, 1), 2: (1, 2), 4: (2, 2)}  # support size: height and width of its window

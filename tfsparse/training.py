@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 
 class Trainer:
@@ -15,8 +15,9 @@ class Trainer:
 
         J = beta * CE(f(x), t) + (1 - beta) * CE(f(x_adv), t) + dynamic L2 regulariser
 
-    Clean and adversarial images go through the network as one batch, so that BatchNorm's
-    statistics are those of both. Without an attack J is the plain cross-entropy.
+    The default beta of 0.5 is a choice of ours. Clean and adversarial images go through the network
+    as one batch, so that BatchNorm's statistics are those of both. Without an attack J is the plain
+    cross-entropy.
 
     Args:
         model: Keras model from images in [0, 1] to logits.
@@ -79,7 +80,7 @@ class Trainer:
             sums, count = sums + values, count + 1
             progress.set_postfix_str(f"loss {sums[0] / count:.3f}", refresh=False)
         names = ["loss", "train_clean_accuracy", "train_adversarial_accuracy"]
-        return dict(zip(names[: 3 if self.attack else 2], (sums / count).tolist(), strict=False))
+        return dict(zip(names[: 3 if self.attack else 2], (sums / count).tolist(), strict=True))
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):

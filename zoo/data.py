@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from tensorflow_datasets.core.download import resource
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 # Importing a builder registers it with tensorflow-datasets.
 from zoo.datasets import fashion_mnist_small, tiny_imagenet  # noqa: F401
@@ -57,16 +57,17 @@ class Dataset:
         self.class_names = list(label.names)
         self._builder = builder
         self._resize = self.image_shape != tuple(image.shape)
-        self._slices = _slices(name, builder.info.splits)
+        self._slices = _slices(name, builder)
         self.sizes = {
             split: builder.info.splits[part].num_examples for split, part in self._slices.items()
         }
 
-    def read(self, split):
-        """Reads a whole split.
+    def read(self, split, count=None):
+        """Reads a split.
 
         Args:
             split: "train", "validation" or "test".
+            count: read only so many images, the first ones; None reads all.
 
         Returns:
             `(images, labels)`: uint8 [n, height, width, channels] and int32 [n], the same order
@@ -75,7 +76,7 @@ class Dataset:
         Raises:
             UsageError: where the images take more than 8 GB, or have no labels.
         """
-        shape = (self.sizes[split], *self.image_shape)
+        shape = (min(self.sizes[split], count or self.sizes[split]), *self.image_shape)
         size = np.prod(shape, dtype=float)
         if size > MAX_BYTES:
             raise UsageError(
@@ -87,7 +88,7 @@ class Dataset:
         labels = np.empty(shape[0], np.int32)
         start = 0
         with tqdm.tqdm(total=shape[0], desc=f"{self.name} {split}", delay=1, disable=None) as bar:
-            for x, y in self._batches(split):
+            for x, y in self._batches(split, shape[0]):
                 images[start : start + len(x)] = x
                 labels[start : start + len(x)] = y
                 start += len(x)
@@ -99,7 +100,7 @@ class Dataset:
             )
         return images, labels
 
-    def _batches(self, split):
+    def _batches(self, split, count):
         dataset = self._builder.as_dataset(
             split=self._slices[split],
             as_supervised=True,
@@ -107,7 +108,7 @@ class Dataset:
         )
         if self._resize:
             dataset = dataset.map(self._resized, num_parallel_calls=tf.data.AUTOTUNE)
-        return dataset.batch(256).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+        return dataset.take(count).batch(256).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
     def _resized(self, image, label):
         image = tf.image.resize(image, self.image_shape[:2], antialias=True)
@@ -272,17 +273,24 @@ def _image_and_label(name, info):
     )
 
 
-def _slices(name, splits):
+def _slices(name, builder):
     """Returns the tensorflow-datasets slice for each of this module's splits."""
+    splits = builder.info.splits
     if "train" not in splits:
         raise UsageError(
             f"The data set {name!r} has no training split, but {', '.join(splits)}. "
             "Choose another --dataset."
         )
     for held_out in ("test", "validation"):
-        if held_out in splits:
+        if held_out in splits and _is_labelled(builder, held_out):
             return {"train": "train[:90%]", "validation": "train[90%:]", "test": held_out}
     return {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
+
+
+def _is_labelled(builder, split):
+    """Whether a split has labels; competitions keep those of their test images to themselves."""
+    _, label = next(iter(builder.as_dataset(split=f"{split}[:1]", as_supervised=True)))
+    return int(label) >= 0
 
 
 def _prepare(name, builder):

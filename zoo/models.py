@@ -9,7 +9,7 @@ import hashlib
 import json
 import pathlib
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors
 from zoo.architectures import build
 

@@ -11,6 +11,7 @@ import keras
 from absl import flags
 
 from tfsparse import commandline
+from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes, write_tensors
 
 FLAGS = flags.FLAGS
@@ -51,24 +52,24 @@ def main():
         model = keras.saving.load_model(workdir / "model.keras", compile=False)
         tflite = (workdir / "model_int8.tflite").read_bytes()
     except (OSError, ValueError) as error:
-        raise commandline.UsageError(
+        raise UsageError(
             f"--workdir must be the folder of a finished run. Received: {workdir} ({error})"
         ) from error
     zoo = pathlib.Path(__file__).parent
     weights = zoo / "weights" / f"{FLAGS.name}.safetensors"
-    write_tensors(
-        weights,
-        {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.variables},
-    )
-    write_bytes(zoo / "weights" / f"{FLAGS.name}_int8.tflite", tflite)
+    int8 = zoo / "weights" / f"{FLAGS.name}_int8.tflite"
+    to_numpy = keras.ops.convert_to_numpy
+    copied = {key: report[key] for key in _COPIED}  # before anything is written
+    write_tensors(weights, {variable.path: to_numpy(variable) for variable in model.variables})
+    write_bytes(int8, tflite)
     card = {
         "name": FLAGS.name,
         "note": FLAGS.note,
         "licence": "Apache-2.0",
         "model": report["model"],
         "weights": _entry(weights),
-        "tflite": _entry(zoo / "weights" / f"{FLAGS.name}_int8.tflite"),
-        **{key: report[key] for key in _COPIED},
+        "tflite": _entry(int8),
+        **copied,
     }
     write_bytes(zoo / "cards" / f"{FLAGS.name}.json", json.dumps(card, indent=2) + "\n")
     print(f"published {FLAGS.name}: {weights.stat().st_size:,} bytes of weights")

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #222 }
-table { border-collapse: collapse } td, th { padding: .3rem 1rem; border-bottom: 1px solid #ddd;
-        text-align: right } td:first-child, th:first-child { text-align: left }
+table { border-collapse: collapse } td { padding: .3rem 1rem; border-bottom: 1px solid #ddd;
+        text-align: right } td:first-child { text-align: left } tr:first-child { font-weight: bold }
 img { width: 100%; height: auto } figure { margin: 2rem 0 } figcaption { color: #555 }
 """
 
@@ -100,8 +100,9 @@ def page(title, facts, table, pictures):
     items = "".join(
         f"<li>{html.escape(name)}: {html.escape(value)}</li>" for name, value in facts.items()
     )
-    head, *body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table]
-    rows = "".join(f"<tr>{row}</tr>" for row in body)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table
+    )
     figures = "".join(
         f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,{_png(figure)}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
@@ -110,7 +111,7 @@ def page(title, facts, table, pictures):
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
-        f"<table><tr>{head.replace('td>', 'th>')}</tr>{rows}</table>{figures}<ul>{items}</ul>"
+        f"<table>{rows}</table>{figures}<ul>{items}</ul>"
         "</html>\n"
     )
 

@@ -12,7 +12,7 @@ import zoo.data
 from tflite import convert as command
 from tflite.convert import convert, convert_file
 from tflite.verify import BOUNDS, verify
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 
 PRECISIONS = list(BOUNDS)
 DATASET = "fashion_mnist_small"

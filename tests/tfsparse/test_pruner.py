@@ -216,6 +216,11 @@ def test_what_cannot_be_pruned_is_said():
         Pruner(model, DNRSchedule(0.9999, 9, 3))
     with pytest.raises(UsageError, match="'row'"):
         Pruner(model, DNRSchedule(0.9, 9, 3), structure="row")
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(32, 3)(x)
+    uneven = keras.Model(inputs, PeriodicConv2D(32, 3, "PSD2_P8_F1", name="uneven")(x))
+    with pytest.raises(UsageError, match="'uneven' has between 64 and 288 weights per channel"):
+        Pruner(uneven, DNRSchedule(0.5, 9, 3), structure="channel")
     optimizer = keras.optimizers.SGD(0.1)
     optimizer.build(model.trainable_variables)
     with pytest.raises(UsageError, match="needs an optimizer"):

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from zoo import data
 from zoo.datasets.fashion_mnist_small import builder as fashion_mnist_small
 from zoo.datasets.fashion_mnist_small import make

@@ -3,7 +3,7 @@
 import keras
 
 from tfsparse._tfmot import PrunableLayer, PruningPolicy
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from tfsparse.layers import leaf_layers
 
 

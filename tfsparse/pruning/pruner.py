@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.pruning import rewiring
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
@@ -30,14 +30,14 @@ class Pruner:
         schedule: TF-MOT `PruningSchedule`.
         policy: TF-MOT `PruningPolicy` that takes Keras 3 layers; None for `ConvolutionPolicy()`.
         structure: "irregular" prunes single weights, "channel" all weights of an input channel of
-            a layer together. The first layer, whose channels are the image's, is not pruned by
-            channel.
+            a layer together. The first prunable layer, whose channels are the image's, is not
+            pruned by channel.
         rho: weight of DNR's dynamic L2 regulariser.
         seed: int that fixes DNR's random initial masks.
 
     Raises:
-        UsageError: where an argument is out of range, or the density leaves a layer without any
-            weight.
+        UsageError: where an argument is out of range, the density leaves a layer without any
+            weight, or channels of a periodic layer differ in their number of weights.
 
     Reference: Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083.
     """
@@ -47,7 +47,7 @@ class Pruner:
             raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
         found = prunable_layers(model, policy or ConvolutionPolicy())
         if structure == "channel":
-            found = found[1:]
+            found = _prunable_by_channel(found)
         self.schedule = schedule
         self.structure = structure
         self.rho = rho
@@ -200,6 +200,21 @@ class Pruner:
             active[np.argsort(-score, kind="stable")[:keep]] = True
             mask.assign(_spread(active, units, mask.shape))
         self.apply_masks()
+
+
+def _prunable_by_channel(found):
+    """Returns `found` without its first layer, after a check that channels are of one size."""
+    if len(found) < 2:
+        raise UsageError("Pruning by channel needs a second layer that can be pruned.")
+    for layer, weight in found[1:]:
+        sizes = np.bincount(_channels(layer, weight))
+        if len(set(sizes)) > 1:
+            raise UsageError(
+                f"Layer {layer.name!r} has between {sizes.min()} and {sizes.max()} weights per "
+                "channel and cannot be pruned by channel; use another pattern, or structure "
+                "'irregular'."
+            )
+    return found[1:]
 
 
 def _channels(layer, weight):

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from tfsparse.patterns import Pattern
 from zoo.architectures.mobilenet_v2 import mobilenet_v2
 from zoo.architectures.resnet import resnet8, resnet18

@@ -1,12 +1,13 @@
 """MobileNetV2 with the strides for small images.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018. For 32x32
-images the stem and the second stage keep their resolution.
+images the stem and the second stage keep their resolution. Activations are ReLU without the limit
+of 6, and the first block has its 1x1 expansion too.
 """
 
 import keras
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from zoo.architectures.blocks import conv, conv_norm_relu, norm
 
 # expansion, channels at the published stem width of 32, blocks, stride of the first block

@@ -1,8 +1,8 @@
 """Residual networks of two-convolution blocks, for small images.
 
 ResNet18 is the CIFAR form (3x3 stem, no pooling before the stages) of He et al., "Deep Residual
-Learning for Image Recognition", CVPR 2016. ResNet8 is that of MLPerf Tiny (Banbury et al., 2021):
-three stages of one block.
+Learning for Image Recognition", CVPR 2016. ResNet8 has the layers of MLPerf Tiny's (Banbury et al.,
+2021): three stages of one block; the shortcuts have BatchNorm, and convolutions have no bias.
 """
 
 import keras

@@ -6,7 +6,7 @@ Devices", CVPR 2018. For 32x32 images the stem is a 1x1 convolution without pool
 
 import keras
 
-from tfsparse.commandline import UsageError
+from tfsparse.errors import UsageError
 from zoo.architectures.blocks import conv, conv_norm_relu, norm
 
 _GROUPS = 2

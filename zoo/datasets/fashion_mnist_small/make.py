@@ -13,7 +13,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from tfsparse.commandline import UsageError, run
+from tfsparse.commandline import run
+from tfsparse.errors import UsageError
 from tfsparse.files import replacing
 
 FLAGS = flags.FLAGS

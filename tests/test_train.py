@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tests.conftest import ROOT
 
-QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--batch_size=128"]
+QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8"]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
 
     import zoo
     import zoo.report
-    from tflite.convert import convert
+    from tflite.convert import CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES, convert
     from tflite.verify import verify
     from tfsparse import attacks, commandline, cost, patterns, pruning
     from tfsparse._tfmot import PolynomialDecay
@@ -64,7 +64,6 @@ flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and at
 # Robust accuracy while training is a guide only; the test set's is what is reported.
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
 TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
-CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES = 200, 500
 # Where a run writes and reads does not make it another run.
 NOT_RECIPE = ("workdir", "data_dir")
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")

@@ -18,6 +18,8 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow leaves oneDNN off on some processors on which it makes a training step 1.5x faster.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from tflite.quiet import quiet
 

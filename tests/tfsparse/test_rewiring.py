@@ -106,6 +106,20 @@ def test_nearly_dense_layer_with_much_momentum_drops_no_more_than_its_sparsity()
     assert survived.sum() == 95 - 5
 
 
+def test_units_without_momentum_are_regrown_only_where_nothing_else_is_left():
+    rng = np.random.default_rng(2)
+    layers = [random_layer(rng, 100, 0.5), random_layer(rng, 100, 0.5)]
+    dead = np.flatnonzero(~layers[0].active)[:40]
+    layers[0].momentum_score[dead] = 0.0
+    layers[0].momentum_mean = 1.0  # most of the quota is due to the layer that cannot use it
+    layers[1].momentum_mean = 0.01
+    for total, regrown in ((100, 0), (190, 30)):
+        (_, active), (_, other) = rewire(layers, total, prune_rate=0.3)
+        assert active.sum() + other.sum() == total
+        assert active[dead].sum() >= regrown
+        assert regrown or not active[dead].any()
+
+
 def test_drop_takes_the_smallest_and_grow_the_largest():
     layer = LayerState(
         active=np.array([True, True, True, False, False]),

@@ -143,8 +143,15 @@ def rewire(layers, total, prune_rate):
     counts = drop_counts(layers, shares, prune_rate)
     survived = [drop(layer, count) for layer, count in zip(layers, counts, strict=True)]
     free = np.array([active.size - active.sum() for active in survived])
+    # A unit without momentum has no gradient either: its filter is dead, and it would stay 0.
+    alive = np.array(
+        [
+            np.count_nonzero(~active & (layer.momentum_score > 0))
+            for layer, active in zip(layers, survived, strict=True)
+        ]
+    )
     quota = total - sum(size * active.sum() for size, active in zip(sizes, survived, strict=True))
-    capacities = np.floor(0.99 * free).astype(np.int64)
+    capacities = np.minimum(alive, np.floor(0.99 * free).astype(np.int64))
     if np.sum(capacities * sizes) < quota:
         capacities = free
     grown = allot(shares, sizes, capacities, quota)

@@ -31,7 +31,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
 
     import zoo
     import zoo.report
-    from tflite.convert import CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES, convert
+    from tflite.convert import as_float, conversion_images, convert
     from tflite.verify import verify
     from tfsparse import attacks, commandline, cost, patterns, pruning
     from tfsparse._tfmot import PolynomialDecay
@@ -147,11 +147,10 @@ def main():
     robust = accuracy(model, batches(*few, 250), test_attack, FLAGS.seed)
 
     # --- export --------------------------------------------------------------------------------
-    print("converting to int8 and verifying on held-out images")
-    calibration = as_float(train_images[:CALIBRATION_EXAMPLES])
-    checked = tuple(array[:VERIFICATION_EXAMPLES] for array in held_out)
+    print("converting to int8 and verifying")
+    calibration, *verification_data = conversion_images(dataset)
     int8 = convert(model, "int8", calibration)
-    verification = verify(int8, model, as_float(checked[0]), checked[1], precision="int8")
+    verification = verify(int8, model, *verification_data, precision="int8")
     if verification.passed:
         write_bytes(workdir / "model_int8.tflite", int8)
     dense = dense_twin(architecture)
@@ -296,10 +295,6 @@ def dense_twin(architecture):
         if len(variable.shape) == 1:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
     return dense
-
-
-def as_float(images):
-    return images.astype("float32") / 255
 
 
 def log_epoch(row, workdir, history, tensorboard):

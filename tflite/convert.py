@@ -1,9 +1,9 @@
-"""Converts a Keras model to a TFLite file, checks it on held-out images, then writes it.
+"""Converts a Keras model to a TFLite file, checks it on real images, then writes it.
 
     python -m tflite.convert --model=model.keras --precision=int8 --output=model.tflite
 
 The file takes one image, [1, h, w, c] in [0, 1] (int8 files: quantised), and gives logits. It is
-written only if it agrees with Keras on validation images; see tflite/verify.py for the bounds.
+written only if it agrees with Keras on real images; see tflite/verify.py for the bounds.
 """
 
 import gzip
@@ -162,11 +162,8 @@ def convert_file(
     _check_model(network)
     data = _open_dataset(about, model, dataset, data_dir, image_size)
     _check_fit(network, data)
-    calibration = None
-    if precision == "int8":
-        calibration = _first_images(data, "train", calibration_examples)[0]
+    calibration, images, labels = conversion_images(data, calibration_examples)
     content = convert(network, precision, calibration)
-    images, labels = _first_images(data, "validation", VERIFICATION_EXAMPLES)
     verification = verify(content, network, images, labels, precision=precision)
     print(report(content, verification))
     if not verification.passed:
@@ -181,7 +178,7 @@ def report(content, verification):
         "precision": verification.precision,
         "file size": f"{len(content):,} bytes",
         "gzip size": f"{len(gzip.compress(content, mtime=0)):,} bytes",
-        "compared on": f"{verification.examples} validation images",
+        "compared on": f"{verification.examples} images",
         "largest difference": f"{verification.largest_difference:.1e}{limits.get('largest', '')}",
         "mean difference": f"{verification.mean_difference:.1e}{limits.get('mean', '')}",
         "top-1 agreement": f"{verification.top1_agreement:.2%}"
@@ -261,10 +258,30 @@ def _check_fit(model, data):
         )
 
 
-def _first_images(data, split, count):
-    """The first images of a split, float32 in [0, 1], and their labels."""
-    images, labels = data.read(split, count)
-    return images.astype(np.float32) / 255, labels
+def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES):
+    """Reads the images with which a file is calibrated and those on which it is verified.
+
+    Args:
+        data: a `zoo.data.Dataset`.
+        calibration_examples: number of images to calibrate with: the first training images.
+
+    Returns:
+        `(calibration, images, labels)`; images are float32 [n, h, w, c] in [0, 1], labels int32
+        [n]. Verification takes the first VERIFICATION_EXAMPLES validation images; where there are
+        fewer, training images that do not calibrate make up the number.
+    """
+    images, labels = data.read("validation", VERIFICATION_EXAMPLES)
+    missing = VERIFICATION_EXAMPLES - len(images)
+    train_images, train_labels = data.read("train", calibration_examples + missing)
+    calibration, more = np.split(train_images, [calibration_examples])
+    images = np.concatenate([images, more])
+    labels = np.concatenate([labels, train_labels[calibration_examples:]])
+    return as_float(calibration), as_float(images), labels
+
+
+def as_float(images):
+    """Returns 8-bit images as float32 in [0, 1]."""
+    return images.astype(np.float32) / 255
 
 
 def define_flags():

@@ -181,8 +181,9 @@ def report(content, verification):
         "compared on": f"{verification.examples} images",
         "largest difference": f"{verification.largest_difference:.1e}{limits.get('largest', '')}",
         "mean difference": f"{verification.mean_difference:.1e}{limits.get('mean', '')}",
-        "top-1 agreement": f"{verification.top1_agreement:.2%}"
-        f" (at least {verification.bounds.top1_agreement:.0%})",
+        "top-1 agreement": f"{verification.top1_agreement:.2%}",
+        "the same or tied": f"{verification.top1_or_tied:.2%}"
+        f" (at least {verification.bounds.top1_or_tied:.0%})",
         "accuracy in Keras": f"{verification.keras_accuracy:.2%}",
         "accuracy of the file": f"{verification.file_accuracy:.2%}",
         "verdict": "passed" if verification.passed else "FAILED",

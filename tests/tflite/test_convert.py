@@ -11,7 +11,7 @@ import zoo
 import zoo.data
 from tflite import convert as command
 from tflite.convert import convert, convert_file
-from tflite.verify import BOUNDS, verify
+from tflite.verify import BOUNDS, _agreement, _agreement_or_tie, verify
 from tfsparse.errors import UsageError
 
 PRECISIONS = list(BOUNDS)
@@ -195,6 +195,13 @@ def test_nan_fails(network, held_out, both):
     assert np.isnan(result.largest_difference)
     assert result.top1_agreement == 0
     assert "not finite" in result.failures[0]
+
+
+def test_ties_are_told_apart_from_agreement():
+    keras_logits = np.array([[0.0, 2.0, 1.9], [0.0, 2.0, 1.9], [5.0, 1.0, 1.0], [1.0, 5.0, np.nan]])
+    file_logits = np.array([[2.0, 2.0, 2.0], [0.0, 2.0, 1.0], [5.0, 6.0, 5.0], [1.0, 5.0, 0.0]])
+    assert _agreement(keras_logits, file_logits) == 1 / 4  # the second row only
+    assert _agreement_or_tie(keras_logits, file_logits) == 2 / 4  # and the first
 
 
 def test_accuracy_needs_labels(network, content, held_out):

@@ -284,6 +284,7 @@ def test_convert_file(run_folder, tmp_path, capfd):
         "largest difference",
         "mean difference",
         "top-1 agreement",
+        "the same or tied",
         "accuracy in Keras",
         "accuracy of the file",
         "verdict",
@@ -369,7 +370,7 @@ def test_command_line(run_folder):
     model, precision = f"--model={run_folder / 'model.keras'}", "--precision=int8"
     done = run(model, precision, f"--output={output}", "--calibration_examples=50")
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 10
+    assert len(done.stdout.splitlines()) == 11
     assert "passed" in done.stdout
     assert output.stat().st_size > 10_000
 

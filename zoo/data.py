@@ -295,8 +295,8 @@ def _is_labelled(builder, split):
 
 def _prepare(name, builder):
     """Downloads and prepares the data set of `builder`."""
-    _check_writable(builder.data_dir_root)
     _check_downloads(name, builder)
+    _check_writable(builder.data_dir_root)
     tfds.display_progress_bar(sys.stderr.isatty())
     # Google's bucket of prepared sets is closed; asking it takes minutes without a network.
     config = tfds.download.DownloadConfig(try_download_gcs=False)

@@ -228,6 +228,12 @@ def test_offline_fails_at_once_and_says_what_to_do(tmp_path):
 
 
 @pytest.mark.usefixtures("offline")
+def test_offline_leaves_nothing_behind(tmp_path):
+    usage_error("cifar100", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("offline")
 def test_offline_steps_for_a_set_of_this_package_import_it(tmp_path):
     assert "import tensorflow_datasets as tfds, zoo.datasets" in usage_error(
         "tiny_imagenet", tmp_path

@@ -82,6 +82,7 @@ def main():
     own_flags = FLAGS.get_key_flags_for_module(sys.modules[__name__])
     recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
     check_workdir(workdir, recipe)
+    versions = installed_versions()
 
     # --- data ----------------------------------------------------------------------------------
     dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
@@ -190,7 +191,7 @@ def main():
         "model": architecture,
         "recipe": recipe,
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "versions": versions,
     }
     write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
     table = closing_table(report)
@@ -200,7 +201,7 @@ def main():
         (adversarial_examples(model, few, test_attack, dataset), EXAMPLES_CAPTION),
     ]
     title = f"{FLAGS.arch} on {FLAGS.dataset}"
-    facts = {name: str(value) for name, value in {**recipe, **report["versions"]}.items()}
+    facts = {name: str(value) for name, value in {**recipe, **versions}.items()}
     shown = [(figure, caption) for figure, caption in pictures if figure]
     write_bytes(workdir / "report.html", zoo.report.page(title, facts, table, shown))
     print_table(table)
@@ -253,6 +254,16 @@ def check_workdir(workdir, recipe):
         raise UsageError(
             f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
         )
+
+
+def installed_versions():
+    """Returns {package: version}, for the report at the end."""
+    try:
+        return {name: importlib.metadata.version(name) for name in VERSIONED}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            f"The package {error.name} is not installed. Run: pip install -e ."
+        ) from error
 
 
 def make_pruner(model, steps, steps_per_epoch):

@@ -13,6 +13,7 @@ from tflite import convert as command
 from tflite.convert import convert, convert_file
 from tflite.verify import BOUNDS, _agreement, _agreement_or_tie, verify
 from tfsparse.errors import UsageError
+from tfsparse.layers import PeriodicConv2D
 
 PRECISIONS = list(BOUNDS)
 DATASET = "fashion_mnist_small"
@@ -208,6 +209,35 @@ def test_accuracy_needs_labels(network, content, held_out):
     result = verify(content["float32"], network, held_out[0][:5], precision="float32")
     assert result.keras_accuracy is None
     assert result.file_accuracy is None
+
+
+@pytest.mark.parametrize("pattern", ["PS4_P4", "PSD2_P4", "PS1_P3_F1", "PS2_P4_F2"])
+def test_lowered_periodic_layers(pattern, calibration, held_out):
+    """Both strides, more inputs to a concatenation than one, and only the kept weights."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.Conv2D(128, 3, 4, activation="relu")(image)
+    for strides in (1, 2):
+        layer = PeriodicConv2D(128, 3, pattern, strides, "same", use_bias=False)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(layer(x)))
+        assert not layer._runs_dense
+    model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    images = held_out[0][:50]
+    content = convert(model, "float32")
+    assert verify(content, model, images, precision="float32").passed
+    assert len(content) <= 4 * model.count_params() + 20_000
+    content = convert(model, "int8", calibration)
+    # The classes of an untrained network are close calls: the difference has to do.
+    assert verify(content, model, images, precision="int8").mean_difference < 0.1
+    assert len(content) <= model.count_params() + 60_000
+
+
+@pytest.mark.parametrize("arch", sorted(zoo.ARCHITECTURES))
+def test_architectures(arch, held_out):
+    keras.utils.set_random_seed(0)
+    model = zoo.build(arch, (28, 28, 1), 10, width=48 if arch == "shufflenet" else 8)
+    content = convert(model, "float32")
+    assert verify(content, model, held_out[0][:50], precision="float32").passed
 
 
 # ---- errors of the functions ----

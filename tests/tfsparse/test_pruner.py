@@ -63,6 +63,9 @@ def test_conservation_over_a_training_run(images, structure):
             assert set(np.unique(new)) <= {0.0, 1.0}
             assert new.any()
             assert (to_numpy(weight)[(new == 0) | (old == 0)] == 0).all(), "regrown starts at 0"
+        momenta = pruner._momenta(trainer.optimizer)
+        for momentum, old, new in zip(momenta, before, after, strict=True):
+            assert (to_numpy(momentum)[(old == 0) & (new == 1)] == 0).all(), "nor has it momentum"
         total = sum(mask.sum() for mask in after)
         assert 0 <= round(0.3 * prunable) - total < largest_unit
         x, y = list(images)[step % 3]

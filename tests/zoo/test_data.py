@@ -48,6 +48,27 @@ class ImagesOfAllSizes(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": np.full((10 + i, 30 - i, 3), 10 * i, np.uint8), "label": i}
 
 
+class SecretTestLabels(ImagesOfAllSizes):
+    """Its test labels are not public, as in competitions; a validation split is."""
+
+    def _split_generators(self, dl_manager):
+        return {
+            "train": self._generate_examples(),
+            "validation": self._generate_examples(),
+            "test": self._unlabelled(),
+        }
+
+    def _unlabelled(self):
+        for key, example in self._generate_examples():
+            yield key, {**example, "label": -1}
+
+
+def test_test_split_without_labels_is_not_used(tmp_path):
+    dataset = data.open_dataset("secret_test_labels", tmp_path, image_size=8)
+    assert dataset.sizes == {"train": 18, "validation": 2, "test": 20}
+    np.testing.assert_array_equal(np.sort(dataset.read("test")[1]), np.arange(20))
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("data")

@@ -19,6 +19,19 @@ def conv(x, filters, kernel_size, name, strides=1, pattern=None):
     return PeriodicConv2D(filters, kernel_size, pattern=pattern, **arguments)(x)
 
 
+def depthwise_norm(x, strides, name):
+    """3x3 depthwise convolution without bias, padded to "same", and BatchNorm."""
+    x = keras.layers.DepthwiseConv2D(
+        3,
+        strides,
+        "same",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=f"{name}_depthwise_conv",
+    )(x)
+    return norm(x, f"{name}_depthwise_norm")
+
+
 def norm(x, name):
     # With the default momentum of 0.99 the moving statistics lag for hundreds of steps, and the
     # attacks of training, which use them, would aim at another network.

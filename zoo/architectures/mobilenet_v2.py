@@ -8,7 +8,7 @@ of 6, and the first block has its 1x1 expansion too.
 import keras
 
 from tfsparse.errors import UsageError
-from zoo.architectures.blocks import conv, conv_norm_relu, norm
+from zoo.architectures.blocks import conv, conv_norm_relu, depthwise_norm, norm
 
 # expansion, channels at the published stem width of 32, blocks, stride of the first block
 _STAGES = [
@@ -43,15 +43,7 @@ def mobilenet_v2(x, width=32, pattern=None):
 def _block(x, expansion, filters, strides, name):
     inputs = x
     x = conv_norm_relu(x, expansion * x.shape[-1], 1, f"{name}_expand")
-    x = keras.layers.DepthwiseConv2D(
-        3,
-        strides,
-        "same",
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=f"{name}_depthwise_conv",
-    )(x)
-    x = norm(x, f"{name}_depthwise_norm")
+    x = depthwise_norm(x, strides, name)
     x = keras.layers.ReLU(name=f"{name}_depthwise_relu")(x)
     x = conv(x, filters, 1, f"{name}_project_conv")
     x = norm(x, f"{name}_project_norm")

@@ -7,7 +7,7 @@ Devices", CVPR 2018. For 32x32 images the stem is a 1x1 convolution without pool
 import keras
 
 from tfsparse.errors import UsageError
-from zoo.architectures.blocks import conv, conv_norm_relu, norm
+from zoo.architectures.blocks import conv, conv_norm_relu, depthwise_norm, norm
 
 _GROUPS = 2
 _BLOCKS = [4, 8, 4]
@@ -42,15 +42,7 @@ def _block(x, filters, downsample, name):
     x = norm(x, f"{name}_reduce_norm")
     x = keras.layers.ReLU(name=f"{name}_reduce_relu")(x)
     x = _shuffle(x, groups, f"{name}_shuffle")
-    x = keras.layers.DepthwiseConv2D(
-        3,
-        2 if downsample else 1,
-        "same",
-        use_bias=False,
-        depthwise_initializer="he_normal",
-        name=f"{name}_depthwise_conv",
-    )(x)
-    x = norm(x, f"{name}_depthwise_norm")
+    x = depthwise_norm(x, 2 if downsample else 1, name)
     x = _grouped_conv(x, outputs, _GROUPS, f"{name}_expand")
     x = norm(x, f"{name}_expand_norm")
     if downsample:

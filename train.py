@@ -39,7 +39,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
-    from tfsparse.training import Trainer
+    from tfsparse.training import Trainer, one_cycle_sgd
     from zoo.data import batches, open_dataset, training_batches
 
 FLAGS = flags.FLAGS
@@ -106,7 +106,8 @@ def main():
     model = zoo.build(**architecture)
     pruner = make_pruner(model, steps, steps_per_epoch)
     attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps) if FLAGS.loss == "hybrid" else None
-    trainer = Trainer(model, make_optimizer(steps), attack, pruner)
+    optimizer = one_cycle_sgd(steps, FLAGS.learning_rate, FLAGS.weight_decay)
+    trainer = Trainer(model, optimizer, attack, pruner)
     first_epoch, history = restore_checkpoint(workdir / "checkpoint.safetensors", trainer)
 
     # --- training ------------------------------------------------------------------------------
@@ -278,21 +279,6 @@ def make_pruner(model, steps, steps_per_epoch):
         end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
         schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
     return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
-
-
-def make_optimizer(steps):
-    """SGD with Nesterov momentum; the rate rises for a tenth of the steps, then falls to 0."""
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=steps - steps // 10,
-        warmup_target=FLAGS.learning_rate,
-        warmup_steps=steps // 10,
-    )
-    optimizer = keras.optimizers.SGD(
-        schedule, momentum=0.9, nesterov=True, weight_decay=FLAGS.weight_decay
-    )
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer
 
 
 def dense_twin(architecture):

@@ -108,3 +108,27 @@ class Trainer:
         if self.attack:
             values.append(tf.reduce_mean(correct[size:]))
         return tf.stack(values)
+
+
+def one_cycle_sgd(steps, learning_rate, weight_decay):
+    """Returns SGD with Nesterov momentum 0.9 whose learning rate goes through one cycle.
+
+    It rises linearly to `learning_rate` for a tenth of the steps and falls to 0 along a cosine.
+
+    Args:
+        steps: training steps, at least 1.
+        learning_rate: the peak.
+        weight_decay: decoupled; times the learning rate at each step. BatchNorm and biases have
+            none.
+    """
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=steps - steps // 10,
+        warmup_target=learning_rate,
+        warmup_steps=steps // 10,
+    )
+    optimizer = keras.optimizers.SGD(
+        schedule, momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer

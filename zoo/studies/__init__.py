@@ -1,0 +1,1 @@
+"""Studies whose tables stand in docs/: each is a command that regenerates its own."""

@@ -1,0 +1,244 @@
+"""What do fewer taps and fewer filter phases cost in accuracy? Trains ResNet8 with each pattern.
+
+    python -m zoo.studies.accuracy --workdir=runs/accuracy --dataset=cifar10 --output=docs
+
+Trains every pattern with every seed alike, from scratch, and reads the test set once for each run,
+at its end. Runs that are finished in --workdir are not repeated, and one that was stopped goes on
+from its last epoch. After each run --output holds the figures so far: pattern_accuracy.json, the
+table pattern_accuracy.md and the plot pattern_accuracy.png.
+"""
+
+import json
+import os
+import pathlib
+import platform
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow leaves oneDNN off on some processors on which it doubles the speed of these networks.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from matplotlib.figure import Figure
+
+import zoo
+from tfsparse import commandline, cost
+from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+from tfsparse.errors import UsageError
+from tfsparse.evaluation import accuracy
+from tfsparse.files import replacing, write_bytes
+from tfsparse.patterns import Pattern
+from tfsparse.training import Trainer, one_cycle_sgd
+from zoo.data import batches, open_dataset, training_batches
+
+DENSE = "dense"
+PATTERNS = [
+    DENSE,
+    *("PS4_P4", "PS4_P4_F2", "PS4_P4_F1", "PSD2_P8"),
+    *("PS2_P6", "PS2_P6_F2", "PS2_P6_F1", "PSD1_P8"),
+    *("PS1_P9", "PS1_P9_F2", "PS1_P9_F1"),
+]
+ARCH = "resnet8"
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY = 128, 0.1, 5e-3
+NAME = "pattern_accuracy"
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+    flags.DEFINE_string("output", None, "Folder for table, plot and JSON.", required=True)
+    flags.DEFINE_string("dataset", "cifar10", "Image classification set of TFDS.")
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+    flags.DEFINE_string("note", "", "What a reader must know of the data, such as its form.")
+    flags.DEFINE_list("patterns", PATTERNS, "Patterns to train; 'dense' is none.")
+    flags.DEFINE_list("seeds", ["0", "1"], "Seeds to train each pattern with.")
+    flags.DEFINE_integer("epochs", 8, "Epochs of each run.", lower_bound=1)
+
+
+def main():
+    try:
+        seeds = [int(seed) for seed in FLAGS.seeds]
+    except ValueError as error:
+        raise UsageError(f"--seeds are integers. Received: {','.join(FLAGS.seeds)}") from error
+    for pattern in FLAGS.patterns:
+        if pattern != DENSE:
+            Pattern.parse(pattern)
+    tf.get_logger().setLevel("ERROR")  # every run compiles functions of its own, on purpose
+    dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir)
+    images = {split: dataset.read(split) for split in ("train", "validation", "test")}
+    settings = {"arch": ARCH, "dataset": FLAGS.dataset, "note": FLAGS.note, "epochs": FLAGS.epochs}
+    jobs = [(pattern, seed) for seed in seeds for pattern in FLAGS.patterns]
+    for index, (pattern, seed) in enumerate(jobs, start=1):
+        folder = pathlib.Path(FLAGS.workdir) / f"{pattern}_seed{seed}"
+        run = finished_run(folder, settings)
+        if run is None:
+            print(f"run {index} of {len(jobs)}: {pattern}, seed {seed}", flush=True)
+            run = {**settings, **train(dataset, images, pattern, seed, folder)}
+            write_bytes(folder / "result.json", json.dumps(run, indent=2) + "\n")
+        record(run, settings)
+
+
+def finished_run(folder, settings):
+    """Returns the result of a finished run in `folder`, or None."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    run = json.loads(path.read_text(encoding="utf-8"))
+    if any(run[name] != value for name, value in settings.items()):
+        raise UsageError(f"{path} is of a run with other settings. Choose another --workdir.")
+    return run
+
+
+def train(dataset, images, pattern, seed, folder):
+    """Trains one network and returns what it costs and reaches, a dict."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = zoo.build(
+        ARCH,
+        dataset.image_shape,
+        dataset.num_classes,
+        pattern=None if pattern == DENSE else pattern,
+    )
+    steps = dataset.sizes["train"] // BATCH_SIZE * FLAGS.epochs
+    trainer = Trainer(model, one_cycle_sgd(steps, LEARNING_RATE, WEIGHT_DECAY))
+    checkpoint = folder / "checkpoint.safetensors"
+    first_epoch, history = restore_checkpoint(checkpoint, trainer)
+    for epoch in range(first_epoch, FLAGS.epochs):
+        start = time.perf_counter()
+        data = training_batches(*images["train"], BATCH_SIZE, seed, epoch)
+        row = trainer.run_epoch(data, seed, f"epoch {epoch + 1}/{FLAGS.epochs}")
+        row["seconds"] = time.perf_counter() - start
+        history.append(row)
+        save_checkpoint(checkpoint, trainer, epoch + 1, history)
+    spent = cost.model_cost(model)
+    reached = {
+        f"{split}_accuracy": accuracy(model, batches(*images[split], 500))
+        for split in ("validation", "test")
+    }
+    print(f"  test accuracy {100 * reached['test_accuracy']:.2f} %", flush=True)
+    return {
+        "pattern": pattern,
+        "seed": seed,
+        **reached,
+        "test_examples": dataset.sizes["test"],
+        "conv_parameters": spent.conv_parameters,
+        "macs": spent.macs,
+        "loss": [row["loss"] for row in history],
+        "seconds": sum(row["seconds"] for row in history),
+        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+    }
+
+
+def record(run, settings):
+    """Adds a run to the figures in --output; a run of the same pattern and seed is replaced."""
+    folder = pathlib.Path(FLAGS.output)
+    path = folder / f"{NAME}.json"
+    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if any(other[name] != value for other in runs for name, value in settings.items()):
+        raise UsageError(f"{path} is of runs with other settings. Choose another --output.")
+    runs = [other for other in runs if (other["pattern"], other["seed"]) != _key(run)] + [run]
+    runs.sort(key=lambda run: (*_order(run["pattern"]), run["seed"]))
+    write_bytes(path, json.dumps(runs, indent=2) + "\n")
+    write_bytes(folder / f"{NAME}.md", table(runs))
+    with replacing(folder / f"{NAME}.png") as partial:
+        picture(runs).savefig(partial, dpi=120)
+
+
+def _key(run):
+    return run["pattern"], run["seed"]
+
+
+def _order(pattern):
+    """The order of the table: that of PATTERNS, others after them."""
+    return (PATTERNS.index(pattern) if pattern in PATTERNS else len(PATTERNS), pattern)
+
+
+def by_pattern(runs):
+    """Returns {pattern: its runs}, in the order of `runs`."""
+    grouped = {}
+    for run in runs:
+        grouped.setdefault(run["pattern"], []).append(run)
+    return grouped
+
+
+def table(runs):
+    """Returns the Markdown table of all runs: cost, and mean and spread of the test accuracy."""
+    first = runs[0]
+    data = first["dataset"] + (f" ({first['note']})" if first["note"] else "")
+    lines = [
+        f"{first['arch']} on {data}, {first['epochs']} epochs one-cycle, trained on "
+        f"{first['hardware']}; accuracy on {first['test_examples']:,} test images, "
+        "mean ± sample standard deviation over n seeds.",
+        "",
+        "| pattern | convolution weights | MACs, M | test accuracy, % | n |",
+        "|---|---|---|---|---|",
+    ]
+    for pattern, group in by_pattern(runs).items():
+        values = 100 * np.array([run["test_accuracy"] for run in group])
+        spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        lines.append(
+            f"| {pattern} | {group[0]['conv_parameters']:,} | {group[0]['macs'] / 1e6:.2f} "
+            f"| {values.mean():.2f}{spread} | {len(values)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def picture(runs):
+    """Returns the figure of accuracy against MACs, a point for each run and a line through means.
+
+    The lines join the patterns of as many filter phases; `dense` belongs to all of them.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    grouped = by_pattern(runs)
+    colours = {"dense": "black", "paper": "tab:blue", "F2": "tab:orange", "F1": "tab:red"}
+    labels = {
+        "paper": "as many filter phases as the period (the paper's)",
+        "F2": "two filter phases",
+        "F1": "one filter phase",
+        "PSD": "one dense kernel in each period",
+    }
+    families = {}
+    for pattern, group in grouped.items():
+        families.setdefault(_family(pattern), []).append(group)
+    for family, groups in families.items():
+        points = sorted(
+            (g[0]["macs"] / 1e6, np.mean([100 * run["test_accuracy"] for run in g])) for g in groups
+        )
+        colour = colours.get(family, "tab:green")
+        line = "" if family in ("dense", "PSD") else "-"
+        axes.plot(*zip(*points, strict=True), f"o{line}", color=colour, label=labels.get(family))
+        for group in groups:
+            macs = [run["macs"] / 1e6 for run in group]
+            values = [100 * run["test_accuracy"] for run in group]
+            axes.plot(macs, values, "_", color=colour, markersize=10)
+            axes.annotate(
+                group[0]["pattern"],
+                (macs[0], np.mean(values)),
+                textcoords="offset points",
+                xytext=(8, -3),
+                fontsize="small",
+            )
+    axes.set(xlabel="multiply-accumulates of an image, M", ylabel="test accuracy in %")
+    axes.margins(x=0.12)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right")
+    return figure
+
+
+def _family(pattern):
+    if pattern == DENSE:
+        return DENSE
+    if pattern.startswith("PSD"):
+        return "PSD"
+    return pattern.rpartition("_")[2] if "_F" in pattern else "paper"
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

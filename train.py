@@ -234,7 +234,7 @@ def check_flags():
             received = FLAGS[name].value
             raise UsageError(f"--{name} must be {allowed}. Received: {received}")
     if FLAGS.pattern is not None:
-        patterns.Pattern.parse(FLAGS.pattern)
+        patterns.parse(FLAGS.pattern)
 
 
 def check_workdir(workdir, recipe):

@@ -91,7 +91,7 @@ ERRORS = {
     "missing flag file": (["--flagfile=nowhere.cfg"], 2, "nowhere.cfg"),
     "architecture": (["--arch=resnet9"], 2, "resnet9"),
     "fraction": (["--eps=8/0"], 2, "8/0"),
-    "pattern": (["--pattern=PS3_P4"], 1, "'PS3_P4'"),
+    "pattern": (["--pattern=PS3P4"], 1, "'PS3P4'"),
     "pattern without a layer": (["--arch=mobilenet_v2", "--pattern=PS4_P4"], 1, "mobilenet_v2"),
     "density 0": (["--density=0"], 1, "--density must be in (0, 1]. Received: 0.0"),
     "density above 1": (["--density=1.5"], 1, "Received: 1.5"),

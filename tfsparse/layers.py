@@ -7,41 +7,44 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import lowering
+from tfsparse import lowering, patterns
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
-from tfsparse.patterns import Pattern
 
-# Below this many input channels in the smallest block, the shifted slices cost more than the
-# multiplications they save, and the layer runs as one convolution with its dense kernel instead.
-# Blocks of 16 channels about break even on LiteRT and make a training step slower.
-MIN_BLOCK_CHANNELS = 32
+# Running as small convolutions saves (taps of the kernel - kept taps) multiplications for each
+# channel and filter, and costs a shifted copy of the channel for each filter phase. Below this
+# many saved for one copied number, the copies cost more: see `_pays`.
+MIN_SAVED_PER_COPY = 128
+# Narrower slices than these are copied a few numbers at a time.
+MIN_BLOCK_CHANNELS = 4
 
 
 @keras.saving.register_keras_serializable(package="tfsparse")
 class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
-    """2D convolution whose kernels keep a periodic pattern of taps, fixed before training.
+    """2D convolution whose kernels keep a pattern of taps, fixed before training.
 
     Equal to `keras.layers.Conv2D` with the kernel `dense_kernel()`, whose other taps are zero. The
     layer's only kernel variable is the vector of kept weights, so gradients, optimizer slots and
-    files are smaller by the same factor. Layers with at least MIN_BLOCK_CHANNELS input channels in
-    each phase also compute with the kept weights only; narrower ones run as a dense convolution.
+    files are smaller by the same factor. Where it pays, the layer also computes with the kept
+    weights only, as small dense convolutions over shifted slices of its input; elsewhere it runs as
+    one convolution with its dense kernel.
 
     Args:
         filters: number of output channels.
         kernel_size: int or pair, taps of a kernel.
-        pattern: name of a periodic pattern; see `tfsparse.patterns.Pattern`.
+        pattern: such as "PS4_P4"; see `tfsparse.patterns.parse`.
         strides: int or pair.
         padding: "valid" or "same".
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-            bias_regularizer: as in `keras.layers.Conv2D`. Initialisers that scale with the fan-in
-            or fan-out count kept taps only. The regulariser sees the vector of kept weights.
+            bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: as in
+            `keras.layers.Conv2D`. Initialisers that scale with the fan-in or fan-out count kept
+            taps only. Regulariser and constraint of the kernel see `dense_kernel()`.
 
     Input: [batch, height, width, channels] (channels last). Output: [batch, new height, new width,
     filters], sizes as in `keras.layers.Conv2D`.
 
     Raises:
-        UsageError: where the pattern's name is unknown or it does not fit the kernel.
+        UsageError: where the pattern is unknown or does not fit the kernel.
 
     Example:
         >>> layer = tfsparse.layers.PeriodicConv2D(128, 3, pattern="PS4_P4", padding="same")
@@ -64,15 +67,19 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         bias_initializer="zeros",
         kernel_regularizer=None,
         bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if not isinstance(filters, int) or filters < 1:
+            raise UsageError(f"filters must be a positive int. Received: {filters!r}")
         self.filters = filters
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.strides = _pair(strides, "strides")
-        self._pattern = Pattern.parse(pattern)
-        self._pattern.supports(self.kernel_size)
-        self.pattern = self._pattern.name
+        self._pattern = patterns.parse(pattern)
+        self._pattern.mask(self.kernel_size, 1, 1)  # refuses a pattern that does not fit
+        self.pattern = self._pattern.config
         if padding not in ("valid", "same"):
             raise UsageError(f"padding must be 'valid' or 'same'. Received: {padding!r}")
         self.padding = padding
@@ -82,6 +89,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):
@@ -92,24 +101,23 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         geometry = (self.kernel_size, channels, self.filters)
-        self._convolutions = lowering.lower(self._pattern, *geometry)
-        self._positions = lowering.kernel_positions(self._convolutions, *geometry)
-        self._dense_shape = (*self.kernel_size, channels, self.filters)
+        self.dense_kernel_shape = (*self.kernel_size, channels, self.filters)
+        self.kernel_positions = lowering.kernel_positions(self._pattern, *geometry)
         # Where each tap of the dense kernel finds its weight; one past the end is a zero. Gathering
         # folds into a constant in every TFLite file, scattering only at high densities.
-        sources = np.full(np.prod(self._dense_shape), len(self._positions), np.int32)
-        sources[self._positions] = np.arange(len(self._positions))
-        self._sources = sources.reshape(self._dense_shape)
-        # Slices need the size of their input; without it, or where blocks are too narrow to pay,
-        # the equivalent dense convolution runs.
-        self._runs_dense = (
-            None in input_shape[1:3] or channels // self._pattern.period < MIN_BLOCK_CHANNELS
-        )
+        count = len(self.kernel_positions)
+        sources = np.full(np.prod(self.dense_kernel_shape), count, np.int32)
+        sources[self.kernel_positions] = np.arange(count)
+        self._sources = sources.reshape(self.dense_kernel_shape)
+        self._convolutions = lowering.lower(self._pattern, *geometry)
+        # Slices need the size of their input.
+        self._runs_dense = None in input_shape[1:3] or not self._pays()
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(len(self._positions),),
+            shape=(count,),
             initializer=self._initialize_kernel,
-            regularizer=self.kernel_regularizer,
+            regularizer=self.kernel_regularizer and self._regularize_kernel,
+            constraint=self.kernel_constraint and self._constrain_kernel,
         )
         if self.use_bias:
             self.bias = self.add_weight(
@@ -117,34 +125,58 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
                 shape=(self.filters,),
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
+
+    def _pays(self):
+        """Whether small convolutions over shifted slices beat one with the dense kernel.
+
+        The measure is what is saved for each number copied: of the k^2 - n multiplications that a
+        kernel of n kept taps saves, each channel has as many as there are filters in a phase.
+        """
+        if self._convolutions is None:
+            return False
+        taps, channels = np.prod(self.kernel_size), self.dense_kernel_shape[2]
+        kept = len(self.kernel_positions) / (channels * self.filters)
+        saved = (taps - kept) * self.filters / self._pattern.filter_phases
+        block = channels // self._pattern.period
+        return kept == taps or (saved >= MIN_SAVED_PER_COPY and block >= MIN_BLOCK_CHANNELS)
 
     def _initialize_kernel(self, shape, dtype=None):
         # The initialiser sees the dense shape it expects. A VarianceScaling initialiser has
         # variance proportional to 1 / fan, and each of its fans shrinks by the share of taps kept.
-        dense = self.kernel_initializer(self._dense_shape, dtype=dtype)
-        kernel = ops.take(ops.reshape(dense, (-1,)), self._positions)
+        dense = self.kernel_initializer(self.dense_kernel_shape, dtype=dtype)
+        kernel = ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
         if isinstance(self.kernel_initializer, keras.initializers.VarianceScaling):
-            kernel = kernel * float(np.sqrt(np.prod(self._dense_shape) / shape[0]))
+            kernel = kernel * float(np.sqrt(np.prod(self.dense_kernel_shape) / shape[0]))
         return kernel
+
+    def _regularize_kernel(self, kernel):
+        return self.kernel_regularizer(self._expand(kernel))
+
+    def _constrain_kernel(self, kernel):
+        dense = self.kernel_constraint(self._expand(ops.convert_to_tensor(kernel)))
+        return ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
 
     def call(self, inputs):
         outputs = self._dense_convolution(inputs) if self._runs_dense else self._lowered(inputs)
         if self.use_bias:
-            outputs = ops.add(outputs, self.bias)
+            outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         return self.activation(outputs)
 
     def _dense_convolution(self, inputs):
+        return self._convolve(inputs, self._expand(ops.convert_to_tensor(self.kernel)))
+
+    def _convolve(self, inputs, kernel, padding=None):
         return ops.conv(
             inputs,
-            self.dense_kernel(),
+            kernel,
             strides=self.strides,
-            padding=self.padding,
+            padding=padding or self.padding,
             data_format="channels_last",
         )
 
     def _lowered(self, inputs):
-        padded, rows, columns = self._pad(inputs)
         sizes = [int(np.prod(convolution.kernel_shape)) for convolution in self._convolutions]
         kernels = [ops.convert_to_tensor(self.kernel)]
         if len(sizes) > 1:
@@ -152,68 +184,93 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         by_filters = itertools.groupby(
             zip(self._convolutions, kernels, strict=True), lambda item: item[0].filters
         )
+        blocks = _Blocks(inputs, self._pattern)
         return _concatenate(
             [
                 functools.reduce(
                     ops.add,
-                    [
-                        self._convolve(padded, rows, columns, convolution, kernel)
-                        for convolution, kernel in group
-                    ],
+                    [self._small_convolution(blocks, *convolution) for convolution in group],
                 )
                 for _, group in by_filters
             ]
         )
 
-    def _pad(self, inputs):
-        """Returns the inputs padded as `padding` asks, and the rows and columns of the output."""
-        pads, outs = [], []
-        for size, taps, stride in zip(
-            inputs.shape[1:3], self.kernel_size, self.strides, strict=True
-        ):
-            if self.padding == "valid":
-                pads.append((0, 0))
-                outs.append((size - taps) // stride + 1)
-            else:
-                out = -(-size // stride)
-                total = max((out - 1) * stride + taps - size, 0)
-                pads.append((total // 2, total - total // 2))
-                outs.append(out)
-        if any(pad != (0, 0) for pad in pads):
-            inputs = ops.pad(inputs, [(0, 0), *pads, (0, 0)])
-        return inputs, *outs
+    def _small_convolution(self, blocks, convolution, kernel):
+        """One of the small convolutions: `kernel`, a vector, over its shifted slices."""
+        shape = convolution.kernel_shape
+        if shape[:2] == self.kernel_size:
+            return self._convolve(blocks.take(convolution.pieces), ops.reshape(kernel, shape))
+        shifted = _shift(blocks.inputs, self._frame(blocks.inputs.shape, shape), convolution.pieces)
+        if shape[:2] != (1, 1) or self.strides != (1, 1):
+            return self._convolve(shifted, ops.reshape(kernel, shape), "valid")
+        # A 1x1 convolution is a matrix product, which XLA runs faster.
+        outputs = ops.matmul(ops.reshape(shifted, (-1, shape[2])), ops.reshape(kernel, shape[2:]))
+        return ops.reshape(outputs, (-1, *shifted.shape[1:3], shape[3]))
 
-    def _convolve(self, padded, rows, columns, convolution, kernel):
-        height, width = convolution.kernel_shape[:2]
-        last_row = (rows - 1) * self.strides[0] + height
-        last_column = (columns - 1) * self.strides[1] + width
-        slices = [
-            padded[
-                :,
-                window.top : window.top + last_row,
-                window.left : window.left + last_column,
-                start:stop,
-            ]
-            for start, stop, window in convolution.pieces
+    def _frame(self, input_shape, kernel_shape):
+        """Returns (padding before, padding after, size) of rows and of columns.
+
+        `size` is how much of the padded input a window of `kernel_shape` passes over.
+        """
+        frame = []
+        for size, taps, stride, window in zip(
+            input_shape[1:3], self.kernel_size, self.strides, kernel_shape[:2], strict=True
+        ):
+            count = _output_size(size, taps, stride, self.padding)
+            total = max((count - 1) * stride + taps - size, 0) if self.padding == "same" else 0
+            frame.append((total // 2, total - total // 2, (count - 1) * stride + window))
+        return frame
+
+    def compute_output_shape(self, input_shape):
+        sizes = [
+            None if size is None else _output_size(size, taps, stride, self.padding)
+            for size, taps, stride in zip(
+                input_shape[1:3], self.kernel_size, self.strides, strict=True
+            )
         ]
-        return ops.conv(
-            _concatenate(slices),
-            ops.reshape(kernel, convolution.kernel_shape),
-            strides=self.strides,
-            padding="valid",
-            data_format="channels_last",
-        )
+        return (input_shape[0], *sizes, self.filters)
 
     def dense_kernel(self):
         """Returns the equivalent kernel [height, width, channels, filters], zero where not kept."""
-        kernel = ops.convert_to_tensor(self.kernel)
-        padded = ops.concatenate([kernel, ops.zeros((1,), kernel.dtype)])
-        return ops.take(padded, self._sources)
+        return self._expand(ops.convert_to_tensor(self.kernel))
+
+    def assign_dense_kernel(self, kernel):
+        """Takes the kept taps of `kernel`, [height, width, channels, filters]; drops the others.
+
+        Raises:
+            UsageError: where the shape is another one.
+        """
+        if tuple(kernel.shape) != self.dense_kernel_shape:
+            raise UsageError(
+                f"The dense kernel of layer {self.name} has shape {self.dense_kernel_shape}. "
+                f"Received: {tuple(kernel.shape)}"
+            )
+        self.kernel.assign(ops.convert_to_numpy(kernel).ravel()[self.kernel_positions])
+
+    def _expand(self, kernel):
+        """Returns the dense kernel of the vector `kernel`.
+
+        Each weight has one tap, so the gradient gathers too; the one that would be derived adds up
+        at every tap, which takes longer than some convolutions.
+        """
+
+        def gather(kernel):
+            zero = ops.zeros((1,), kernel.dtype)
+            dense = ops.take(ops.concatenate([kernel, zero]), self._sources)
+
+            def gradient(*args, upstream=None):
+                (upstream,) = args if upstream is None else (upstream,)
+                return ops.take(ops.reshape(upstream, (-1,)), self.kernel_positions)
+
+            return dense, gradient
+
+        # Reshaped, a variable is a plain tensor, as custom gradients in TensorFlow need it.
+        return ops.custom_gradient(gather)(ops.reshape(kernel, (-1,)))
 
     @property
     def kernel_channels(self):
         """The input channel of each kept weight, int [number of kept weights]."""
-        return np.unravel_index(self._positions, self._dense_shape)[2]
+        return np.unravel_index(self.kernel_positions, self.dense_kernel_shape)[2]
 
     def get_prunable_weights(self):
         """Returns the kept weights, as TF-MOT's `PrunableLayer` asks."""
@@ -233,7 +290,30 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
+
+
+class _Blocks:
+    """The inputs of a layer, and their channels split by phase where that is needed."""
+
+    def __init__(self, inputs, pattern):
+        self.inputs = inputs
+        self._bounds = patterns.bounds(inputs.shape[-1], pattern.period).tolist()
+
+    @functools.cached_property
+    def _split(self):
+        # One split has one gradient, a concatenation; slices would have one each, of full size.
+        inner = [bound for bound in self._bounds[1:-1] if bound < self._bounds[-1]]
+        parts = ops.split(self.inputs, inner, axis=-1)
+        return dict(zip([0, *inner], parts, strict=True))
+
+    def take(self, pieces):
+        """Returns the channels of `pieces`."""
+        if pieces[0].start == 0 and pieces[-1].stop == self._bounds[-1] == _width(pieces):
+            return self.inputs
+        return _concatenate([self._split[piece.start] for piece in pieces])
 
 
 def leaf_layers(model):
@@ -245,8 +325,69 @@ def leaf_layers(model):
             yield layer
 
 
+def _shift(inputs, frame, pieces):
+    """Returns the channels of `pieces`, each read from its own offset in the padded inputs.
+
+    Its gradient is the same shift backwards. The one that would be derived from slices adds as many
+    arrays of the size of the padded inputs as there are pieces.
+
+    Args:
+        inputs: [batch, height, width, channels].
+        frame: for rows and columns: padding before, padding after, and how many to read.
+        pieces: list of `tfsparse.lowering.Piece`, in the order of their channels.
+    """
+    (above, below, rows), (left, right, columns) = frame
+    height, width, channels = inputs.shape[1:]
+    tops, lefts = [piece.top for piece in pieces], [piece.left for piece in pieces]
+
+    def shift(inputs):
+        padded = _pad(inputs, (above, below), (left, right))
+        shifted = _concatenate(
+            [padded[:, t : t + rows, s : s + columns, start:stop] for start, stop, t, s in pieces]
+        )
+
+        def gradient(*args, upstream=None):
+            (upstream,) = args if upstream is None else (upstream,)
+            # Row i of the inputs was read into row i + above - top, if that exists.
+            before = max(max(tops) - above, 0), max(max(lefts) - left, 0)
+            after = (
+                max(height + above - min(tops) - rows, 0),
+                max(width + left - min(lefts) - columns, 0),
+            )
+            padded = _pad(upstream, *zip(before, after, strict=True))
+            parts, done, read = [], 0, 0
+            for start, stop, t, s in pieces:
+                if done < start:
+                    parts.append(ops.zeros_like(inputs[..., done:start]))
+                i, j = above - t + before[0], left - s + before[1]
+                count = stop - start
+                parts.append(padded[:, i : i + height, j : j + width, read : read + count])
+                done, read = stop, read + count
+            if done < channels:
+                parts.append(ops.zeros_like(inputs[..., done:]))
+            return _concatenate(parts)
+
+        return shifted, gradient
+
+    return ops.custom_gradient(shift)(inputs)
+
+
+def _pad(inputs, rows, columns):
+    if not any((*rows, *columns)):
+        return inputs
+    return ops.pad(inputs, [(0, 0), rows, columns, (0, 0)])
+
+
 def _concatenate(tensors):
     return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
+
+
+def _width(pieces):
+    return sum(piece.stop - piece.start for piece in pieces)
+
+
+def _output_size(size, taps, stride, padding):
+    return -(-size // stride) if padding == "same" else (size - taps) // stride + 1
 
 
 def _pair(value, name):

@@ -1,98 +1,152 @@
-"""Periodic kernel patterns: which taps of which kernel exist. NumPy only.
+"""Kernel patterns: which taps of which kernel exist. NumPy only.
 
 A convolution kernel of height x width taps belongs to one input channel j and one filter i. A
-pattern keeps a *support* of n taps in each. Kernels are divided into as many *phases* as the period
-P, and all kernels of a phase share one support.
+pattern keeps a *support* of some taps in each. In a periodic pattern kernels are divided into as
+many *phases* as the period P, and all kernels of a phase share one support.
 
 Source: Kundu, Nazemi, Pedram, Chugg, Beerel, "Pre-defined Sparsity for Low-Complexity Convolutional
-Neural Networks", IEEE Trans. Computers 69(7), 2020, arXiv 2001.10710; the families PS and PSD.
+Neural Networks", IEEE Trans. Computers 69(7), 2020, arXiv 2001.10710; the families PS, PSD and pSC.
+Support sizes other than 1, 2 and 4, kernels other than 3x3, supports of one's own and fewer filter
+phases than the period are ours.
 """
 
 import dataclasses
 import re
-from typing import NamedTuple
 
 import numpy as np
 
 from tfsparse.errors import UsageError
 
-_NAME = re.compile(r"PS(D?)([1-9]\d{0,3})_P([1-9]\d{0,3})(?:_F([1-9]\d{0,3}))?")
-_WINDOWS = {1: (1, 1), 2: (1, 2), 4: (2, 2)}  # support size: height and width of its window
+_PERIODIC = re.compile(r"PS(D?)([1-9]\d?)_P([1-9]\d{0,3})(?:_F([1-9]\d{0,3}))?")
+_RANDOM = re.compile(r"pSC([1-9]\d?)(?:_S(0|[1-9]\d{0,8}))?")
 
 
-class Window(NamedTuple):
-    """A rectangle of kernel taps: the support of the kernels of one phase."""
+def parse(pattern):
+    """Returns the pattern that is meant by a name, or by what `Pattern.config` returned.
 
-    top: int
-    left: int
-    height: int
-    width: int
+    Args:
+        pattern: "PSn_Pp": n taps in every kernel, period p. "PSDn_Pp": one kernel in each period
+            keeps all its taps, the others n. Either with "_Ff": f filter phases instead of p.
+            "pSCn": n random taps in each kernel, not periodic; "pSCn_Ss" with seed s instead of 0.
+            A dict {"supports": [[[row, column], ...], ...], "filter_phases": f}: supports of one's
+            own, one list of taps for each phase. Or a pattern, which is returned as it is.
+
+    Returns:
+        A `Pattern` or, of pSCn, a `RandomPattern`.
+
+    Raises:
+        UsageError: where it is none of these.
+    """
+    if isinstance(pattern, (Pattern, RandomPattern)):
+        return pattern
+    if isinstance(pattern, dict):
+        return _parse_supports(pattern)
+    name = pattern if isinstance(pattern, str) else ""
+    if match := _RANDOM.fullmatch(name):
+        return RandomPattern(int(match[1]), int(match[2] or 0))
+    if match := _PERIODIC.fullmatch(name):
+        period = int(match[3])
+        filter_phases = int(match[4] or period)
+        if filter_phases <= period and (not match[1] or period > 1):
+            return Pattern(period, filter_phases, int(match[2]), match[1] == "D")
+    raise UsageError(
+        "A pattern is PSn_Pp or PSDn_Pp with n taps per kernel and period p (PSD: at least 2), "
+        "optionally with _Ff for f <= p filter phases, or pSCn with n random taps per kernel; such "
+        f"as PS4_P4, PSD1_P16, PS2_P6_F1 or pSC4. Received: {pattern!r}"
+    )
+
+
+def _parse_supports(config):
+    try:
+        supports = tuple(
+            tuple(sorted({(int(row), int(column)) for row, column in support}))
+            for support in config["supports"]
+        )
+        filter_phases = int(config.get("filter_phases", len(supports)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            'A pattern of supports is {"supports": [[[row, column], ...], ...], "filter_phases": '
+            f"number}}. Received: {config!r}"
+        ) from error
+    if not all(supports) or not 1 <= filter_phases <= len(supports):
+        raise UsageError(
+            "Each support needs at least one tap, and there are 1 to as many filter phases as "
+            f"supports. Received: {config!r}"
+        )
+    if min(min(tap) for support in supports for tap in support) < 0:
+        raise UsageError(f"Taps are counted from (0, 0). Received: {config!r}")
+    return Pattern(len(supports), filter_phases, taps=supports)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """A named periodic pattern; make one with `Pattern.parse`.
+    """A periodic pattern; `parse` makes one.
 
     Attributes:
-        support_size: taps kept in each kernel (n; the paper's KSS), one of 1, 2 and 4.
         period: number of phases (P).
-        dense_phase: whether one kernel in each period keeps all its taps (the PSD family).
         filter_phases: into how many groups with supports of their own the filters fall. The
             paper's patterns have as many as the period; with 1 all filters share their supports.
+        support_size: taps kept in each kernel (n; the paper's KSS), or None.
+        dense_phase: whether one kernel in each period keeps all its taps (the PSD family).
+        taps: supports of one's own, a tuple of (row, column) pairs for each phase, or None.
     """
 
-    support_size: int
     period: int
-    dense_phase: bool
     filter_phases: int
-
-    @classmethod
-    def parse(cls, name):
-        """Returns the pattern called `name`, such as "PS4_P4", "PSD1_P16" or "PS2_P6_F1".
-
-        Raises:
-            UsageError: where `name` is no pattern's name.
-        """
-        match = _NAME.fullmatch(name) if isinstance(name, str) else None
-        if not match:
-            raise _unknown(name)
-        size, period = int(match[2]), int(match[3])
-        filter_phases = int(match[4] or period)
-        dense_phase = match[1] == "D"
-        if size not in _WINDOWS or filter_phases > period or (dense_phase and period < 2):
-            raise _unknown(name)
-        return cls(size, period, dense_phase, filter_phases)
+    support_size: int | None = None
+    dense_phase: bool = False
+    taps: tuple | None = None
 
     @property
-    def name(self):
-        family = f"PS{'D' if self.dense_phase else ''}{self.support_size}_P{self.period}"
-        return family + (f"_F{self.filter_phases}" if self.filter_phases != self.period else "")
+    def label(self):
+        """A short name: the pattern's own, or "custom_Pp" for supports of one's own."""
+        family = "custom" if self.taps else f"PS{'D' if self.dense_phase else ''}"
+        size = self.support_size or ""
+        phases = f"_F{self.filter_phases}" if self.filter_phases != self.period else ""
+        return f"{family}{size}_P{self.period}{phases}"
+
+    @property
+    def config(self):
+        """What `parse` makes this pattern of again, in JSON's types."""
+        if not self.taps:
+            return self.label
+        supports = [[list(tap) for tap in support] for support in self.taps]
+        return {"supports": supports, "filter_phases": self.filter_phases}
 
     def supports(self, kernel_size):
-        """Returns the `period` windows kept in kernels of `kernel_size`, one for each phase.
+        """Returns what is kept in kernels of `kernel_size`, for each of the `period` phases.
 
-        The supports of n taps are all windows of 1x1, 1x2 or 2x2 taps in row-major order, used in
-        turn; in the PSD family phase 0 is the whole kernel and the turn starts at phase 1.
+        The supports of n taps are, in row-major order and used in turn, all windows of n taps, of
+        the most square shape that fits the kernel (2x2, 1x2; where both fit, the wider); if no
+        rectangle has n taps, as with 5 in a 3x3 kernel, runs of n taps in row-major order from
+        each tap on, which go on at the first tap. In the PSD family phase 0 is the whole kernel and
+        the turn starts at phase 1.
+
+        Returns:
+            List of `period` tuples of (row, column) pairs, in row-major order.
 
         Raises:
-            UsageError: where the window is larger than the kernel.
+            UsageError: where a support does not fit the kernel.
         """
         rows, columns = kernel_size
-        height, width = _WINDOWS[self.support_size]
-        if height > rows or width > columns:
+        if self.taps:
+            for row, column in (tap for support in self.taps for tap in support):
+                if row >= rows or column >= columns:
+                    raise UsageError(
+                        f"The pattern's tap ({row}, {column}) is outside a kernel of "
+                        f"{rows}x{columns}. Use a larger kernel or other supports."
+                    )
+            return list(self.taps)
+        variants = _supports_of(self.support_size, rows, columns)
+        if not variants:
             raise UsageError(
-                f"Pattern {self.name} keeps windows of {height}x{width} taps, which do not fit a "
-                f"kernel of {rows}x{columns}. Use a larger kernel or a smaller support."
+                f"Pattern {self.label} keeps {self.support_size} taps, which do not fit a kernel "
+                f"of {rows}x{columns}. Use a larger kernel or a smaller support."
             )
-        windows = [
-            Window(top, left, height, width)
-            for top in range(rows - height + 1)
-            for left in range(columns - width + 1)
-        ]
         if self.dense_phase:
-            whole = Window(0, 0, rows, columns)
-            return [whole] + [windows[q % len(windows)] for q in range(self.period - 1)]
-        return [windows[q % len(windows)] for q in range(self.period)]
+            whole = _rectangle(0, 0, rows, columns)
+            return [whole] + [variants[q % len(variants)] for q in range(self.period - 1)]
+        return [variants[q % len(variants)] for q in range(self.period)]
 
     def phase(self, channel_block, filter_block):
         """Returns the phase of kernels in a block of input channels and a block of filters.
@@ -108,14 +162,50 @@ class Pattern:
     def mask(self, kernel_size, channels, filters):
         """Returns bool [height, width, channels, filters], true where a weight exists."""
         kept = np.zeros((self.period, *kernel_size), bool)
-        for q, (top, left, height, width) in enumerate(self.supports(kernel_size)):
-            kept[q, top : top + height, left : left + width] = True
+        for q, support in enumerate(self.supports(kernel_size)):
+            kept[q][tuple(zip(*support, strict=True))] = True
         channel_block = np.repeat(np.arange(self.period), np.diff(bounds(channels, self.period)))
         filter_block = np.repeat(
             np.arange(self.filter_phases), np.diff(bounds(filters, self.filter_phases))
         )
         phases = self.phase(channel_block[:, None], filter_block[None, :])
         return np.moveaxis(kept[phases], (0, 1), (2, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPattern:
+    """The paper's baseline pSCn: `support_size` taps of each kernel, drawn at random from `seed`.
+
+    Kernels of equal size, channels and filters have equal taps.
+    """
+
+    support_size: int
+    seed: int = 0
+
+    @property
+    def label(self):
+        return f"pSC{self.support_size}" + (f"_S{self.seed}" if self.seed else "")
+
+    @property
+    def config(self):
+        return self.label
+
+    def mask(self, kernel_size, channels, filters):
+        """Returns bool [height, width, channels, filters], true where a weight exists.
+
+        Raises:
+            UsageError: where a kernel has fewer taps.
+        """
+        rows, columns = kernel_size
+        if self.support_size > rows * columns:
+            raise UsageError(
+                f"Pattern {self.label} keeps {self.support_size} taps, which do not fit a kernel "
+                f"of {rows}x{columns}. Use a larger kernel or a smaller support."
+            )
+        rng = np.random.default_rng([self.seed, rows, columns, channels, filters])
+        # The ranks of random numbers are a random permutation of the taps of each kernel.
+        ranks = rng.random((rows * columns, channels, filters)).argsort(axis=0).argsort(axis=0)
+        return (ranks < self.support_size).reshape(rows, columns, channels, filters)
 
 
 def bounds(count, blocks):
@@ -128,9 +218,21 @@ def bounds(count, blocks):
     return np.cumsum([0, *sizes])
 
 
-def _unknown(name):
-    return UsageError(
-        "A pattern is PSn_Pp or PSDn_Pp with n taps per kernel (1, 2 or 4) and period p (PSD: at "
-        "least 2), and optionally _Ff with f <= p filter phases, such as PS4_P4, PSD1_P16 or "
-        f"PS2_P6_F1. Received: {name!r}"
-    )
+def _rectangle(top, left, height, width):
+    return tuple((top + u, left + v) for u in range(height) for v in range(width))
+
+
+def _supports_of(size, rows, columns):
+    """Returns all supports of `size` taps in a kernel; see `Pattern.supports`."""
+    shapes = [(height, size // height) for height in range(1, size + 1) if size % height == 0]
+    for height, width in sorted(shapes, key=lambda shape: (abs(shape[0] - shape[1]), shape)):
+        if height <= rows and width <= columns:
+            return [
+                _rectangle(top, left, height, width)
+                for top in range(rows - height + 1)
+                for left in range(columns - width + 1)
+            ]
+    taps = _rectangle(0, 0, rows, columns)
+    if size > len(taps):
+        return []
+    return [tuple(sorted((taps + taps)[start : start + size])) for start in range(len(taps))]

@@ -4,8 +4,8 @@ import inspect
 
 import keras
 
+from tfsparse import patterns
 from tfsparse.errors import UsageError
-from tfsparse.patterns import Pattern
 from zoo.architectures.mobilenet_v2 import mobilenet_v2
 from zoo.architectures.resnet import resnet8, resnet18
 from zoo.architectures.shufflenet import shufflenet
@@ -25,7 +25,7 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
         num_classes: number of logits.
         width: channels of the first stage, with which all others scale; None for the published
             width (resnet18 and vgg16 64, mobilenet_v2 32, resnet8 16, shufflenet 200).
-        pattern: name of a periodic pattern ("PS4_P4", see `tfsparse.patterns.Pattern`) for all
+        pattern: a pattern ("PS4_P4", "PSD1_P16", see `tfsparse.patterns.parse`) for all
             spatial convolutions but the first one; None for dense ones. 1x1 and depthwise
             convolutions stay as they are.
 
@@ -50,7 +50,7 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
     if width < 1:
         raise UsageError(f"width must be at least 1. Received: {width}")
     if pattern is not None:
-        pattern = Pattern.parse(pattern).name
+        pattern = patterns.parse(pattern).config
     inputs = keras.Input(tuple(input_shape), name="image")
     # Maps [0, 1] to about zero mean and unit variance for natural images.
     x = keras.layers.Rescaling(4.0, -2.0, name="normalization")(inputs)

@@ -25,12 +25,11 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import zoo
-from tfsparse import commandline, cost
+from tfsparse import commandline, cost, patterns
 from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import accuracy
 from tfsparse.files import replacing, write_bytes
-from tfsparse.patterns import Pattern
 from tfsparse.training import Trainer, one_cycle_sgd
 from zoo.data import batches, open_dataset, training_batches
 
@@ -66,7 +65,7 @@ def main():
         raise UsageError(f"--seeds are integers. Received: {','.join(FLAGS.seeds)}") from error
     for pattern in FLAGS.patterns:
         if pattern != DENSE:
-            Pattern.parse(pattern)
+            patterns.parse(pattern)
     tf.get_logger().setLevel("ERROR")  # every run compiles functions of its own, on purpose
     dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir)
     images = {split: dataset.read(split) for split in ("train", "validation", "test")}

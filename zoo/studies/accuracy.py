@@ -3,9 +3,9 @@
     python -m zoo.studies.accuracy --workdir=runs/accuracy --dataset=cifar10 --output=docs
 
 Trains every pattern with every seed alike, from scratch, and reads the test set once for each run,
-at its end. Runs that are finished in --workdir are not repeated, and one that was stopped goes on
-from its last epoch. After each run --output holds the figures so far: pattern_accuracy.json, the
-table pattern_accuracy.md and the plot pattern_accuracy.png.
+at its end. After each run --output holds the figures so far: pattern_accuracy.json, the table
+pattern_accuracy.md and the plot pattern_accuracy.png. Runs that this JSON file holds are not
+repeated, and one that was stopped goes on from its last epoch in --workdir.
 """
 
 import json
@@ -70,26 +70,31 @@ def main():
     dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir)
     images = {split: dataset.read(split) for split in ("train", "validation", "test")}
     settings = {"arch": ARCH, "dataset": FLAGS.dataset, "note": FLAGS.note, "epochs": FLAGS.epochs}
+    output = pathlib.Path(FLAGS.output)
+    runs = recorded(output / f"{NAME}.json", settings)
     jobs = [(pattern, seed) for seed in seeds for pattern in FLAGS.patterns]
     for index, (pattern, seed) in enumerate(jobs, start=1):
+        if any((run["pattern"], run["seed"]) == (pattern, seed) for run in runs):
+            continue
+        print(f"run {index} of {len(jobs)}: {pattern}, seed {seed}", flush=True)
         folder = pathlib.Path(FLAGS.workdir) / f"{pattern}_seed{seed}"
-        run = finished_run(folder, settings)
-        if run is None:
-            print(f"run {index} of {len(jobs)}: {pattern}, seed {seed}", flush=True)
-            run = {**settings, **train(dataset, images, pattern, seed, folder)}
-            write_bytes(folder / "result.json", json.dumps(run, indent=2) + "\n")
-        record(run, settings)
+        runs.append({**settings, **train(dataset, images, pattern, seed, folder)})
+        write_figures(output, runs)
+    write_figures(output, runs)
 
 
-def finished_run(folder, settings):
-    """Returns the result of a finished run in `folder`, or None."""
-    path = folder / "result.json"
+def recorded(path, settings):
+    """Returns the runs in the JSON file at `path`, if it is there."""
     if not path.exists():
-        return None
-    run = json.loads(path.read_text(encoding="utf-8"))
-    if any(run[name] != value for name, value in settings.items()):
-        raise UsageError(f"{path} is of a run with other settings. Choose another --workdir.")
-    return run
+        return []
+    try:
+        runs = json.loads(path.read_text(encoding="utf-8"))
+        fits = all(run[name] == value for run in runs for name, value in settings.items())
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"Cannot read the runs in {path}: {error!r}. Remove the file.") from error
+    if not fits:
+        raise UsageError(f"{path} is of runs with other settings. Choose another --output.")
+    return runs
 
 
 def train(dataset, images, pattern, seed, folder):
@@ -132,23 +137,13 @@ def train(dataset, images, pattern, seed, folder):
     }
 
 
-def record(run, settings):
-    """Adds a run to the figures in --output; a run of the same pattern and seed is replaced."""
-    folder = pathlib.Path(FLAGS.output)
-    path = folder / f"{NAME}.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if any(other[name] != value for other in runs for name, value in settings.items()):
-        raise UsageError(f"{path} is of runs with other settings. Choose another --output.")
-    runs = [other for other in runs if (other["pattern"], other["seed"]) != _key(run)] + [run]
-    runs.sort(key=lambda run: (*_order(run["pattern"]), run["seed"]))
-    write_bytes(path, json.dumps(runs, indent=2) + "\n")
+def write_figures(folder, runs):
+    """Writes the JSON, the table and the plot of `runs`."""
+    runs = sorted(runs, key=lambda run: (*_order(run["pattern"]), run["seed"]))
+    write_bytes(folder / f"{NAME}.json", json.dumps(runs, indent=2) + "\n")
     write_bytes(folder / f"{NAME}.md", table(runs))
     with replacing(folder / f"{NAME}.png") as partial:
         picture(runs).savefig(partial, dpi=120)
-
-
-def _key(run):
-    return run["pattern"], run["seed"]
 
 
 def _order(pattern):

@@ -37,17 +37,16 @@ def sparsify(model, pattern, filter=None):
     """Returns a copy of `model` whose spatial convolutions are `PeriodicConv2D` layers.
 
     Converted is each `keras.layers.Conv2D` with a kernel larger than 1x1 and one group, in nested
-    models too, but for the first convolution of the network, which reads the image: as in the
-    paper, it stays dense. All other layers stay as they are, among them 1x1, depthwise, grouped
-    and transposed convolutions, those inside wrappers such as `TimeDistributed`, and subclasses of
-    `Conv2D` that compute otherwise. The first convolution is the one that stands first in
-    `model.layers`, which Keras sorts from the inputs to the outputs.
+    models too, but for the first convolution of the network, which reads the image. All other
+    layers stay as they are, among them 1x1, depthwise, grouped and transposed convolutions, those
+    inside wrappers such as `TimeDistributed`, and subclasses of `Conv2D` that compute otherwise.
+    The first convolution is the one that stands first in `model.layers`, which Keras sorts from
+    the inputs to the outputs.
 
-    Weights are carried over where they are kept, without rescaling: a trained model loses accuracy
-    by the taps that it loses, and needs further training. Not carried over: the optimizer and
-    whatever else `compile` set, and methods that a subclass adds, since the copy and the models
-    nested in it are plain functional or `Sequential` models. `model` stays as it is and shares no
-    variable with the copy.
+    Weights are carried over where they are kept, as they are: nothing is rescaled, so a trained
+    model needs further training. Not carried over: the optimizer and whatever else `compile` set,
+    and methods that a subclass adds, since the copy and the models nested in it are plain
+    functional or `Sequential` models. `model` stays as it is and shares no variable with the copy.
 
     Args:
         model: built functional or `Sequential` Keras model.
@@ -61,7 +60,7 @@ def sparsify(model, pattern, filter=None):
     Raises:
         UsageError: where the model is of another kind or not built; the pattern is unknown or does
             not fit the kernel of a layer; a layer to convert is dilated or has its channels first;
-            or there is no layer to convert.
+            a layer cannot be made again from its configuration; or there is none to convert.
 
     Example:
         >>> model = keras.applications.ResNet50(weights=None)

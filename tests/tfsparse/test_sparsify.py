@@ -277,6 +277,19 @@ class Subclassed(keras.Model):
         return self.second(self.first(inputs))
 
 
+class OwnTrainStep(keras.Model):
+    def train_step(self, data):
+        return {}
+
+
+def test_a_functional_model_of_an_own_class_becomes_a_plain_one():
+    inputs = keras.Input((8, 8, 3))
+    model = OwnTrainStep(inputs, layers.Conv2D(4, 3)(layers.Conv2D(4, 3, name="stem")(inputs)))
+    sparse = sparsify(model, "PS9_P1")
+    assert type(sparse) is type(graph())
+    assert_equal_outputs(outputs(sparse), outputs(model))
+
+
 class DoubledOutputs(keras.Model):
     def call(self, inputs):
         return 2 * super().call(inputs)

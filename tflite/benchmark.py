@@ -1,0 +1,255 @@
+"""How fast are TFLite files in LiteRT, and does XNNPACK run all of them?
+
+    python -m tflite.benchmark --models=dense.tflite,sparse.tflite --threads=1 --json=times.json
+
+All files are run in turns in one process, each once in a round, so that a machine that slows down
+slows all of them. Speedups are those over the first file.
+"""
+
+import gzip
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import textwrap
+import time
+
+import numpy as np
+from absl import flags
+
+from tflite.quiet import quiet
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # C++ logs; real errors are exceptions
+
+with quiet():  # TensorFlow reports missing GPUs on import, at any log level
+    from ai_edge_litert.interpreter import Interpreter
+
+    from tfsparse import commandline, files
+    from tfsparse.errors import UsageError
+
+WARM_UP_ROUNDS = 5  # the first runs of a file allocate and touch its memory
+DELEGATE = "DELEGATE"  # what LiteRT calls the operator that stands for those XNNPACK took
+
+
+def benchmark(contents, threads=1, seconds=10):
+    """Measures TFLite files against each other, on random inputs.
+
+    Args:
+        contents: {name: bytes of a TFLite file}, at least one; speedups are over the first.
+        threads: of each interpreter, at least 1.
+        seconds: how long all files are run together; each at least once.
+
+    Returns:
+        List of dicts, one for each file, in order:
+            name: as given.
+            minimum_ms, median_ms, p90_ms: time of one inference, over all `runs`.
+            minimum_speedup, median_speedup: the first file's time by this one's, above 1 if faster.
+            file_bytes, gzip_bytes: size as it is and compressed.
+            operators: number of operators in the file.
+            delegated_fraction: share of them that XNNPACK runs, 0 to 1.
+            one_delegate: whether all of them are in one XNNPACK delegate.
+            threads, runs: as given, and how often each file was run.
+
+    Raises:
+        UsageError: where a file is not one that LiteRT can run, or another argument is unusable.
+    """
+    if not contents:
+        raise UsageError("Give at least one file to measure. Received: none")
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1. Received: {threads}")
+    interpreters = {name: _interpreter(name, contents[name], threads) for name in contents}
+    samples = interleaved({name: each.invoke for name, each in interpreters.items()}, seconds)
+    times = summary(samples)
+    return [
+        {
+            "name": name,
+            **times[name],
+            "file_bytes": len(contents[name]),
+            "gzip_bytes": len(gzip.compress(contents[name], mtime=0)),
+            **delegation(interpreters[name]._get_ops_details()),
+            "threads": threads,
+        }
+        for name in contents
+    ]
+
+
+def interleaved(functions, seconds):
+    """Times functions in turns, in rounds whose order rotates, after a warm-up.
+
+    Args:
+        functions: {name: function without arguments}.
+        seconds: rounds begin until so much time has passed; there is at least one.
+
+    Returns:
+        {name: list of seconds}, one for each round.
+    """
+    for _ in range(WARM_UP_ROUNDS):
+        for function in functions.values():
+            function()
+    names = list(functions)
+    samples = {name: [] for name in names}
+    end = time.perf_counter() + seconds
+    while True:
+        for name in names:
+            start = time.perf_counter()
+            functions[name]()
+            samples[name].append(time.perf_counter() - start)
+        names = [*names[1:], names[0]]
+        if time.perf_counter() >= end:
+            return samples
+
+
+def summary(samples):
+    """Returns {name: times in ms, speedups over the first name, runs} of {name: seconds}."""
+    times = {
+        name: {
+            "minimum_ms": 1e3 * min(values),
+            "median_ms": 1e3 * float(np.median(values)),
+            "p90_ms": 1e3 * float(np.percentile(values, 90)),
+            "runs": len(values),
+        }
+        for name, values in samples.items()
+    }
+    first = next(iter(times.values()))
+    for row in times.values():
+        for kind in ("minimum", "median"):
+            row[f"{kind}_speedup"] = first[f"{kind}_ms"] / row[f"{kind}_ms"]
+    return times
+
+
+def delegation(operators):
+    """Counts the operators of a file, and those that a delegate runs.
+
+    Args:
+        operators: list of dicts with "op_name", "inputs" and "outputs" (indices of tensors) as an
+            interpreter's `_get_ops_details` returns: those of the file, then the delegates.
+
+    Returns:
+        {"operators", "delegated_fraction", "one_delegate"}; see `benchmark`.
+    """
+    delegates = [each for each in operators if each["op_name"] == DELEGATE]
+    own = [each for each in operators if each["op_name"] != DELEGATE]
+    producers = {int(tensor): i for i, each in enumerate(own) for tensor in each["outputs"]}
+    delegated = set()
+    for delegate in delegates:
+        # What a delegate replaced are all operators between its outputs and its inputs.
+        inputs = {int(tensor) for tensor in delegate["inputs"]}
+        pending = [int(tensor) for tensor in delegate["outputs"]]
+        while pending:
+            tensor = pending.pop()
+            operator = producers.get(tensor)
+            if tensor in inputs or operator is None or operator in delegated:
+                continue
+            delegated.add(operator)
+            pending.extend(int(tensor) for tensor in own[operator]["inputs"])
+    return {
+        "operators": len(own),
+        "delegated_fraction": len(delegated) / len(own) if own else 0.0,
+        "one_delegate": len(delegates) == 1 and len(delegated) == len(own),
+    }
+
+
+def _interpreter(name, content, threads):
+    """Returns an interpreter of the file with random inputs set."""
+    try:
+        with quiet():
+            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 200).rstrip(".")
+        raise UsageError(f"LiteRT cannot run {name}: {reason}. Give TFLite files.") from error
+    rng = np.random.default_rng(0)
+    for tensor in interpreter.get_input_details():
+        interpreter.set_tensor(tensor["index"], _random(rng, tensor["shape"], tensor["dtype"]))
+    return interpreter
+
+
+def _random(rng, shape, dtype):
+    if np.issubdtype(dtype, np.floating):
+        return rng.random(shape).astype(dtype)
+    if dtype in (np.int8, np.uint8):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return np.zeros(shape, dtype)  # such as indices, of which only 0 is known to exist
+
+
+# ---- the command ----
+
+
+def read_files(paths):
+    """Returns {path: bytes}.
+
+    Raises:
+        UsageError: where a path is given twice or cannot be read.
+    """
+    contents = {}
+    for path in paths:
+        if path in contents:
+            raise UsageError(f"Give each file once. Received twice: {path}")
+        try:
+            contents[path] = pathlib.Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"Cannot read {path}: {error.strerror}. Check --models.") from error
+    return contents
+
+
+def machine():
+    """Returns what the times depend on: processor, cores, system and versions, a dict."""
+    packages = ("ai-edge-litert", "numpy")
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def _cpu():
+    try:
+        names = re.findall(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
+    except OSError:  # not Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(results):
+    """Returns the aligned table of what `benchmark` returned, a str of lines."""
+    header = "name|min ms|median ms|p90 ms|speedup (min)|(median)|bytes|gzip|operators|XNNPACK"
+    rows = [header.split("|")]
+    for row in results:
+        delegated = "all" if row["one_delegate"] else f"{row['delegated_fraction']:.0%}, in parts"
+        times = [f"{row[key]:.3f}" for key in ("minimum_ms", "median_ms", "p90_ms")]
+        speedups = [f"{row[key]:.2f}" for key in ("minimum_speedup", "median_speedup")]
+        sizes = [f"{row[key]:,}" for key in ("file_bytes", "gzip_bytes", "operators")]
+        rows.append([row["name"], *times, *speedups, *sizes, delegated])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
+
+
+def define_flags():
+    flags.DEFINE_list("models", None, "TFLite files; the first is the reference.", required=True)
+    flags.DEFINE_integer("threads", 1, "Threads of an interpreter.", lower_bound=1)
+    flags.DEFINE_float("seconds", 10.0, "How long to measure, all files together.", lower_bound=0)
+    flags.DEFINE_string("json", None, "Also write the results to this file.")
+
+
+def main():
+    options = flags.FLAGS
+    results = benchmark(read_files(options.models), options.threads, options.seconds)
+    facts = machine()
+    print(f"{facts['cpu']}, {facts['cores']} cores, {options.threads} thread(s) used;", end=" ")
+    print(f"{results[0]['runs']} runs of each file\n\n{table(results)}")
+    if options.json:
+        content = {"machine": facts, "models": results}
+        files.write_bytes(options.json, json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

@@ -28,13 +28,16 @@ def fashion_mnist(data_dir):
 
 @pytest.fixture(scope="session")
 def run():
-    """Runs Python with the given arguments in the project's folder, or in `cwd`."""
+    """Runs Python in the project's folder, or in `cwd`; keywords are environment variables."""
 
-    def run(*arguments, cwd=ROOT):
+    def run(*arguments, cwd=ROOT, **variables):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+        # JAX, where it is installed, sets it for the process that runs the tests.
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=600,

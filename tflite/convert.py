@@ -26,13 +26,15 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     import tensorflow as tf
     from ai_edge_litert import schema_py_generated as schema
 
-    import tfsparse  # noqa: F401 (registers its layers, which .keras files name)
     import zoo
     import zoo.data
 
+from tflite.compact import compact
+from tflite.lowering import lower
 from tflite.verify import BOUNDS, check_images, check_precision, verify
 from tfsparse import commandline, files
 from tfsparse.errors import UsageError
+from tfsparse.layers import PeriodicConv2D, leaf_layers
 
 CALIBRATION_EXAMPLES = 200
 # At an agreement of 98 %, 2,000 images measure it to 0.3 points (one standard deviation); 500, to
@@ -64,7 +66,10 @@ def convert(model, precision, calibration_images=None):
     image = keras.Input(model.inputs[0].shape[1:], batch_size=1)
     try:
         with quiet():
-            converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, model(image)))
+            network = model
+            if any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(model)):
+                network = lower(model, "int8" if precision == "int8" else "float")
+            converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, network(image)))
             _set_precision(converter, precision, calibration_images, model)
             content = converter.convert()
     except UsageError:
@@ -72,7 +77,7 @@ def convert(model, precision, calibration_images=None):
     except Exception as error:  # anything that a layer or the converter can raise
         raise UsageError(f"Cannot convert the model to {precision}. {_reason(error)}") from error
     _check_file(content, precision)
-    return content
+    return compact(content)
 
 
 def _check_model(model):

@@ -62,7 +62,8 @@ def lower(model, arithmetic="float"):
         Functional Keras model for batches of one, with weights of its own. It is for conversion,
         not for training: BatchNorm that follows a periodic layer is folded into it.
     """
-    model = keras.Model(model.inputs, model.outputs, name=model.name)
+    # A Sequential model cannot be cloned with a function for its calls.
+    model = keras.Model(_single(model.inputs), _single(model.outputs), name=model.name)
     followers = _followers(model)
     folded = {id(layer) for pair in followers.values() for layer in pair if layer}
     originals, shifts = {}, {}
@@ -89,7 +90,12 @@ def lower(model, arithmetic="float"):
         return outputs
 
     inputs = [keras.Input(batch_shape=(1, *tensor.shape[1:])) for tensor in model.inputs]
+    inputs = _single(inputs)
     return keras.models.clone_model(model, inputs, clone_function=clone, call_function=call)
+
+
+def _single(tensors):
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _followers(model):
@@ -193,18 +199,29 @@ class Form(NamedTuple):
 def best_form(layer, input_shape, arithmetic):
     """Returns the `Form` in which `layer` runs fastest on inputs of `input_shape`.
 
-    None where that is one convolution with the dense kernel, or there is no form: a form needs a
-    periodic pattern whose kernels all keep a window of one size, or all taps.
+    None where that is one convolution with the dense kernel.
+    """
+    candidates = forms(layer, input_shape)
+    costs = [form_cost(form, layer, input_shape, arithmetic) for form in candidates]
+    if min(costs, default=math.inf) >= dense_cost(layer, input_shape):
+        return None
+    return candidates[int(np.argmin(costs))]
+
+
+def forms(layer, input_shape):
+    """Returns all `Form`s of a layer: shifts in one step, in two steps, and by slices.
+
+    There is none unless the pattern is periodic and all kernels keep a window of one size or all
+    taps.
     """
     phases = _phases(layer, input_shape[-1])
     if not phases:
-        return None
-    candidates = [_form(layer, input_shape, phases, split) for split in (False, True)]
-    candidates.append(_sliced_form(layer, input_shape, phases))
-    costs = [form_cost(form, layer, input_shape, arithmetic) for form in candidates]
-    if dense_cost(layer, input_shape) <= min(costs):
-        return None
-    return candidates[int(np.argmin(costs))]
+        return []
+    return [
+        _form(layer, input_shape, phases, split=False),
+        _form(layer, input_shape, phases, split=True),
+        _sliced_form(layer, input_shape, phases),
+    ]
 
 
 def dense_cost(layer, input_shape):

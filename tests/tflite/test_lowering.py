@@ -1,0 +1,155 @@
+"""A lowered network against the network it was made of, and the rule that chooses its forms."""
+
+import keras
+import numpy as np
+import pytest
+
+from tflite import lowering
+from tflite.lowering import best_form, forms, lower
+from tfsparse.layers import PeriodicConv2D, leaf_layers
+
+FORMS = {"one step": 0, "two steps": 1, "slices": 2}
+
+
+@pytest.fixture(params=FORMS)
+def form(request, monkeypatch):
+    """Every layer takes this form if it has it."""
+    index = FORMS[request.param]
+
+    def choose(layer, input_shape, arithmetic):
+        return forms(layer, input_shape)[index] if forms(layer, input_shape) else None
+
+    monkeypatch.setattr(lowering, "best_form", choose)
+    return request.param
+
+
+def randomize(model):
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def assert_same(model, lowered, seed=0):
+    shape = (1, *model.inputs[0].shape[1:])
+    x = np.random.default_rng(seed).normal(size=shape).astype("float32")
+    expected, actual = model(x), lowered(x)
+    for ours, theirs in zip(keras.tree.flatten(actual), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["PS4_P4", "PS2_P6", "PS1_P9", "PSD1_P16", "PSD2_P4_F1", "PS2_P6_F2", "PS1_P3_F1"]
+)
+@pytest.mark.parametrize(
+    ("kernel_size", "strides", "padding", "size"),
+    [
+        (3, 1, "same", (6, 5)),
+        (3, 2, "same", (6, 8)),
+        (3, 2, "same", (7, 5)),
+        (3, 1, "valid", (6, 7)),
+        (3, 3, "valid", (8, 9)),
+        ((5, 3), (1, 2), "same", (7, 6)),
+        ((2, 5), 1, "same", (5, 6)),
+    ],
+)
+def test_computes_the_same(form, pattern, kernel_size, strides, padding, size):
+    inputs = keras.Input((*size, 20))
+    layer = PeriodicConv2D(18, kernel_size, pattern, strides, padding, "tanh")
+    model = randomize(keras.Model(inputs, layer(inputs)))
+    assert forms(layer, (1, *size, 20))
+    lowered = lower(model)
+    assert not any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(lowered))
+    assert_same(model, lowered)
+
+
+def test_norm_and_activation_are_folded(form):
+    x = inputs = keras.Input((6, 6, 16))
+    for index, activation in enumerate([keras.layers.ReLU(6.0), keras.layers.Activation("elu")]):
+        x = PeriodicConv2D(16, 3, "PS2_P6", padding="same", use_bias=index == 1)(x)
+        x = keras.layers.BatchNormalization(scale=index == 0, center=index == 1)(x)
+        x = activation(x)
+    model = randomize(keras.Model(inputs, x))
+    lowered = lower(model)
+    assert_same(model, lowered)
+    kinds = [type(layer) for layer in lowered.layers]
+    assert keras.layers.BatchNormalization not in kinds
+    assert sum(kind is keras.layers.ReLU for kind in kinds) == 6, "one for each phase"
+
+
+def test_what_others_read_is_not_folded(form):
+    """A layer's output that is used twice, that is an output, or of a layer that is shared."""
+    inputs = keras.Input((6, 6, 16))
+    shared = PeriodicConv2D(16, 3, "PS4_P4", padding="same")
+    norm = keras.layers.BatchNormalization()
+    first = shared(inputs)
+    x = keras.layers.ReLU()(norm(first))
+    x = keras.layers.Add()([norm(shared(x)), first])
+    second = PeriodicConv2D(8, 3, "PS1_P4", padding="same", activation="relu")(x)
+    x = keras.layers.BatchNormalization()(second)
+    third = PeriodicConv2D(8, 3, "PS1_P4", padding="same")(x)
+    model = randomize(keras.Model(inputs, [second, third, keras.layers.ReLU()(third)]))
+    assert_same(model, lower(model))
+
+
+def test_nested_and_sequential_models(form):
+    inner = keras.Sequential(
+        [
+            keras.Input((6, 6, 16)),
+            PeriodicConv2D(16, 3, "PS4_P4", padding="same"),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+        ]
+    )
+    inputs = keras.Input((6, 6, 16))
+    model = randomize(keras.Model(inputs, keras.layers.Flatten()(inner(inner(inputs)))))
+    assert_same(model, lower(model))
+    assert_same(inner, lower(inner))
+
+
+def test_stored_weights_are_the_kept_ones(form):
+    inputs = keras.Input((6, 6, 36))
+    layer = PeriodicConv2D(72, 3, "PS1_P9", padding="same", use_bias=False)
+    lowered = lower(randomize(keras.Model(inputs, layer(inputs))))
+    convolutions = [each for each in lowered.layers if type(each) is keras.layers.Conv2D]
+    assert len(convolutions) == 9
+    assert sum(each.kernel.shape.num_elements() for each in convolutions) == 36 * 72
+    shifts = [each for each in lowered.layers if type(each) is keras.layers.DepthwiseConv2D]
+    assert len(shifts) == {"one step": 9, "two steps": 3 + 9, "slices": 0}[form]
+    for shift in shifts:  # a shift reads one tap of each channel as it is
+        kernel = keras.ops.convert_to_numpy(shift.kernel)
+        assert set(np.unique(kernel)) == {0.0, 1.0}
+        np.testing.assert_array_equal(kernel.sum(axis=(0, 1, 3)), 1)
+
+
+def test_patterns_without_a_form_become_dense():
+    for pattern in ("pSC4", "PS5_P3", "PS9_P2"):
+        inputs = keras.Input((6, 6, 16))
+        layer = PeriodicConv2D(16, 3, pattern, padding="same")
+        model = randomize(keras.Model(inputs, layer(inputs)))
+        assert forms(layer, (1, 6, 6, 16)) == []
+        assert_same(model, lower(model))
+
+
+def layer_of(pattern, channels):
+    layer = PeriodicConv2D(channels, 3, pattern, padding="same")
+    layer.build((1, 8, 8, channels))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("pattern", "size", "channels", "arithmetic", "expected"),
+    [
+        ("PSD1_P16", 32, 64, "float", "dense"),  # 4 filters a phase
+        ("PS1_P9", 32, 16, "float", "dense"),
+        ("PS1_P9", 32, 64, "float", "two steps"),
+        ("PS1_P9_F1", 32, 64, "float", "two steps"),
+        ("PS4_P4_F1", 16, 128, "float", "one step"),
+        ("PS4_P4", 8, 256, "int8", "slices"),  # runs of 64 numbers
+    ],
+)
+def test_rule(pattern, size, channels, arithmetic, expected):
+    """What was measured to be fastest on the layers of ResNet18."""
+    layer, shape = layer_of(pattern, channels), (1, size, size, channels)
+    best = best_form(layer, shape, arithmetic)
+    assert best == (None if expected == "dense" else forms(layer, shape)[FORMS[expected]])

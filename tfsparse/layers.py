@@ -110,8 +110,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         sources[self.kernel_positions] = np.arange(count)
         self._sources = sources.reshape(self.dense_kernel_shape)
         self._convolutions = lowering.lower(self._pattern, *geometry)
-        # Slices need the size of their input.
-        self._runs_dense = None in input_shape[1:3] or not self._pays()
+        self._runs_dense = not self._pays()
         self.kernel = self.add_weight(
             name="kernel",
             shape=(count,),
@@ -140,7 +139,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         kept = len(self.kernel_positions) / (channels * self.filters)
         saved = (taps - kept) * self.filters / self._pattern.filter_phases
         block = channels // self._pattern.period
-        return kept == taps or (saved >= MIN_SAVED_PER_COPY and block >= MIN_BLOCK_CHANNELS)
+        return saved >= MIN_SAVED_PER_COPY and block >= MIN_BLOCK_CHANNELS
 
     def _initialize_kernel(self, shape, dtype=None):
         # The initialiser sees the dense shape it expects. A VarianceScaling initialiser has
@@ -159,7 +158,11 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         return ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
 
     def call(self, inputs):
-        outputs = self._dense_convolution(inputs) if self._runs_dense else self._lowered(inputs)
+        # Slices need the size of their input.
+        if self._runs_dense or None in inputs.shape[1:3]:
+            outputs = self._dense_convolution(inputs)
+        else:
+            outputs = self._lowered(inputs)
         if self.use_bias:
             outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         return self.activation(outputs)

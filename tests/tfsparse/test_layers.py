@@ -17,7 +17,8 @@ def outputs_and_gradients(layer, inputs, kernel):
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         outputs = layer(inputs)
-        projection = tf.random.stateless_normal(outputs.shape, [1, 2])
+        projection = np.random.default_rng(1).normal(size=outputs.shape)
+        projection = tf.constant(projection, outputs.dtype)
         loss = tf.reduce_sum(outputs * projection)
     return outputs, *tape.gradient(loss, [inputs, kernel.value, layer.bias.value])
 
@@ -26,6 +27,7 @@ def twins(channels, size, **arguments):
     """Returns a periodic layer and the stock layer with its weights, and inputs."""
     inputs = tf.random.stateless_normal((2, *size, channels), [3, 4])
     layer = PeriodicConv2D(bias_initializer="random_normal", **arguments)
+    inputs = tf.cast(inputs, layer.compute_dtype)
     layer(inputs)
     del arguments["pattern"]
     stock = keras.layers.Conv2D(**arguments)
@@ -34,30 +36,117 @@ def twins(channels, size, **arguments):
     return layer, stock, inputs
 
 
-# 128 and 140 channels run as small convolutions over shifted slices, 12 with the dense kernel.
-@pytest.mark.parametrize("pattern", ["PS4_P4", "PSD2_P4", "PS1_P3", "PS2_P4_F1", "PSD4_P3_F2"])
-@pytest.mark.parametrize("channels", [12, 128, 140])
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize(
-    ("kernel_size", "strides", "size"),
-    [(3, 1, (7, 9)), (3, 2, (8, 7)), ((2, 5), (1, 2), (9, 9)), (5, 3, (11, 12))],
-)
-def test_equals_the_stock_layer(pattern, channels, padding, kernel_size, strides, size):
-    layer, stock, inputs = twins(
-        channels,
-        size,
-        filters=10,
-        kernel_size=kernel_size,
-        pattern=pattern,
-        strides=strides,
-        padding=padding,
-        activation="tanh",
+def random_case(seed):
+    """Returns arguments of a layer and the shape of its input, drawn at random."""
+    rng = np.random.default_rng(seed)
+    kernel_size = rows, columns = rng.integers(1, 8, 2).tolist()
+    taps, period = rows * columns, int(rng.integers(1, 10))
+    kept, phases = int(rng.integers(1, taps + 1)), int(rng.integers(1, period + 1))
+    supports = [
+        [divmod(int(tap), columns) for tap in rng.permutation(taps)[: rng.integers(1, kept + 1)]]
+        for _ in range(period)
+    ]
+    pattern = [
+        f"PS{kept}_P{period}_F{phases}",
+        f"PSD{kept}_P{period + 1}",
+        f"PSD{kept}_P{period + phases}_F{phases}",
+        f"pSC{kept}_S{seed}",
+        {"supports": supports, "filter_phases": phases},
+    ][rng.integers(5)]
+    channels, filters = rng.integers(1, 30, 2).tolist()
+    arguments = {
+        "pattern": pattern,
+        "filters": filters,
+        "kernel_size": kernel_size,
+        "strides": rng.integers(1, 4, 2).tolist(),
+        "padding": ["same", "valid"][rng.integers(2)],
+        "activation": ["linear", "tanh", "sigmoid"][rng.integers(3)],
+    }
+    size = [taps + int(rng.integers(6)) for taps in kernel_size]
+    return arguments, size, channels
+
+
+@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("small", [True, False], ids=["small convolutions", "dense kernel"])
+def test_equals_the_stock_layer(seed, small, monkeypatch):
+    """Outputs and all gradients, however the layer runs."""
+    monkeypatch.setattr(
+        PeriodicConv2D, "_pays", lambda self: small and self._convolutions is not None
     )
+    arguments, size, channels = random_case(seed)
+    layer, stock, inputs = twins(channels, size, **arguments)
+    if small and layer._runs_dense:
+        pytest.skip("no rectangular supports")
     actual = outputs_and_gradients(layer, inputs, layer.kernel)
     expected = list(outputs_and_gradients(stock, inputs, stock.kernel))
     expected[2] = tf.gather(tf.reshape(expected[2], [-1]), layer.kernel_positions)
     for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+    assert layer.compute_output_shape(inputs.shape) == stock.compute_output_shape(inputs.shape)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, (1, 5), 7])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_all_taps_kept_is_the_stock_layer_exactly(kernel_size, padding):
+    taps = np.prod(np.broadcast_to(kernel_size, 2))
+    layer, stock, inputs = twins(
+        8, (9, 8), filters=6, kernel_size=kernel_size, pattern=f"PS{taps}_P3", padding=padding
+    )
+    ours = outputs_and_gradients(layer, inputs, layer.kernel)
+    theirs = list(outputs_and_gradients(stock, inputs, stock.kernel))
+    theirs[2] = tf.gather(tf.reshape(theirs[2], [-1]), layer.kernel_positions)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("pattern", ["PS4_P4_F1", "PSD1_P4_F1", "PS1_P9", "pSC4"])
+def test_compiled_by_xla_is_the_same(pattern):
+    layer, _, inputs = twins(64, (6, 7), filters=64, kernel_size=3, pattern=pattern, padding="same")
+    plain = outputs_and_gradients(layer, inputs, layer.kernel)
+    compiled = tf.function(
+        lambda x: outputs_and_gradients(layer, x, layer.kernel), jit_compile=True
+    )
+    for ours, theirs in zip(compiled(inputs), plain, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float64", 1e-12), ("mixed_float16", 2e-2), ("mixed_bfloat16", 1e-1)]
+)
+@pytest.mark.parametrize("channels", [12, 64])
+def test_dtypes(dtype, tolerance, channels):
+    layer, stock, inputs = twins(
+        channels, (6, 6), filters=64, kernel_size=3, pattern="PS4_P4_F1", dtype=dtype
+    )
+    assert layer._runs_dense == (channels == 12)
+    ours = outputs_and_gradients(layer, inputs, layer.kernel)
+    theirs = list(outputs_and_gradients(stock, inputs, stock.kernel))
+    theirs[2] = tf.gather(tf.reshape(theirs[2], [-1]), layer.kernel_positions)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype
+        a, b = (np.asarray(tf.cast(each, tf.float64)) for each in (a, b))
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+
+# `saved` is what the rule of `_pays` is about: what was measured to be faster, and what not.
+@pytest.mark.parametrize(
+    ("pattern", "channels", "small"),
+    [
+        ("PS4_P4", 64, False),  # (9 - 4) * 64 / 4 saved for each number copied
+        ("PS4_P4", 128, True),
+        ("PS1_P9", 64, False),
+        ("PS1_P9", 256, True),
+        ("PS4_P4_F1", 64, True),
+        ("PS1_P9_F1", 16, False),  # blocks of 1 channel
+        ("pSC1", 512, False),
+        ("PS5_P4", 512, False),  # 5 taps of 3x3 are no rectangle
+        ("PS9_P4", 512, False),
+    ],
+)
+def test_rule(pattern, channels, small):
+    layer = PeriodicConv2D(channels, 3, pattern)
+    layer.build((None, 8, 8, channels))
+    assert layer._runs_dense == (not small)
 
 
 @pytest.mark.parametrize("channels", [8, 128])
@@ -87,10 +176,21 @@ def test_initialiser_counts_kept_taps():
     np.testing.assert_array_equal(to_numpy(plain.kernel), 0.5)
 
 
-def test_config_and_file_round_trip(tmp_path):
+@pytest.mark.parametrize(
+    "pattern", ["PS2_P6_F2", "pSC2_S5", {"supports": [[[0, 0], [2, 1]], [[1, 1]]]}]
+)
+def test_config_and_file_round_trip(pattern, tmp_path):
     inputs = keras.Input((6, 6, 64))
     layer = PeriodicConv2D(
-        8, (3, 2), "PS2_P6_F2", 2, "same", "relu", kernel_regularizer=keras.regularizers.L2(0.1)
+        8,
+        (3, 2),
+        pattern,
+        2,
+        "same",
+        "relu",
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        kernel_constraint=keras.constraints.MaxNorm(3, axis=[0, 1, 2]),
+        bias_constraint="non_neg",
     )
     model = keras.Model(inputs, layer(inputs))
     model.save(tmp_path / "model.keras")
@@ -101,6 +201,76 @@ def test_config_and_file_round_trip(tmp_path):
     np.testing.assert_allclose(
         model.losses[0], 0.1 * np.sum(np.square(to_numpy(layer.kernel))), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("constraint", [keras.constraints.MaxNorm(0.5, [0, 1, 2]), "non_neg"])
+def test_constraint_and_regulariser_see_the_dense_kernel(constraint):
+    """One step of `fit` beside the stock layer."""
+
+    def regularizer(kernel):
+        return 0.1 * keras.ops.sum(keras.ops.max(keras.ops.abs(kernel), axis=(0, 1, 2)))
+
+    layer, stock, inputs = twins(
+        12,
+        (6, 6),
+        filters=8,
+        kernel_size=3,
+        pattern="PS2_P6",
+        kernel_constraint=constraint,
+        kernel_regularizer=regularizer,
+    )
+    for each in (layer, stock):
+        model = keras.Sequential([each])
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+        model.fit(inputs, tf.zeros((2, 4, 4, 8)), verbose=0)
+    mask = parse("PS2_P6").mask((3, 3), 12, 8)
+    expected = to_numpy(stock.kernel)
+    if constraint == "non_neg":  # of the norms, taps that the stock layer has trained are part
+        np.testing.assert_allclose(to_numpy(layer.dense_kernel()), expected * mask, atol=1e-6)
+    norms = np.linalg.norm(to_numpy(layer.dense_kernel()).reshape(-1, 8), axis=0)
+    assert (norms <= 0.5 + 1e-6).all() or constraint == "non_neg"
+    assert np.ptp(norms) > 0
+
+
+def test_assign_dense_kernel_keeps_what_the_pattern_keeps():
+    layer = PeriodicConv2D(8, 3, "PSD2_P4")
+    layer.build((None, 6, 6, 12))
+    dense = np.random.default_rng(0).normal(size=(3, 3, 12, 8)).astype("float32")
+    layer.assign_dense_kernel(dense)
+    mask = parse("PSD2_P4").mask((3, 3), 12, 8)
+    np.testing.assert_array_equal(to_numpy(layer.dense_kernel()), dense * mask)
+    with pytest.raises(UsageError, match=r"shape \(3, 3, 12, 8\). Received: \(3, 3, 8, 12\)"):
+        layer.assign_dense_kernel(dense.swapaxes(2, 3))
+
+
+BACKEND_CODE = """
+import keras, numpy as np, sys
+from tfsparse.layers import PeriodicConv2D
+x = np.random.default_rng(0).normal(size=(2, 9, 8, 64)).astype("float32")
+outputs = []
+for pattern in ("PS4_P4_F1", "PSD1_P4_F1", "PS2_P6", "pSC4"):
+    for strides in (1, 2):
+        layer = PeriodicConv2D(64, 3, pattern, strides, "same")
+        layer.build(x.shape)
+        size = layer.kernel.shape[0]
+        layer.kernel.assign(np.random.default_rng(size).normal(size=size))
+        outputs.append(keras.ops.convert_to_numpy(layer(x)).ravel())
+assert keras.backend.backend() == sys.argv[1]
+np.save(sys.argv[2], np.concatenate(outputs))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_other_backends_give_the_same_output(run, tmp_path, backend):
+    pytest.importorskip(backend)
+    outputs = []
+    for name in (backend, "tensorflow"):
+        path = tmp_path / f"{name}.npy"
+        done = run("-c", BACKEND_CODE, name, path, KERAS_BACKEND=name)
+        assert done.returncode == 0, done.stderr
+        outputs.append(np.load(path))
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-4)
 
 
 def test_is_prunable_for_tfmot():
@@ -114,13 +284,19 @@ def test_is_prunable_for_tfmot():
     ("arguments", "received"),
     [
         ({"pattern": "PS5P4"}, "PS5P4"),
-        ({"kernel_size": 1}, "kernel of 1x1"),
+        ({"kernel_size": 1}, "a kernel of 1x1"),
         ({"kernel_size": 0}, "0"),
         ({"strides": (1, 2, 3)}, "(1, 2, 3)"),
         ({"padding": "causal"}, "causal"),
+        ({"filters": 0}, "0"),
+        ({"pattern": "pSC10"}, "10 taps"),
+        ({"pattern": {"supports": [[[0, 3]]]}}, "(0, 3)"),
+        ({"pattern": {"supports": [[]]}}, "at least one tap"),
+        ({"pattern": {"support": [[0, 0]]}}, "'support'"),
+        ({"pattern": {"supports": [[[0, -1]]]}}, "-1"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments, received):
     with pytest.raises(UsageError) as error:
-        PeriodicConv2D(8, **arguments)
+        PeriodicConv2D(**{"filters": 8, **arguments})
     assert received in str(error.value)

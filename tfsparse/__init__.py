@@ -2,5 +2,6 @@
 
 from tfsparse import attacks, cost, layers, patterns, pruning
 from tfsparse.errors import UsageError
+from tfsparse.sparsification import sparsify
 
-__all__ = ["UsageError", "attacks", "cost", "layers", "patterns", "pruning"]
+__all__ = ["UsageError", "attacks", "cost", "layers", "patterns", "pruning", "sparsify"]

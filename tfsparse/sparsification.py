@@ -64,7 +64,7 @@ def sparsify(model, pattern, filter=None):
 
     Example:
         >>> model = keras.applications.ResNet50(weights=None)
-        >>> sparse = tfsparse.sparsify.sparsify(model, "PS4_P4")
+        >>> sparse = tfsparse.sparsify(model, "PS4_P4")
 
     Reference: Kundu et al., arXiv 2001.10710 (IEEE Trans. Computers 2020).
     """

@@ -9,7 +9,7 @@ from keras.ops import convert_to_numpy as to_numpy
 from tfsparse import UsageError
 from tfsparse.layers import PeriodicConv2D, leaf_layers
 from tfsparse.patterns import parse
-from tfsparse.sparsify import sparsify
+from tfsparse.sparsification import sparsify
 
 SUPPORTS = {"supports": [[[0, 0], [2, 2]], [[0, 2], [1, 1], [2, 0]]], "filter_phases": 1}
 

@@ -1,14 +1,38 @@
-"""What a model costs: parameters, non-zero weights and multiply-accumulates (MACs)."""
+"""What a model costs: parameters, non-zero weights, multiply-accumulates (MACs), storage, traffic.
+
+Counted are the kernels of 2D convolutions (grouped, depthwise, transposed and periodic ones
+included) and of Dense layers. `ModelCost.uncounted` names other layers that have weights.
+"""
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
+from tfsparse import patterns, storage
+from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D, leaf_layers
 
-CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, PeriodicConv2D)
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Conv2DTranspose,
+    PeriodicConv2D,
+)
+
+
+class Traffic(NamedTuple):
+    """What passes between DRAM and chip in one inference, in bits."""
+
+    weights: int
+    activations: int
+
+    @property
+    def words(self):
+        """The 32-bit words that it fills."""
+        return -(-sum(self) // 32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,20 +41,64 @@ class LayerCost:
 
     Attributes:
         name: of the layer.
+        kind: name of its class, such as "Conv2D".
         is_convolution: false for the classifier.
+        kernel_shape: of the kernel; of a periodic layer, of its dense one.
+        output_shape: of the first call, without the batch.
+        calls: how often the model calls the layer.
         parameters: weights stored in the kernel; of a periodic layer, the kept ones.
         nonzeros: those that are not zero.
-        macs: multiply-accumulates with all stored weights: positions x parameters. Taps that fall
-            on padding count; zeros that a narrow periodic layer multiplies with do not.
+        macs: multiply-accumulates with all stored weights, of all calls: positions x parameters.
+            Taps that fall on padding count; zeros that a narrow periodic layer multiplies with do
+            not.
         nonzero_macs: those with a weight that is not zero.
+        inputs: numbers in the inputs of all calls.
+        outputs: numbers in their outputs.
+        rows: output channels.
+        period: of the pattern, or None where the layer has no periodic one.
     """
 
     name: str
+    kind: str
     is_convolution: bool
+    kernel_shape: tuple
+    output_shape: tuple
+    calls: int
     parameters: int
     nonzeros: int
     macs: int
     nonzero_macs: int
+    inputs: int
+    outputs: int
+    rows: int
+    period: int | None
+
+    def storage(self, bits=32):
+        """Returns {format: bits} of the kernel for each of `tfsparse.storage.FORMATS`.
+
+        "periodic" is None where the layer has no periodic pattern. `bits` is the size of a weight.
+        """
+        columns = math.prod(self.kernel_shape) // self.rows
+        periodic = None
+        if self.period:
+            taps = math.prod(self.kernel_shape[:2])
+            periodic = storage.periodic(self.parameters, self.period, taps, bits)
+        return {
+            "dense": storage.dense(self.rows, columns, bits),
+            "csr": storage.csr(self.rows, columns, self.nonzeros, bits),
+            "bitmap": storage.bitmap(self.rows, columns, self.nonzeros, bits),
+            "periodic": periodic,
+        }
+
+    def dram_traffic(self, bits=32):
+        """Returns the layer's `Traffic` with weights and activations of `bits` bits.
+
+        The assumption: each call reads the kernel, in the smallest of its formats, and its input
+        once, and writes its output once. Nothing stays on the chip from one call to the next, and
+        what stands between (bias, normalisation, activation, pooling, addition) is fused and free.
+        """
+        smallest = min(size for size in self.storage(bits).values() if size is not None)
+        return Traffic(self.calls * smallest, bits * (self.inputs + self.outputs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +106,15 @@ class ModelCost:
     """The cost of a model for one image; `layers` are those with a kernel.
 
     Attributes:
-        layers: list of `LayerCost`.
+        layers: list of `LayerCost`, one for each layer, however often it is called.
         parameters: all parameters of the model, BatchNorm's statistics included.
+        uncounted: names of other layers with weights of two or more dimensions, such as
+            SeparableConv2D: they are in `parameters` and nowhere else.
     """
 
     layers: list
     parameters: int
+    uncounted: list
 
     @property
     def nonzeros(self):
@@ -59,29 +130,130 @@ class ModelCost:
         return sum(layer.macs for layer in self.layers)
 
     @property
+    def conv_macs(self):
+        return sum(layer.macs for layer in self.layers if layer.is_convolution)
+
+    @property
     def nonzero_macs(self):
         return sum(layer.nonzero_macs for layer in self.layers)
 
+    def storage(self, bits=32):
+        """Returns {format: bits} of all kernels, each in that format.
+
+        In "periodic" the layers without a periodic pattern are dense; it is None where no layer
+        has one.
+        """
+        sizes = [layer.storage(bits) for layer in self.layers]
+        totals = {name: sum(size[name] for size in sizes) for name in ("dense", "csr", "bitmap")}
+        periodic = None
+        if any(layer.period for layer in self.layers):
+            periodic = sum(size["periodic"] or size["dense"] for size in sizes)
+        return {**totals, "periodic": periodic}
+
+    def dram_traffic(self, bits=32):
+        """Returns the `Traffic` of all layers; see `LayerCost.dram_traffic`."""
+        traffic = [layer.dram_traffic(bits) for layer in self.layers]
+        return Traffic(sum(t.weights for t in traffic), sum(t.activations for t in traffic))
+
 
 def model_cost(model):
-    """Returns the `ModelCost` of a built functional or Sequential Keras model."""
-    layers = [
-        _layer_cost(layer)
-        for layer in leaf_layers(model)
-        if isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense))
+    """Returns the `ModelCost` of a built functional or Sequential Keras model.
+
+    A layer that is called several times has its parameters counted once and its MACs for each call,
+    at the sizes of that call; in nested models too.
+
+    Raises:
+        UsageError: where the model, or one nested in it, is neither; or the size of its images is
+            not known.
+    """
+    calls = _calls(model)
+    layers = list(dict.fromkeys(leaf_layers(model)))
+    counted = [layer for layer in layers if isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense))]
+    uncounted = [
+        layer.name
+        for layer in layers
+        if layer not in counted and any(len(weight.shape) > 1 for weight in layer.weights)
     ]
-    return ModelCost(layers, model.count_params())
+    return ModelCost(
+        [_layer_cost(layer, calls[layer]) for layer in counted], model.count_params(), uncounted
+    )
 
 
-def _layer_cost(layer):
+def _calls(model):
+    """Returns {layer: list of (input shape, output shape), one pair for each call}."""
+    calls = {}
+
+    def follow(model, inputs):
+        graph = getattr(model, "_functional", model)  # what a Sequential model has inside
+        if not hasattr(graph, "_run_through_graph"):
+            raise UsageError(
+                "Costs are those of a built functional or Sequential model. Received: "
+                f"{model.name}, a {type(model).__name__}. Build it from a keras.Input."
+            )
+        # Keras' own way to compute shapes. Unlike `layer.output` it knows each of several calls,
+        # and the sizes with which a nested model is called.
+        return graph._run_through_graph(inputs, recorded)
+
+    def recorded(operation):
+        def call(*args, **kwargs):
+            inputs = keras.tree.flatten([args, kwargs])
+            if isinstance(operation, keras.Model):
+                return follow(operation, inputs)
+            outputs = operation.compute_output_spec(*args, **kwargs)
+            if isinstance(operation, (*CONVOLUTIONS, keras.layers.Dense)):
+                shapes = inputs[0].shape[1:], outputs.shape[1:]
+                calls.setdefault(operation, []).append(shapes)
+            return outputs
+
+        return call
+
+    follow(model, getattr(model, "inputs", None))
+    return calls
+
+
+def _layer_cost(layer, calls):
+    for shape in (shape for shapes in calls for shape in shapes):
+        if None in shape:
+            raise UsageError(
+                "MACs can be counted for images of known size only. Received: layer "
+                f"{layer.name} with a shape of {shape}. Build the model with a fixed input shape."
+            )
     kernel = keras.ops.convert_to_numpy(layer.kernel)
-    positions = math.prod(layer.output.shape[1:-1])
+    shape, rows = _matrix(layer, kernel)
+    inputs = sum(math.prod(before) for before, _ in calls)
+    outputs = sum(math.prod(after) for _, after in calls)
+    # Each input of a transposed convolution meets all weights of its channel, elsewhere it is each
+    # output that meets all weights of its row.
+    transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+    positions = inputs // shape[-1] if transposed else outputs // rows
     nonzeros = int(np.count_nonzero(kernel))
     return LayerCost(
         name=layer.name,
+        kind=type(layer).__name__,
         is_convolution=isinstance(layer, CONVOLUTIONS),
+        kernel_shape=shape,
+        output_shape=tuple(calls[0][1]),
+        calls=len(calls),
         parameters=kernel.size,
         nonzeros=nonzeros,
         macs=positions * kernel.size,
         nonzero_macs=positions * nonzeros,
+        inputs=inputs,
+        outputs=outputs,
+        rows=rows,
+        period=_period(layer),
     )
+
+
+def _matrix(layer, kernel):
+    """Returns the shape of the layer's dense kernel and the number of its output channels."""
+    if isinstance(layer, PeriodicConv2D):
+        return layer.dense_kernel_shape, layer.filters
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return kernel.shape, math.prod(kernel.shape[2:])
+    return kernel.shape, kernel.shape[2 if isinstance(layer, keras.layers.Conv2DTranspose) else -1]
+
+
+def _period(layer):
+    pattern = patterns.parse(layer.pattern) if isinstance(layer, PeriodicConv2D) else None
+    return pattern.period if isinstance(pattern, patterns.Pattern) else None

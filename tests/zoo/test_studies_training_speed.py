@@ -169,6 +169,7 @@ def test_command_line(run, tmp_path):
     assert [row["variant"] for row in written["variants"]] == ["dense"]
     assert written["settings"]["width"] == 4
     assert written["machine"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
+    assert written["machine"]["OMP_WAIT_POLICY"] == "passive"
     assert "1 steps of each" in done.stdout
     assert len(done.stdout.splitlines()) == 5
 

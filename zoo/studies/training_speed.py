@@ -36,7 +36,14 @@ from tfsparse.layers import PeriodicConv2D
 
 DENSE, TORCH = "dense", "dense in PyTorch"
 PLAIN, XLA = "plain", "xla"  # without and with XLA
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+# What the command sets unless its user did. TensorFlow leaves oneDNN off on some processors on
+# which it speeds up these networks. PyTorch's threads would go on spinning after a step, in the way
+# of the network that is next and, on a busy machine, of each other.
+ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    "OMP_WAIT_POLICY": "passive",
+}
 CLASSES = 10
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
@@ -324,7 +331,7 @@ def summary(samples):
 
 
 def machine():
-    """Returns what the times depend on: processor, cores, system, oneDNN and versions, a dict."""
+    """Returns what the times depend on: processor, system, environment and versions, a dict."""
     packages = ["tensorflow", "keras", "numpy"]
     if importlib.util.find_spec("torch"):
         packages.append("torch")
@@ -332,7 +339,7 @@ def machine():
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
-        ONEDNN: os.environ.get(ONEDNN, "TensorFlow's default"),
+        **{name: os.environ.get(name, "default") for name in ENVIRONMENT},
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }
@@ -374,11 +381,8 @@ def table(results):
 
 
 if __name__ == "__main__":
-    if ONEDNN not in os.environ:
-        # TensorFlow leaves oneDNN off on some processors on which it speeds up these networks. It
-        # reads the variable when it is imported, which `zoo` has done already: once again.
-        os.environ[ONEDNN] = "1"
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.execv(sys.executable, sys.orig_argv)
+    if not ENVIRONMENT.keys() <= os.environ.keys():
+        # TensorFlow read its variables when `zoo`, to which this file belongs, was imported.
+        os.execve(sys.executable, sys.orig_argv, {**ENVIRONMENT, **os.environ})
     define_flags()
     commandline.run(main)

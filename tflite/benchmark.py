@@ -11,10 +11,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import re
 import textwrap
-import time
 
 import numpy as np
 from absl import flags
@@ -27,7 +24,7 @@ if __name__ == "__main__":
 with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from ai_edge_litert.interpreter import Interpreter
 
-    from tfsparse import commandline, files
+    from tfsparse import commandline, files, timing
     from tfsparse.errors import UsageError
 
 WARM_UP_ROUNDS = 5  # the first runs of a file allocate and touch its memory
@@ -61,7 +58,8 @@ def benchmark(contents, threads=1, seconds=10):
     if threads < 1:
         raise UsageError(f"threads must be at least 1. Received: {threads}")
     interpreters = {name: _interpreter(name, contents[name], threads) for name in contents}
-    samples = interleaved({name: each.invoke for name, each in interpreters.items()}, seconds)
+    invocations = {name: each.invoke for name, each in interpreters.items()}
+    samples = timing.interleaved(invocations, seconds, WARM_UP_ROUNDS)
     times = summary(samples)
     return [
         {
@@ -74,32 +72,6 @@ def benchmark(contents, threads=1, seconds=10):
         }
         for name in contents
     ]
-
-
-def interleaved(functions, seconds):
-    """Times functions in turns, in rounds whose order rotates, after a warm-up.
-
-    Args:
-        functions: {name: function without arguments}.
-        seconds: rounds begin until so much time has passed; there is at least one.
-
-    Returns:
-        {name: list of seconds}, one for each round.
-    """
-    for _ in range(WARM_UP_ROUNDS):
-        for function in functions.values():
-            function()
-    names = list(functions)
-    samples = {name: [] for name in names}
-    end = time.perf_counter() + seconds
-    while True:
-        for name in names:
-            start = time.perf_counter()
-            functions[name]()
-            samples[name].append(time.perf_counter() - start)
-        names = [*names[1:], names[0]]
-        if time.perf_counter() >= end:
-            return samples
 
 
 def summary(samples):
@@ -199,21 +171,7 @@ def read_files(paths):
 def machine():
     """Returns what the times depend on: processor, cores, system and versions, a dict."""
     packages = ("ai-edge-litert", "numpy")
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
-
-
-def _cpu():
-    try:
-        names = re.findall(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
-    except OSError:  # not Linux
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+    return {**timing.processor(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
 def table(results):
@@ -226,10 +184,7 @@ def table(results):
         speedups = [f"{row[key]:.2f}" for key in ("minimum_speedup", "median_speedup")]
         sizes = [f"{row[key]:,}" for key in ("file_bytes", "gzip_bytes", "operators")]
         rows.append([row["name"], *times, *speedups, *sizes, delegated])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return timing.aligned(rows)
 
 
 def define_flags():

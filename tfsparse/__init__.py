@@ -3,5 +3,6 @@
 from tfsparse import attacks, cost, layers, patterns, pruning
 from tfsparse.errors import UsageError
 from tfsparse.sparsification import sparsify
+from tfsparse.summaries import summary
 
-__all__ = ["UsageError", "attacks", "cost", "layers", "patterns", "pruning", "sparsify"]
+__all__ = ["UsageError", "attacks", "cost", "layers", "patterns", "pruning", "sparsify", "summary"]

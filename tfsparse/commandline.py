@@ -1,5 +1,6 @@
 """What every command of this project does alike: parse flags, and say an error in one line."""
 
+import os
 import sys
 
 from absl import app, flags, logging
@@ -39,6 +40,16 @@ class _FractionParser(flags.ArgumentParser):
 def define_fraction(name, default, help_text):
     """Defines a float flag that can be given as a fraction, such as `--eps=8/255`."""
     return flags.DEFINE(_FractionParser(), name, default, help_text)
+
+
+def set_environment(defaults):
+    """Starts the process again if environment variables of `defaults` are not set.
+
+    Libraries read theirs when they are imported, which for a module of a package that imports them
+    is before its first line.
+    """
+    if not defaults.keys() <= os.environ.keys():
+        os.execve(sys.executable, sys.orig_argv, {**defaults, **os.environ})
 
 
 def run(main):

@@ -17,9 +17,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import pathlib
-import platform
-import re
 import sys
 import time
 
@@ -30,7 +27,7 @@ import tqdm
 from absl import flags
 
 import zoo
-from tfsparse import commandline, patterns
+from tfsparse import commandline, patterns, timing
 from tfsparse.files import write_bytes
 from tfsparse.layers import PeriodicConv2D
 
@@ -71,7 +68,7 @@ def main():
         name: FLAGS[name].value for name in ("arch", "width", "batch_size", "size", "threads")
     }
     steps = training_steps(patterns=chosen, **settings)
-    results = summary(interleaved(steps, FLAGS.seconds))
+    results = summary(timing.interleaved(steps, FLAGS.seconds))
     facts = machine()
     print(f"{FLAGS.arch}, {FLAGS.batch_size} images of {FLAGS.size}x{FLAGS.size}; {facts['cpu']},")
     print(f"{facts['cores']} cores, {results[0]['steps']} steps of each\n\n{table(results)}")
@@ -272,31 +269,6 @@ def _torch_conv_norm(inputs, outputs, size, strides=1):
 # ---- how it is measured and told ----
 
 
-def interleaved(functions, seconds):
-    """Times functions in turns, in rounds whose order rotates, after one round as a warm-up.
-
-    Args:
-        functions: {key: function without arguments}.
-        seconds: rounds begin until so much time has passed; there is at least one.
-
-    Returns:
-        {key: list of seconds}, one for each round.
-    """
-    for function in functions.values():
-        function()
-    keys = list(functions)
-    samples = {key: [] for key in keys}
-    end = time.perf_counter() + seconds
-    while True:
-        for key in keys:
-            start = time.perf_counter()
-            functions[key]()
-            samples[key].append(time.perf_counter() - start)
-        keys = [*keys[1:], keys[0]]
-        if time.perf_counter() >= end:
-            return samples
-
-
 def summary(samples):
     """Returns what is told of each variant.
 
@@ -336,21 +308,10 @@ def machine():
     if importlib.util.find_spec("torch"):
         packages.append("torch")
     return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
+        **timing.processor(),
         **{name: os.environ.get(name, "default") for name in ENVIRONMENT},
-        "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }
-
-
-def _cpu():
-    try:
-        names = re.findall(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
-    except OSError:  # not Linux
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 COLUMNS = {
@@ -374,15 +335,10 @@ def table(results):
             digits = 1 if key.endswith("_ms") else 2
             cells.append("-" if row[key] is None else f"{row[key]:.{digits}f}")
         rows.append([row["variant"], *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
+    return timing.aligned(rows)
 
 
 if __name__ == "__main__":
-    if not ENVIRONMENT.keys() <= os.environ.keys():
-        # TensorFlow read its variables when `zoo`, to which this file belongs, was imported.
-        os.execve(sys.executable, sys.orig_argv, {**ENVIRONMENT, **os.environ})
+    commandline.set_environment(ENVIRONMENT)
     define_flags()
     commandline.run(main)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tflite.benchmark import WARM_UP_ROUNDS, benchmark, delegation, interleaved, summary
+from tflite.benchmark import benchmark, delegation, summary
 from tflite.quiet import quiet
 from tfsparse import UsageError
 
@@ -28,25 +28,6 @@ def contents():
     plain = keras.Model(image, keras.layers.Conv2D(4, 3)(image))
     added = keras.layers.Add()([image, keras.layers.Conv2D(3, 3, padding="same")(other)])
     return {"plain": converted(plain), "two inputs": converted(keras.Model([image, other], added))}
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_every_round_runs_each_once_and_begins_with_the_next(count):
-    calls = []
-    names = "abc"[:count]
-    samples = interleaved({name: lambda name=name: calls.append(name) for name in names}, 0.01)
-    measured = "".join(calls)[WARM_UP_ROUNDS * count :]
-    rounds = len(measured) // count
-    assert rounds > count
-    assert {name: len(values) for name, values in samples.items()} == dict.fromkeys(names, rounds)
-    for index in range(rounds):
-        turn = index % count
-        expected = names[turn:] + names[:turn]
-        assert measured[index * count : (index + 1) * count] == expected
-
-
-def test_without_time_there_is_one_round():
-    assert len(interleaved({"a": lambda: None}, 0)["a"]) == 1
 
 
 def test_summary_of_raw_samples():

@@ -15,7 +15,6 @@ from zoo.studies import training_speed
 from zoo.studies.training_speed import (
     PLAIN,
     XLA,
-    interleaved,
     masked,
     masked_twin,
     summary,
@@ -118,15 +117,6 @@ def test_all_variants_are_measured_in_both_modes(monkeypatch, capsys):
         assert f"{name}, {mode}: first step after" in captured.err
     with pytest.raises(UsageError, match="PS4P4"):
         training_steps("resnet8", 4, ["PS4P4"], batch_size=2, size=8)
-
-
-def test_every_round_runs_each_once_and_begins_with_the_next():
-    calls = []
-    samples = interleaved({key: lambda key=key: calls.append(key) for key in "abc"}, 0.01)
-    rounds = len(samples["a"])
-    assert rounds > 3
-    assert "".join(calls[3:]) == ("abcbcacab" * rounds)[: 3 * rounds]
-    assert all(len(values) == rounds for values in samples.values())
 
 
 def test_summary_of_raw_samples_and_its_table():

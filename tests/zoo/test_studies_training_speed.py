@@ -9,6 +9,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 import zoo
+from tests.conftest import ROOT
 from tfsparse import UsageError
 from tfsparse.layers import PeriodicConv2D
 from zoo.studies import training_speed
@@ -17,6 +18,7 @@ from zoo.studies.training_speed import (
     XLA,
     masked,
     masked_twin,
+    page,
     summary,
     table,
     tensorflow_step,
@@ -140,33 +142,41 @@ def test_summary_of_raw_samples_and_its_table():
         assert rows[1][f"xla_{kind}_ms"] == pytest.approx(xla)
         assert rows[3][f"xla_{kind}_ms"] is None
     assert {row["steps"] for row in rows} == {9}
-    lines = table(rows).splitlines()
-    assert len({len(line) for line in lines}) == 1  # aligned
-    over_dense = f"{rows[1]['minimum_speedup_over_dense']:.2f}"
-    assert lines[2].split()[0] == "PS4_P4"
-    assert lines[2].split()[5] == over_dense
-    assert lines[4].split()[-2:] == ["-", "-"]
+    settings = {"arch": "resnet8", "width": None, "batch_size": 2, "size": 8, "threads": None}
+    facts = {"cpu": "a processor", "cores": 2, "tensorflow": "2.21"}
+    lines = table({"settings": settings, "machine": facts, "variants": rows}).splitlines()
+    periodic, peer = ([cell.strip() for cell in lines[i].split("|")] for i in (5, 7))
+    assert periodic[1:3] == ["PS4_P4", f"{rows[1]['minimum_speedup_over_dense']:.2f}x"]
+    assert peer[1] == "dense in PyTorch"
+    assert peer[-3:-1] == ["-", "-"]
 
 
 @pytest.mark.slow
 def test_command_line(run, tmp_path):
-    output = tmp_path / "new" / "times.json"
+    output = tmp_path / "new"
     arguments = ["--arch=resnet8", "--width=4", "--size=8", "--batch_size=2", "--seconds=0"]
     module = ["-m", "zoo.studies.training_speed"]
-    done = run(*module, *arguments, "--patterns=dense", f"--json={output}")
+    done = run(*module, *arguments, "--patterns=dense", f"--output={output}")
     assert done.returncode == 0, done.stderr
-    written = json.loads(output.read_text())
+    (written,) = json.loads((output / "training_speed.json").read_text())
     assert [row["variant"] for row in written["variants"]] == ["dense"]
     assert written["settings"]["width"] == 4
     assert written["machine"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
     assert written["machine"]["OMP_WAIT_POLICY"] == "passive"
     assert "1 steps of each" in done.stdout
     assert len(done.stdout.splitlines()) == 5
+    assert done.stdout.strip() in (output / "training_speed.md").read_text()
 
 
 def test_a_pattern_that_is_none_is_one_line(run):
-    done = run("-m", "zoo.studies.training_speed", "--arch=resnet8", "--patterns=PS4P4")
+    done = run("-m", "zoo.studies.training_speed", "--output=x", "--patterns=PS4P4")
     assert (done.returncode, done.stdout) == (1, "")
     error = done.stderr.splitlines()[-1]
     assert error.startswith("error: A pattern is")
     assert error.endswith("Received: 'PS4P4'")
+
+
+def test_docs_show_what_was_measured():
+    runs = json.loads((ROOT / "docs" / "training_speed.json").read_text())
+    assert (ROOT / "docs" / "training_speed.md").read_text() == page(runs)
+    assert runs

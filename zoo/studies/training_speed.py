@@ -1,6 +1,6 @@
 """How long does a training step take, with each pattern, with a mask instead, and in PyTorch?
 
-    python -m zoo.studies.training_speed --arch=resnet18 --patterns=PS4_P4,PSD1_P16
+    python -m zoo.studies.training_speed --arch=resnet18 --output=docs
 
 All networks take the same step (forward in training mode, cross-entropy, backward, SGD with
 momentum) on the same random images, in turns in one process, each once in a round, so that a
@@ -11,12 +11,16 @@ beforehand; compared is the faster of the two. What is compared:
 - for each pattern the network with periodic layers, and its masked twin: dense layers that multiply
   their kernels by a 0/1 mask in each forward pass, as TF-MOT's pruning wrapper does;
 - the dense network in PyTorch, channels last, where PyTorch is installed.
+
+Adds to --output/training_speed.json and writes --output/training_speed.md, the tables of all that
+is in it.
 """
 
 import importlib.metadata
 import importlib.util
 import json
 import os
+import pathlib
 import sys
 import time
 
@@ -31,6 +35,11 @@ from tfsparse import commandline, patterns, timing
 from tfsparse.files import write_bytes
 from tfsparse.layers import PeriodicConv2D
 
+NAME = "training_speed"
+PATTERNS = [
+    *("PS4_P4", "PS2_P6", "PS1_P9", "PSD1_P16"),
+    *("PS4_P4_F1", "PS2_P6_F1", "PS1_P9_F1", "PSD1_P16_F1"),
+]
 DENSE, TORCH = "dense", "dense in PyTorch"
 PLAIN, XLA = "plain", "xla"  # without and with XLA
 # What the command sets unless its user did. TensorFlow leaves oneDNN off on some processors on
@@ -50,12 +59,12 @@ FLAGS = flags.FLAGS
 def define_flags():
     flags.DEFINE_enum("arch", "resnet18", sorted(zoo.ARCHITECTURES), "Network architecture.")
     flags.DEFINE_integer("width", None, "Channels of the first stage; default is the published.")
-    flags.DEFINE_list("patterns", ["PS4_P4", "PSD1_P16", "PS4_P4_F1"], "Patterns beside 'dense'.")
+    flags.DEFINE_list("patterns", PATTERNS, "Patterns beside 'dense'.")
     flags.DEFINE_integer("batch_size", 64, "Images per training step.", lower_bound=1)
     flags.DEFINE_integer("size", 32, "Height and width of an image.", lower_bound=1)
     flags.DEFINE_float("seconds", 60.0, "How long to measure, all together.", lower_bound=0)
     flags.DEFINE_integer("threads", None, "Threads; default is each framework's.", lower_bound=1)
-    flags.DEFINE_string("json", None, "Also write the results to this file.")
+    flags.DEFINE_string("output", None, "Folder for tables and JSON.", required=True)
 
 
 def main():
@@ -69,12 +78,13 @@ def main():
     }
     steps = training_steps(patterns=chosen, **settings)
     results = summary(timing.interleaved(steps, FLAGS.seconds))
-    facts = machine()
-    print(f"{FLAGS.arch}, {FLAGS.batch_size} images of {FLAGS.size}x{FLAGS.size}; {facts['cpu']},")
-    print(f"{facts['cores']} cores, {results[0]['steps']} steps of each\n\n{table(results)}")
-    if FLAGS.json:
-        content = {"machine": facts, "settings": settings, "variants": results}
-        write_bytes(FLAGS.json, json.dumps(content, indent=2) + "\n")
+    run = {"settings": settings, "machine": machine(), "variants": results}
+    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
+    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    runs = [other for other in runs if other["settings"] != settings] + [run]
+    write_bytes(path, json.dumps(runs, indent=2) + "\n")
+    write_bytes(path.with_suffix(".md"), page(runs))
+    print(table(run))
 
 
 # ---- what is measured ----
@@ -315,27 +325,48 @@ def machine():
 
 
 COLUMNS = {
-    "plain_minimum_ms": "plain min ms",
-    "plain_median_ms": "median",
-    "xla_minimum_ms": "XLA min ms",
-    "xla_median_ms": "median",
-    "minimum_speedup_over_dense": "x dense (min)",
+    "minimum_speedup_over_dense": "faster than dense (minimum)",
     "median_speedup_over_dense": "(median)",
-    "minimum_speedup_over_mask": "x mask (min)",
+    "minimum_speedup_over_mask": "faster than the mask (minimum)",
     "median_speedup_over_mask": "(median)",
+    "plain_minimum_ms": "minimum, ms",
+    "plain_median_ms": "median, ms",
+    "xla_minimum_ms": "XLA, minimum, ms",
+    "xla_median_ms": "XLA, median, ms",
 }
 
 
-def table(results):
-    """Returns the aligned table of what `summary` returned, a str of lines."""
-    rows = [["variant", *COLUMNS.values()]]
-    for row in results:
+def page(runs):
+    """Returns the Markdown page of the runs in the JSON file."""
+    introduction = (
+        "# Speed of a training step\n\n"
+        "Forward, backward and SGD with momentum of the whole network, all variants in turns. "
+        "*as a mask*: dense layers whose kernels are multiplied by the pattern's 0/1 mask in each "
+        "forward pass. Ratios are of the faster of plain and XLA, each.\n\n"
+    )
+    return introduction + "\n".join(table(run) for run in runs)
+
+
+def table(run):
+    """Returns the Markdown table of one run, a dict of the JSON file."""
+    settings, facts = run["settings"], run["machine"]
+    lines = [
+        f"**{settings['arch']} of width {settings['width'] or 'as published'}, "
+        f"{settings['batch_size']} images of {settings['size']}x{settings['size']}** "
+        f"({facts['cpu']}, {facts['cores']} cores, "
+        f"{settings['threads'] or 'default'} threads, TensorFlow {facts['tensorflow']}; "
+        f"{run['variants'][0]['steps']} steps of each in turns)",
+        "",
+        f"| network | {' | '.join(COLUMNS.values())} |",
+        "|---|" + "---|" * len(COLUMNS),
+    ]
+    for row in run["variants"]:
         cells = []
         for key in COLUMNS:
-            digits = 1 if key.endswith("_ms") else 2
-            cells.append("-" if row[key] is None else f"{row[key]:.{digits}f}")
-        rows.append([row["variant"], *cells])
-    return timing.aligned(rows)
+            form = "{:.0f}" if key.endswith("_ms") else "{:.2f}x"
+            cells.append("-" if row[key] is None else form.format(row[key]))
+        lines.append(f"| {row['variant']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def test_command_line(run, tmp_path):
     assert written["machine"]["TF_ENABLE_ONEDNN_OPTS"] == "1"
     assert written["machine"]["OMP_WAIT_POLICY"] == "passive"
     assert "1 steps of each" in done.stdout
-    assert len(done.stdout.splitlines()) == 5
+    assert len(done.stdout.strip().splitlines()) == 5
     assert done.stdout.strip() in (output / "training_speed.md").read_text()
 
 

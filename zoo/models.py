@@ -1,7 +1,7 @@
 """The trained models that ship in this package.
 
 A model NAME is a card, `cards/NAME.json`, which says how it was made and what it reaches, its
-weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`.
+packed weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`.
 """
 
 import difflib
@@ -9,8 +9,8 @@ import hashlib
 import json
 import pathlib
 
+from tfsparse import packed
 from tfsparse.errors import UsageError
-from tfsparse.files import read_tensors
 from zoo.architectures import build
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -46,9 +46,7 @@ def load(name):
     """
     about = card(name)
     model = build(**about["model"])
-    tensors, _ = read_tensors(_checked(name, about["weights"]))
-    for variable in model.variables:
-        variable.assign(tensors[variable.path])
+    packed.load_weights(model, _checked(name, about["weights"]))
     return model
 
 

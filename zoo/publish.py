@@ -10,9 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from absl import flags
 
-from tfsparse import commandline
+from tfsparse import commandline, packed
 from tfsparse.errors import UsageError
-from tfsparse.files import write_bytes, write_tensors
+from tfsparse.files import write_bytes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of a finished run of train.py.", required=True)
@@ -58,9 +58,8 @@ def main():
     zoo = pathlib.Path(__file__).parent
     weights = zoo / "weights" / f"{FLAGS.name}.safetensors"
     int8 = zoo / "weights" / f"{FLAGS.name}_int8.tflite"
-    to_numpy = keras.ops.convert_to_numpy
     copied = {key: report[key] for key in _COPIED}  # before anything is written
-    write_tensors(weights, {variable.path: to_numpy(variable) for variable in model.variables})
+    packed.save_weights(model, weights)
     write_bytes(int8, tflite)
     card = {
         "name": FLAGS.name,

@@ -7,14 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import lowering, patterns
+from tfsparse import lowering, patterns, shifts
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
 
-# Running as small convolutions saves (taps of the kernel - kept taps) multiplications for each
-# channel and filter, and costs a shifted copy of the channel for each filter phase. Below this
-# many saved for one copied number, the copies cost more: see `_pays`.
-MIN_SAVED_PER_COPY = 128
+# The rule of `_runs_dense`: so many multiplications have to be saved for each number that a shift
+# copies, by depthwise convolutions or by slices. Measured by `python -m zoo.studies.layer_speed`.
+MIN_SAVED_PER_COPY = {True: 50, False: 100}
 # Narrower slices than these are copied a few numbers at a time.
 MIN_BLOCK_CHANNELS = 4
 
@@ -110,7 +109,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         sources[self.kernel_positions] = np.arange(count)
         self._sources = sources.reshape(self.dense_kernel_shape)
         self._convolutions = lowering.lower(self._pattern, *geometry)
-        self._runs_dense = not self._pays()
+        self._saved_per_copy = self._count_saved_per_copy()
         self.kernel = self.add_weight(
             name="kernel",
             shape=(count,),
@@ -127,19 +126,34 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
                 constraint=self.bias_constraint,
             )
 
-    def _pays(self):
-        """Whether small convolutions over shifted slices beat one with the dense kernel.
+    def _count_saved_per_copy(self):
+        """Returns the multiplications that small convolutions save for each number they copy.
 
-        The measure is what is saved for each number copied: of the k^2 - n multiplications that a
-        kernel of n kept taps saves, each channel has as many as there are filters in a phase.
+        For each filter phase the inputs are copied once. A number in them is multiplied with the
+        taps of its channel, with strides in as many places less as there are fewer outputs.
         """
         if self._convolutions is None:
-            return False
-        taps, channels = np.prod(self.kernel_size), self.dense_kernel_shape[2]
-        kept = len(self.kernel_positions) / (channels * self.filters)
-        saved = (taps - kept) * self.filters / self._pattern.filter_phases
-        block = channels // self._pattern.period
-        return saved >= MIN_SAVED_PER_COPY and block >= MIN_BLOCK_CHANNELS
+            return 0.0
+        channels = self.dense_kernel_shape[2]
+        computed = sum(
+            np.prod([*window, width if window == self.kernel_size else channels, filters])
+            for window, width, filters in (
+                (c.kernel_shape[:2], *c.kernel_shape[2:]) for c in self._convolutions
+            )
+        )
+        saved = (np.prod(self.dense_kernel_shape) - computed) / np.prod(self.strides)
+        return float(saved / (channels * self._pattern.filter_phases))
+
+    def _runs_dense(self, inputs):
+        """Whether the layer runs as one convolution with its dense kernel."""
+        if self._convolutions is None or None in inputs.shape[1:3]:  # shifts need to know the size
+            return True
+        depthwise = shifts.by_depthwise_convolution()
+        windows = [convolution.kernel_shape[:2] for convolution in self._convolutions]
+        sliced = not depthwise or self.kernel_size in windows
+        if sliced and inputs.shape[-1] // self._pattern.period < MIN_BLOCK_CHANNELS:
+            return True
+        return self._saved_per_copy < MIN_SAVED_PER_COPY[depthwise]
 
     def _initialize_kernel(self, shape, dtype=None):
         # The initialiser sees the dense shape it expects. A VarianceScaling initialiser has
@@ -158,8 +172,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         return ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
 
     def call(self, inputs):
-        # Slices need the size of their input.
-        if self._runs_dense or None in inputs.shape[1:3]:
+        if self._runs_dense(inputs):
             outputs = self._dense_convolution(inputs)
         else:
             outputs = self._lowered(inputs)
@@ -200,29 +213,34 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
     def _small_convolution(self, blocks, convolution, kernel):
         """One of the small convolutions: `kernel`, a vector, over its shifted slices."""
-        shape = convolution.kernel_shape
-        if shape[:2] == self.kernel_size:
-            return self._convolve(blocks.take(convolution.pieces), ops.reshape(kernel, shape))
-        shifted = _shift(blocks.inputs, self._frame(blocks.inputs.shape, shape), convolution.pieces)
-        if shape[:2] != (1, 1) or self.strides != (1, 1):
-            return self._convolve(shifted, ops.reshape(kernel, shape), "valid")
+        kernel_shape = convolution.kernel_shape
+        kernel = ops.reshape(kernel, kernel_shape)
+        window = kernel_shape[:2]
+        if window == self.kernel_size:
+            return self._convolve(blocks.take(convolution.pieces), kernel)
+        kernel = _fill_gaps(kernel, convolution.pieces, blocks.inputs.shape[-1])
+        offsets = _without_gaps(convolution.pieces, blocks.inputs.shape[-1])
+        before, sizes = self._frame(blocks.inputs.shape, window)
+        if window != (1, 1):
+            return self._convolve(
+                shifts.shift(blocks.inputs, offsets, before, sizes), kernel, "valid"
+            )
         # A 1x1 convolution is a matrix product, which XLA runs faster.
-        outputs = ops.matmul(ops.reshape(shifted, (-1, shape[2])), ops.reshape(kernel, shape[2:]))
-        return ops.reshape(outputs, (-1, *shifted.shape[1:3], shape[3]))
+        shifted = shifts.shift(blocks.inputs, offsets, before, sizes, self.strides)
+        outputs = ops.matmul(ops.reshape(shifted, (-1, kernel.shape[2])), kernel[0, 0])
+        return ops.reshape(outputs, (-1, *shifted.shape[1:3], kernel_shape[3]))
 
-    def _frame(self, input_shape, kernel_shape):
-        """Returns (padding before, padding after, size) of rows and of columns.
-
-        `size` is how much of the padded input a window of `kernel_shape` passes over.
-        """
-        frame = []
-        for size, taps, stride, window in zip(
-            input_shape[1:3], self.kernel_size, self.strides, kernel_shape[:2], strict=True
+    def _frame(self, input_shape, window):
+        """Returns the zeros before rows and columns, and how many of them `window` passes over."""
+        before, sizes = [], []
+        for size, taps, stride, seen in zip(
+            input_shape[1:3], self.kernel_size, self.strides, window, strict=True
         ):
             count = _output_size(size, taps, stride, self.padding)
             total = max((count - 1) * stride + taps - size, 0) if self.padding == "same" else 0
-            frame.append((total // 2, total - total // 2, (count - 1) * stride + window))
-        return frame
+            before.append(total // 2)
+            sizes.append((count - 1) * stride + seen)
+        return before, sizes
 
     def compute_output_shape(self, input_shape):
         sizes = [
@@ -328,57 +346,29 @@ def leaf_layers(model):
             yield layer
 
 
-def _shift(inputs, frame, pieces):
-    """Returns the channels of `pieces`, each read from its own offset in the padded inputs.
+def _without_gaps(pieces, channels):
+    """Returns the `Offset` of all channels; those that no piece has go with a neighbour."""
+    starts = [0, *(piece.start for piece in pieces[1:])]
+    stops = [*starts[1:], channels]
+    return [
+        shifts.Offset(start, stop, piece.top, piece.left)
+        for start, stop, piece in zip(starts, stops, pieces, strict=True)
+    ]
 
-    Its gradient is the same shift backwards. The one that would be derived from slices adds as many
-    arrays of the size of the padded inputs as there are pieces.
 
-    Args:
-        inputs: [batch, height, width, channels].
-        frame: for rows and columns: padding before, padding after, and how many to read.
-        pieces: list of `tfsparse.lowering.Piece`, in the order of their channels.
+def _fill_gaps(kernel, pieces, channels):
+    """Returns `kernel` with zeros for the channels that no piece has.
+
+    To multiply a few channels by 0 takes less time than to leave them out of the inputs.
     """
-    (above, below, rows), (left, right, columns) = frame
-    height, width, channels = inputs.shape[1:]
-    tops, lefts = [piece.top for piece in pieces], [piece.left for piece in pieces]
-
-    def shift(inputs):
-        padded = _pad(inputs, (above, below), (left, right))
-        shifted = _concatenate(
-            [padded[:, t : t + rows, s : s + columns, start:stop] for start, stop, t, s in pieces]
-        )
-
-        def gradient(*args, upstream=None):
-            (upstream,) = args if upstream is None else (upstream,)
-            # Row i of the inputs was read into row i + above - top, if that exists.
-            before = max(max(tops) - above, 0), max(max(lefts) - left, 0)
-            after = (
-                max(height + above - min(tops) - rows, 0),
-                max(width + left - min(lefts) - columns, 0),
-            )
-            padded = _pad(upstream, *zip(before, after, strict=True))
-            parts, done, read = [], 0, 0
-            for start, stop, t, s in pieces:
-                if done < start:
-                    parts.append(ops.zeros_like(inputs[..., done:start]))
-                i, j = above - t + before[0], left - s + before[1]
-                count = stop - start
-                parts.append(padded[:, i : i + height, j : j + width, read : read + count])
-                done, read = stop, read + count
-            if done < channels:
-                parts.append(ops.zeros_like(inputs[..., done:]))
-            return _concatenate(parts)
-
-        return shifted, gradient
-
-    return ops.custom_gradient(shift)(inputs)
-
-
-def _pad(inputs, rows, columns):
-    if not any((*rows, *columns)):
-        return inputs
-    return ops.pad(inputs, [(0, 0), rows, columns, (0, 0)])
+    if _width(pieces) == channels:
+        return kernel
+    parts, done, read = [], 0, 0
+    for start, stop, _, _ in (*pieces, lowering.Piece(channels, channels, 0, 0)):
+        parts.append(ops.zeros((*kernel.shape[:2], start - done, kernel.shape[3]), kernel.dtype))
+        parts.append(kernel[:, :, read : read + stop - start])
+        done, read = stop, read + stop - start
+    return ops.concatenate([part for part in parts if part.shape[2]], axis=2)
 
 
 def _concatenate(tensors):

@@ -71,11 +71,11 @@ def random_case(seed):
 def test_equals_the_stock_layer(seed, small, monkeypatch):
     """Outputs and all gradients, however the layer runs."""
     monkeypatch.setattr(
-        PeriodicConv2D, "_pays", lambda self: small and self._convolutions is not None
+        PeriodicConv2D, "_runs_dense", lambda self, inputs: not small or not self._convolutions
     )
     arguments, size, channels = random_case(seed)
     layer, stock, inputs = twins(channels, size, **arguments)
-    if small and layer._runs_dense:
+    if small and not layer._convolutions:
         pytest.skip("no rectangular supports")
     actual = outputs_and_gradients(layer, inputs, layer.kernel)
     expected = list(outputs_and_gradients(stock, inputs, stock.kernel))
@@ -116,9 +116,9 @@ def test_compiled_by_xla_is_the_same(pattern):
 @pytest.mark.parametrize("channels", [12, 64])
 def test_dtypes(dtype, tolerance, channels):
     layer, stock, inputs = twins(
-        channels, (6, 6), filters=64, kernel_size=3, pattern="PS4_P4_F1", dtype=dtype
+        channels, (6, 6), filters=channels // 4, kernel_size=3, pattern="PS4_P4_F1", dtype=dtype
     )
-    assert layer._runs_dense == (channels == 12)
+    assert layer._runs_dense(inputs) == (channels == 12)
     ours = outputs_and_gradients(layer, inputs, layer.kernel)
     theirs = list(outputs_and_gradients(stock, inputs, stock.kernel))
     theirs[2] = tf.gather(tf.reshape(theirs[2], [-1]), layer.kernel_positions)
@@ -128,25 +128,38 @@ def test_dtypes(dtype, tolerance, channels):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
 
 
-# `saved` is what the rule of `_pays` is about: what was measured to be faster, and what not.
+# What was measured to be faster, in docs/layer_speed.md: without XLA, with it.
 @pytest.mark.parametrize(
-    ("pattern", "channels", "small"),
+    ("pattern", "channels", "strides", "small", "small_in_xla"),
     [
-        ("PS4_P4", 64, False),  # (9 - 4) * 64 / 4 saved for each number copied
-        ("PS4_P4", 128, True),
-        ("PS1_P9", 64, False),
-        ("PS1_P9", 256, True),
-        ("PS4_P4_F1", 64, True),
-        ("PS1_P9_F1", 16, False),  # blocks of 1 channel
-        ("pSC1", 512, False),
-        ("PS5_P4", 512, False),  # 5 taps of 3x3 are no rectangle
-        ("PS9_P4", 512, False),
+        ("PS4_P4", 64, 1, True, False),  # (9 - 4) * 64 / 4 saved for each number copied
+        ("PS4_P4", 64, 2, False, False),  # a quarter of that
+        ("PS4_P4", 128, 1, True, True),
+        ("PS1_P9", 64, 1, True, False),
+        ("PS1_P9", 256, 1, True, True),
+        ("PS1_P9", 256, 2, True, False),
+        ("PS4_P4_F1", 64, 1, True, True),
+        ("PSD1_P16", 64, 1, False, False),
+        ("PSD1_P16", 128, 1, True, False),
+        ("PSD1_P16", 256, 1, True, True),
+        ("PS1_P9_F1", 16, 1, True, False),  # slices of 1 channel
+        ("PSD1_P16_F1", 32, 1, False, False),  # the whole kernels are over slices of 2 channels
+        ("pSC1", 512, 1, False, False),
+        ("PS5_P4", 512, 1, False, False),  # 5 taps of 3x3 are no rectangle
+        ("PS9_P4", 512, 1, False, False),
     ],
 )
-def test_rule(pattern, channels, small):
-    layer = PeriodicConv2D(channels, 3, pattern)
+def test_rule(pattern, channels, strides, small, small_in_xla):
+    layer = PeriodicConv2D(channels, 3, pattern, strides)
     layer.build((None, 8, 8, channels))
-    assert layer._runs_dense == (not small)
+    found = []
+
+    def call(inputs):
+        found.append(not layer._runs_dense(inputs))
+
+    for xla in (False, True):
+        tf.function(call, jit_compile=xla)(tf.zeros((1, 8, 8, channels)))
+    assert found == [small, small_in_xla]
 
 
 @pytest.mark.parametrize("channels", [8, 128])

@@ -11,7 +11,7 @@ from tfsparse import lowering, patterns, shifts
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
 
-# The rule of `_runs_dense`: so many multiplications have to be saved for each number that a shift
+# The rule of `runs_dense`: so many multiplications have to be saved for each number that a shift
 # copies, by depthwise convolutions or by slices. Measured by `python -m zoo.studies.layer_speed`.
 MIN_SAVED_PER_COPY = {True: 50, False: 100}
 # Narrower slices than these are copied a few numbers at a time.
@@ -109,7 +109,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         sources[self.kernel_positions] = np.arange(count)
         self._sources = sources.reshape(self.dense_kernel_shape)
         self._convolutions = lowering.lower(self._pattern, *geometry)
-        self._saved_per_copy = self._count_saved_per_copy()
+        self.saved_per_copy = self._count_saved()
         self.kernel = self.add_weight(
             name="kernel",
             shape=(count,),
@@ -126,7 +126,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
                 constraint=self.bias_constraint,
             )
 
-    def _count_saved_per_copy(self):
+    def _count_saved(self):
         """Returns the multiplications that small convolutions save for each number they copy.
 
         For each filter phase the inputs are copied once. A number in them is multiplied with the
@@ -144,7 +144,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         saved = (np.prod(self.dense_kernel_shape) - computed) / np.prod(self.strides)
         return float(saved / (channels * self._pattern.filter_phases))
 
-    def _runs_dense(self, inputs):
+    def runs_dense(self, inputs):
         """Whether the layer runs as one convolution with its dense kernel."""
         if self._convolutions is None or None in inputs.shape[1:3]:  # shifts need to know the size
             return True
@@ -153,7 +153,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         sliced = not depthwise or self.kernel_size in windows
         if sliced and inputs.shape[-1] // self._pattern.period < MIN_BLOCK_CHANNELS:
             return True
-        return self._saved_per_copy < MIN_SAVED_PER_COPY[depthwise]
+        return self.saved_per_copy < MIN_SAVED_PER_COPY[depthwise]
 
     def _initialize_kernel(self, shape, dtype=None):
         # The initialiser sees the dense shape it expects. A VarianceScaling initialiser has
@@ -172,7 +172,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         return ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
 
     def call(self, inputs):
-        if self._runs_dense(inputs):
+        if self.runs_dense(inputs):
             outputs = self._dense_convolution(inputs)
         else:
             outputs = self._lowered(inputs)

@@ -71,7 +71,7 @@ def random_case(seed):
 def test_equals_the_stock_layer(seed, small, monkeypatch):
     """Outputs and all gradients, however the layer runs."""
     monkeypatch.setattr(
-        PeriodicConv2D, "_runs_dense", lambda self, inputs: not small or not self._convolutions
+        PeriodicConv2D, "runs_dense", lambda self, inputs: not small or not self._convolutions
     )
     arguments, size, channels = random_case(seed)
     layer, stock, inputs = twins(channels, size, **arguments)
@@ -118,7 +118,7 @@ def test_dtypes(dtype, tolerance, channels):
     layer, stock, inputs = twins(
         channels, (6, 6), filters=channels // 4, kernel_size=3, pattern="PS4_P4_F1", dtype=dtype
     )
-    assert layer._runs_dense(inputs) == (channels == 12)
+    assert layer.runs_dense(inputs) == (channels == 12)
     ours = outputs_and_gradients(layer, inputs, layer.kernel)
     theirs = list(outputs_and_gradients(stock, inputs, stock.kernel))
     theirs[2] = tf.gather(tf.reshape(theirs[2], [-1]), layer.kernel_positions)
@@ -155,7 +155,7 @@ def test_rule(pattern, channels, strides, small, small_in_xla):
     found = []
 
     def call(inputs):
-        found.append(not layer._runs_dense(inputs))
+        found.append(not layer.runs_dense(inputs))
 
     for xla in (False, True):
         tf.function(call, jit_compile=xla)(tf.zeros((1, 8, 8, channels)))

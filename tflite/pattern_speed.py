@@ -3,8 +3,9 @@
     python -m tflite.pattern_speed --arch=resnet18 --width=64 --precision=float32 --output=docs
 
 Builds the network with each pattern, converts it as `tflite.convert` does, and runs all files in
-turns in one process. The weights are random: they change no operator, and so no time. Adds to
---output/pattern_speed.json and writes --output/pattern_speed.md, the table of all that is in it.
+turns in one process, once for each number of --threads. The weights are random: they change no
+operator, and so no time. Adds to --output/pattern_speed.json and writes --output/pattern_speed.md,
+the tables of all that is in it.
 """
 
 import json
@@ -37,7 +38,7 @@ PATTERNS = [
     *("PS4_P4_F2", "PS2_P6_F2", "PS1_P9_F2", "PS1_P9_F3"),
 ]
 NAME = "pattern_speed"
-_SETTINGS = ("arch", "width", "size", "precision", "threads")
+_SETTINGS = ("arch", "width", "size", "precision")
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +48,7 @@ def define_flags():
     flags.DEFINE_integer("width", 64, "Channels of the first stage.", lower_bound=1)
     flags.DEFINE_integer("size", 32, "Height and width of the images.", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", ["float32", "int8"], "Arithmetic of the files.")
-    flags.DEFINE_integer("threads", 1, "Threads of an inference.", lower_bound=1)
+    flags.DEFINE_multi_integer("threads", [1], "Threads of an inference.", lower_bound=1)
     flags.DEFINE_list("patterns", PATTERNS, "Patterns to measure; 'dense' is none and comes first.")
     flags.DEFINE_float("seconds", 60, "How long all files are run together.", lower_bound=0)
     flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
@@ -62,19 +63,20 @@ def main():
         model = network(FLAGS.arch, FLAGS.width, FLAGS.size, pattern)
         costs[pattern] = model_cost(model)
         files[pattern] = file_of(model, FLAGS.precision)
-    rows = benchmark(files, FLAGS.threads, FLAGS.seconds)
-    for row in rows:
-        row["parameters"] = costs[row["name"]].parameters
-        row["macs"] = costs[row["name"]].macs
-    settings = {name: getattr(FLAGS, name) for name in _SETTINGS}
     path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
     runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    runs = [run for run in runs if run["settings"] != settings]
-    runs.append({"settings": settings, "machine": machine(), "files": rows})
+    for threads in FLAGS.threads:
+        rows = benchmark(files, threads, FLAGS.seconds)
+        for row in rows:
+            row["parameters"] = costs[row["name"]].parameters
+            row["macs"] = costs[row["name"]].macs
+        settings = {**{name: FLAGS[name].value for name in _SETTINGS}, "threads": threads}
+        run = {"settings": settings, "machine": machine(), "files": rows}
+        runs = [other for other in runs if other["settings"] != settings] + [run]
+        print(table(run))
     runs.sort(key=lambda run: [str(value) for value in run["settings"].values()])
     write_bytes(path, json.dumps(runs, indent=2) + "\n")
     write_bytes(path.with_suffix(".md"), "\n".join(table(run) for run in runs))
-    print(table(runs[[run["settings"] for run in runs].index(settings)]))
 
 
 def network(arch, width, size, pattern):

@@ -2,7 +2,6 @@
 
 import json
 
-
 from tests.conftest import ROOT
 from tflite.layer_speed import layer_sizes, measure, page, table
 

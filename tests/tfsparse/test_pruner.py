@@ -9,7 +9,7 @@ from keras.ops import convert_to_numpy as to_numpy
 from tfsparse import UsageError
 from tfsparse._tfmot import PolynomialDecay
 from tfsparse.layers import PeriodicConv2D
-from tfsparse.pruning import ConvolutionPolicy, DNRSchedule, Pruner
+from tfsparse.pruning import ConvolutionPolicy, DNRSchedule, Pruner, UpdatePruningStep
 from tfsparse.training import Trainer
 
 STEPS_PER_EPOCH, EPOCHS = 3, 4
@@ -122,7 +122,65 @@ def test_dynamic_regulariser(images):
             for w, z, u in zip(pruner.weights, targets, multipliers, strict=True)
         )
     )
-    assert float(pruner.regularization_loss()) == pytest.approx(expected, rel=1e-4)
+    assert float(sum(trainer.model.losses)) == pytest.approx(expected, rel=1e-4)
+    pruner.detach()
+    assert not trainer.model.losses
+
+
+def test_own_constraints_and_regularisers_stay(images):
+    keras.utils.set_random_seed(0)
+    model = small_model()
+    kernel = model.get_layer("last").kernel
+    constraint, regularizer = keras.constraints.NonNeg(), keras.regularizers.L1(0.1)
+    kernel.constraint, kernel.regularizer = constraint, regularizer
+    pruner = Pruner(model, DNRSchedule(0.7, 9, 3))
+    penalty = 0.1 * np.sum(np.abs(to_numpy(kernel)))
+    assert float(sum(model.losses)) == pytest.approx(penalty, rel=1e-4)  # W = Z, U = 0
+    trainer = Trainer(model, keras.optimizers.SGD(0.1, momentum=0.9), pruner=pruner)
+    trainer.run_epoch(images, seed=0)
+    assert (to_numpy(kernel) >= 0).all()
+    assert (to_numpy(kernel)[pruner.masks[2].numpy() == 0] == 0).all()
+    pruner.detach()
+    assert (kernel.constraint, kernel.regularizer) == (constraint, regularizer)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "loss scale"])
+def test_in_fit(images, optimizer):
+    """Masks change where the schedule says, and hold after every batch, compiled as Keras likes."""
+    keras.utils.set_random_seed(0)
+    model = small_model()
+    schedule = DNRSchedule(0.7, STEPS_PER_EPOCH * EPOCHS - 1, STEPS_PER_EPOCH)
+    pruner = Pruner(model, schedule)
+    changes, before = [], [ones(pruner)]
+
+    class Check(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            masks, step = ones(pruner), int(model.optimizer.iterations)
+            if any((a != b).any() for a, b in zip(before.pop(), masks, strict=True)):
+                changes.append(step - 1)
+            before.append(masks)
+            assert sum(mask.sum() for mask in masks) == round(0.3 * sum(m.size for m in masks))
+            for weight, mask in zip(pruner.weights, masks, strict=True):
+                assert (to_numpy(weight)[mask == 0] == 0).all()
+
+    chosen = {
+        "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        "adam": lambda: keras.optimizers.Adam(0.01),
+        "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1, 0.9)),
+    }[optimizer]()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(chosen, loss)
+    model.fit(images, epochs=EPOCHS, verbose=0, callbacks=[UpdatePruningStep(pruner), Check()])
+    assert changes == [3, 6, 9]
+
+
+def test_fit_with_several_steps_at_once_is_refused(images):
+    model = small_model()
+    pruner = Pruner(model, DNRSchedule(0.7, 9, 3))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1, 0.9), loss, steps_per_execution=2)
+    with pytest.raises(UsageError, match=r"steps_per_execution=1\. Received: 2"):
+        model.fit(images, verbose=0, callbacks=[UpdatePruningStep(pruner)])
 
 
 def test_full_density_changes_nothing(images):

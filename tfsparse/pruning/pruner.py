@@ -1,5 +1,7 @@
 """The pruner: masks over a model's weights, and when and how they change."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -16,10 +18,11 @@ STRUCTURES = ("irregular", "channel")
 class Pruner:
     """Keeps a model sparse during training.
 
-    In one's own loop: `update` before each training step, `regularization_loss` as part of the
-    loss, and `apply_masks` after each optimizer step. Weights outside the mask are then exactly 0
-    after every step, while the optimizer's momentum of all weights, masked ones included, stays
-    alive and says where to regrow.
+    Training stays Keras' own: the masks are constraints of the weights, which every Keras optimizer
+    applies after its step, and DNR's dynamic L2 regulariser is one of `model.losses`. So weights
+    outside the mask are exactly 0 after every step, while the optimizer's momentum of all weights,
+    masked ones included, stays alive and says where to regrow. What is left to do is to call
+    `update` before each training step; in `model.fit`, `UpdatePruningStep` does it.
 
     With a `DNRSchedule` the model has its final density from the start, and `update` rewires it;
     with any other TF-MOT schedule (ConstantSparsity, PolynomialDecay) `update` prunes each layer by
@@ -67,6 +70,33 @@ class Pruner:
             self._multipliers = [
                 _variable(tf.zeros(w.shape), w, "multiplier") for w in self.weights
             ]
+        self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
+        for index, (weight, original) in enumerate(zip(self.weights, self._originals, strict=True)):
+            weight.constraint = functools.partial(self._constrain, index, original[0])
+            if self._is_dnr:
+                weight.regularizer = functools.partial(self._regularize, index, original[1])
+
+    def detach(self):
+        """Ends pruning: weights are masked a last time and have their own constraints again."""
+        self.apply_masks()
+        for weight, original in zip(self.weights, self._originals, strict=True):
+            weight.constraint, weight.regularizer = original
+
+    def _constrain(self, index, constraint, weight):
+        """Returns `weight` after its own constraint, with zeros outside the mask."""
+        weight = tf.convert_to_tensor(constraint(weight) if constraint else weight)
+        return weight * tf.cast(self.masks[index], weight.dtype)
+
+    def _regularize(self, index, regularizer, weight):
+        """Returns the weight's own regularisation loss and DNR's dynamic L2 regulariser.
+
+        That is rho / 2 * ||W - Z + U||^2, the term of the augmented Lagrangian that ADMM pruning
+        adds to the loss: Z is the projection of W + U on the current masks, U the sum of what the
+        projections took away. Both change with the masks only.
+        """
+        loss = regularizer(weight) if regularizer else 0.0
+        distance = weight - self._targets[index] + self._multipliers[index]
+        return loss + 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
 
     @property
     def variables(self):
@@ -104,34 +134,13 @@ class Pruner:
         return True
 
     def apply_masks(self):
-        """Sets all weights outside the masks to 0; runs eagerly and in a tf.function."""
+        """Sets all weights outside the masks to 0, after something else than training set them."""
         for weight, mask in zip(self.weights, self.masks, strict=True):
             weight.assign(weight * mask)
 
-    def regularization_loss(self):
-        """Returns DNR's dynamic L2 regulariser, rho / 2 * sum_l ||W_l - Z_l + U_l||^2, a scalar.
-
-        It is the term of the augmented Lagrangian that ADMM pruning adds to the loss: Z is the
-        projection of W + U on the current masks, U the sum of what the projections took away. Both
-        change with the masks only. With another schedule it is 0.
-        """
-        if not self._is_dnr:
-            return tf.constant(0.0)
-        return (
-            0.5
-            * self.rho
-            * tf.add_n(
-                [
-                    tf.reduce_sum(tf.square(weight - target + multiplier))
-                    for weight, target, multiplier in zip(
-                        self.weights, self._targets, self._multipliers, strict=True
-                    )
-                ]
-            )
-        )
-
     def _momenta(self, optimizer):
         """Returns the momentum variables of `optimizer` that belong to the pruned weights."""
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale optimizer
         buffers = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None)
         if not buffers:
             raise UsageError(

@@ -61,7 +61,8 @@ def pgd(model, eps, steps, step_size=None, random_start=True):
         if random_start:
             noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps)
             adversarial = tf.clip_by_value(images + noise, low, high)
-        for _ in tf.range(steps):
+        # A single step needs no loop, in which XLA would run convolutions on one thread.
+        for _ in tf.range(steps) if steps > 1 else [0]:
             step = step_size * tf.sign(gradient(adversarial, labels))
             adversarial = tf.clip_by_value(adversarial + step, low, high)
         return adversarial

@@ -3,8 +3,9 @@
     python train.py --flagfile=zoo/recipes/quickstart.cfg
 
 Reads top to bottom: flags, data, model, training, evaluation, export. Running the same command
-again continues where the run stopped. In --workdir afterwards: model.keras, model_int8.tflite,
-history.csv, report.json, report.html, checkpoint.safetensors, flags.json, tensorboard/.
+again continues where the run stopped. In --workdir afterwards: model.keras, best.keras (that of the
+epoch with the best held-out accuracy, robust if trained to be), model_int8.tflite, history.csv,
+report.json, report.html, checkpoint.safetensors, flags.json, tensorboard/.
 """
 
 import csv
@@ -39,7 +40,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
-    from tfsparse.training import Trainer, one_cycle_sgd
+    from tfsparse.training import SCHEDULES, Trainer, best_epoch, overfits_attack, sgd
     from zoo.data import batches, open_dataset, training_batches
 
 FLAGS = flags.FLAGS
@@ -59,7 +60,8 @@ commandline.define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images 
 flags.DEFINE_integer("attack_steps", 1, "PGD steps of the training attack, from a random start.")
 flags.DEFINE_integer("epochs", 10, "Training epochs.")
 flags.DEFINE_integer("batch_size", 128, "Images per training step.")
-commandline.define_fraction("learning_rate", 0.1, "Peak of a linear warm-up and cosine decay.")
+commandline.define_fraction("learning_rate", 0.1, "Its peak.")
+flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "How the learning rate changes.")
 commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
 
@@ -69,6 +71,10 @@ TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
 # Where a run writes and reads does not make it another run.
 NOT_RECIPE = ("workdir", "data_dir")
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
+OVERFITTED = (
+    "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
+    "best.keras is from before; use --attack_steps=2 or more, or a smaller --learning_rate."
+)
 EXAMPLES_CAPTION = (
     "Test images that the model classifies correctly, the perturbation that PGD finds for them, "
     "and the result, with the class that the model sees."
@@ -106,7 +112,7 @@ def main():
     model = zoo.build(**architecture)
     pruner = make_pruner(model, steps, steps_per_epoch)
     attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps) if FLAGS.loss == "hybrid" else None
-    optimizer = one_cycle_sgd(steps, FLAGS.learning_rate, FLAGS.weight_decay)
+    optimizer = sgd(steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule)
     trainer = Trainer(model, optimizer, attack, pruner)
     first_epoch, history = restore_checkpoint(workdir / "checkpoint.safetensors", trainer)
 
@@ -136,6 +142,11 @@ def main():
             row.update({f"density/{name}": value for name, value in densities.items()})
         history.append(row)
         log_epoch(row, workdir, history, tensorboard)
+        if attack and overfits_attack(history):
+            print(OVERFITTED)
+        if best_epoch(history) == epoch + 1:
+            with replacing(workdir / "best.keras") as partial:
+                model.save(partial)
         save_checkpoint(workdir / "checkpoint.safetensors", trainer, epoch + 1, history)
 
     # --- evaluation: the test set is read here, once -------------------------------------------
@@ -183,6 +194,7 @@ def main():
         "dense_parameters": dense_cost.parameters,
         "dense_macs": dense_cost.macs,
         "epochs": FLAGS.epochs,
+        "best_epoch": best_epoch(history),
         "seconds_per_epoch": float(np.mean([row["seconds"] for row in history])),
         "seed": FLAGS.seed,
         "dataset": FLAGS.dataset,

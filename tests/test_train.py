@@ -53,6 +53,14 @@ def test_run_leaves_what_the_readme_promises(workdir):
     assert (workdir / "report.html").read_text().count("data:image/png;base64") == 3
     assert list((workdir / "tensorboard").iterdir())
     assert not list(workdir.rglob("partial-*"))
+    best = max(rows, key=lambda row: float(row["validation_robust_accuracy"]))
+    assert str(report["best_epoch"]) == best["epoch"]
+    models = [keras.saving.load_model(workdir / f"{name}.keras") for name in ("model", "best")]
+    same = all(
+        np.array_equal(*weights)
+        for weights in zip(*(model.get_weights() for model in models), strict=True)
+    )
+    assert same == (best["epoch"] == "2")
 
 
 @pytest.mark.slow

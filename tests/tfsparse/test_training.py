@@ -10,7 +10,7 @@ from tfsparse import UsageError
 from tfsparse.attacks import fgsm
 from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
 from tfsparse.pruning import DNRSchedule, Pruner
-from tfsparse.training import Trainer
+from tfsparse.training import Trainer, best_epoch, overfits_attack, sgd
 
 
 def linear_model():
@@ -104,3 +104,46 @@ def test_checkpoint_of_another_model_or_damaged(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UsageError, match="Cannot read the tensors"):
         restore_checkpoint(path, make_trainer())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("one_cycle", [0.0, 0.2, 0.4, 0.2, 0.0]),  # at the start, half of the rise, its end, ...
+        ("cosine", [0.4, 0.4 * (1 + np.cos(np.pi / 20)) / 2, None, None, 0.0]),
+        ("piecewise", [0.4, 0.4, 0.4, 0.04, 0.004]),
+    ],
+)
+def test_learning_rates(schedule, expected):
+    rate = sgd(1000, 0.4, 5e-4, schedule)._learning_rate
+    for step, value in zip((0, 50, 100, 550, 1000), expected, strict=True):
+        if value is not None:
+            assert float(rate(step)) == pytest.approx(value, abs=1e-6)
+
+
+def test_weight_decay_leaves_norms_and_biases_alone():
+    model = make_trainer().model
+    optimizer = sgd(10, 0.1, 0.5, "piecewise")
+    optimizer.build(model.trainable_variables)
+    before = [to_numpy(v) for v in model.trainable_variables]
+    optimizer.apply([tf.zeros(v.shape) for v in model.trainable_variables])
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        decayed = 0.95 if variable.name == "kernel" else 1.0
+        np.testing.assert_allclose(to_numpy(variable), decayed * old, rtol=1e-6)
+
+
+def test_best_epoch_and_catastrophic_overfitting():
+    def row(clean, trained, held_out):
+        return {
+            "validation_clean_accuracy": clean,
+            "train_adversarial_accuracy": trained,
+            "validation_robust_accuracy": held_out,
+        }
+
+    history = [row(0.5, 0.3, 0.25), row(0.6, 0.4, 0.35), row(0.7, 0.45, 0.35)]
+    assert best_epoch(history) == 2
+    assert not overfits_attack(history)
+    history.append(row(0.8, 0.9, 0.02))
+    assert best_epoch(history) == 2
+    assert overfits_attack(history)
+    assert best_epoch([{"validation_clean_accuracy": accuracy} for accuracy in (0.5, 0.6)]) == 2

@@ -26,7 +26,7 @@ from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import accuracy
 from tfsparse.files import replacing, write_bytes
-from tfsparse.training import Trainer, one_cycle_sgd
+from tfsparse.training import Trainer, sgd
 from zoo.data import batches, open_dataset, training_batches
 
 DENSE = "dense"
@@ -104,7 +104,7 @@ def train(dataset, images, pattern, seed, folder):
         pattern=None if pattern == DENSE else pattern,
     )
     steps = dataset.sizes["train"] // BATCH_SIZE * FLAGS.epochs
-    trainer = Trainer(model, one_cycle_sgd(steps, LEARNING_RATE, WEIGHT_DECAY))
+    trainer = Trainer(model, sgd(steps, LEARNING_RATE, WEIGHT_DECAY))
     checkpoint = folder / "checkpoint.safetensors"
     first_epoch, history = restore_checkpoint(checkpoint, trainer)
     for epoch in range(first_epoch, FLAGS.epochs):

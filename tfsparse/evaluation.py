@@ -10,7 +10,7 @@ def _logits(model, images):
     return model(images, training=False)
 
 
-def accuracy(model, batches, attack=None, seed=0, description="evaluating"):
+def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evaluating"):
     """Returns the fraction of images that `model` classifies correctly.
 
     Args:
@@ -18,7 +18,8 @@ def accuracy(model, batches, attack=None, seed=0, description="evaluating"):
         batches: tf.data.Dataset of (images, int labels).
         attack: None, or a function as `tfsparse.attacks.pgd` returns; it makes the images that are
             classified.
-        seed: int that, with a batch's index, fixes the attack's random start.
+        seed: int that, with a batch's index and the restart, fixes the attack's random start.
+        restarts: how often each image is attacked; what one of the attacks fools counts as fooled.
         description: what the progress bar says.
 
     Returns:
@@ -27,9 +28,12 @@ def accuracy(model, batches, attack=None, seed=0, description="evaluating"):
     correct = count = 0
     progress = tqdm.tqdm(batches, description, leave=False, disable=None)
     for index, (images, labels) in enumerate(progress):
-        if attack is not None:
-            images = attack(images, labels, tf.constant([seed, index]))
-        predicted = np.argmax(_logits(model, images), axis=-1)
-        correct += int(np.sum(predicted == labels.numpy()))
-        count += len(predicted)
+        held = np.ones(len(labels), bool)
+        for restart in range(restarts if attack else 1):
+            attacked = images
+            if attack:
+                attacked = attack(images, labels, tf.constant([seed + restart, index]))
+            held &= np.argmax(_logits(model, attacked), axis=-1) == labels.numpy()
+        correct += int(np.sum(held))
+        count += len(held)
     return correct / count

@@ -97,3 +97,23 @@ def test_accuracy_clean_and_under_attack(linear, data):
 def test_settings_out_of_range(linear, arguments):
     with pytest.raises(UsageError, match="Received"):
         pgd(linear[0], **{"eps": EPS, "steps": 3, **arguments})
+
+
+def test_restarts_count_what_fools_once(linear, data):
+    """An attack that inverts other images at each restart."""
+    model, _ = linear
+    images, labels = (array.numpy() for array in data)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    right, right_inverted = (
+        np.argmax(model(seen), axis=-1) == labels for seen in (images, 1 - images)
+    )
+
+    def attack(images, labels, seed):
+        inverted = tf.range(len(labels)) % 4 == seed[0]
+        return tf.where(inverted[:, None, None, None], 1 - images, images)
+
+    for restarts in (1, 2, 4):
+        attacked = np.arange(len(labels)) % 4 < restarts
+        held = np.where(attacked, right_inverted & (right | (restarts == 1)), right)
+        result = accuracy(model, batches, attack, restarts=restarts)
+        assert result == pytest.approx(np.mean(held))

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfsparse import patterns
+from tfsparse import copying, patterns
 from tfsparse.cost import CONVOLUTIONS
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D, leaf_layers
@@ -69,50 +69,19 @@ def sparsify(model, pattern, filter=None):
     Reference: Kundu et al., arXiv 2001.10710 (IEEE Trans. Computers 2020).
     """
     pattern = patterns.parse(pattern)
-    _check_model(model)
+    copying.check_model(model)
     chosen = _choose(model, pattern, filter)
-    copies = {}
 
-    def copy(operation):
-        # What is called twice is copied once.
-        if operation not in copies:
-            if isinstance(operation, keras.Model):
-                copies[operation] = _copy_model(operation, copy)
-            elif operation in chosen:
-                copies[operation] = _periodic(operation, pattern)
-            else:
-                copies[operation] = _clone(operation)
-        return copies[operation]
+    def make(operation):
+        return _periodic(operation, pattern) if operation in chosen else copying.clone(operation)
 
-    copy(model)
-    # Backwards, since a model comes after its layers and sets their flags too.
-    for original, new in reversed(copies.items()):
-        if isinstance(original, keras.layers.Layer):
-            _carry_over(original, new)
-    return copies[model]
+    def weights(layer, new):
+        arrays = layer.get_weights()
+        if layer in chosen:
+            arrays[0] = arrays[0].ravel()[new.kernel_positions]
+        return arrays
 
-
-def _check_model(model):
-    """Raises a `UsageError` unless `model` and all models in it can be copied layer by layer."""
-    if isinstance(model, keras.Sequential):
-        if getattr(model, "inputs", None) is None:
-            raise UsageError(
-                f"Model {model.name} is not built. Let it start with keras.Input, or call "
-                "model.build(input_shape)."
-            )
-        plain = keras.Sequential
-    elif isinstance(model, keras.Model) and isinstance(model, keras.Function):
-        plain = type(keras.Model(model.input, model.output))  # Keras has no public name for it
-    else:
-        plain = None
-    if plain is None or type(model).call is not plain.call:
-        raise UsageError(
-            "Only functional and Sequential Keras models without a `call` of their own can be made "
-            f"periodic. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}"
-        )
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _check_model(layer)
+    return copying.copy_model(model, make, weights)
 
 
 def _choose(model, pattern, filter):
@@ -162,70 +131,9 @@ def _check_layer(layer, pattern):
         ) from error
 
 
-def _copy_model(model, copy):
-    def copy_input(tensor):
-        return copy(tensor._keras_history.operation)
-
-    if isinstance(model, keras.Sequential):
-        layers = [copy_input(model.inputs[0]), *map(copy, model.layers)]
-        return keras.Sequential(layers, name=model.name)
-    # `clone_model` compiles the clone of a compiled model; a new model of the same graph is not.
-    graph = keras.Model(model.input, model.output, name=model.name)
-    inputs = keras.tree.map_structure(lambda tensor: copy_input(tensor).output, model.input)
-    return keras.models.clone_model(graph, inputs, clone_function=copy)
-
-
 def _periodic(layer, pattern):
     def make(config):
         shared = {name: config[name] for name in _SHARED_ARGUMENTS}
         return PeriodicConv2D.from_config({**shared, "pattern": pattern.config})
 
-    return _make_again(layer, make)
-
-
-def _clone(operation):
-    if type(operation) is keras.layers.Lambda:
-        # Its configuration holds the function's byte code, without the names that it refers to.
-        return keras.layers.Lambda(
-            operation.function,
-            operation._output_shape,
-            operation.mask,
-            operation.arguments,
-            name=operation.name,
-            dtype=operation.dtype_policy,
-            trainable=operation.trainable,
-        )
-    return _make_again(operation, type(operation).from_config)
-
-
-def _make_again(operation, make):
-    """Returns `make(config)` of the configuration of a layer or operation."""
-    try:
-        return make(operation.get_config())
-    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"Layer {operation.name} of class {type(operation).__name__} cannot be made again from "
-            "its get_config(). The constructor needs to accept all that is in there, and functions "
-            "and classes of your own need keras.saving.register_keras_serializable."
-        ) from error
-
-
-def _carry_over(original, new):
-    """Gives `new` the trainable flag and the weights of the layer or model `original`."""
-    if new.trainable != original.trainable:
-        new.trainable = original.trainable
-    if isinstance(original, keras.Model):
-        return  # its layers have a turn of their own
-    weights = original.get_weights()
-    if isinstance(new, PeriodicConv2D) and not isinstance(original, PeriodicConv2D):
-        new.assign_dense_kernel(weights[0])
-        weights[0] = new.get_weights()[0]
-    try:
-        new.set_weights(weights)
-    except ValueError as error:
-        raise UsageError(
-            f"Layer {original.name} has weights that a copy of it lacks, as after enable_lora(). "
-            "Merge them into its kernel first."
-        ) from error
-    if isinstance(new, keras.layers.Normalization):
-        new.finalize_state()  # it computes with what it derives from its weights
+    return copying.make_again(layer, make)

@@ -23,7 +23,12 @@ def workdir(run, data_dir, tmp_path_factory):
     """A finished run, interrupted after its first epoch and continued, and what it printed."""
     workdir = tmp_path_factory.mktemp("run") / "quick"
     arguments = ["train.py", *QUICK, f"--workdir={workdir}", f"--data_dir={data_dir}"]
-    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        # Where the tests run in the background, their children would ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and not (workdir / "checkpoint.safetensors").exists():
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

@@ -76,7 +76,7 @@ def main():
         print(table(run))
     runs.sort(key=lambda run: [str(value) for value in run["settings"].values()])
     write_bytes(path, json.dumps(runs, indent=2) + "\n")
-    write_bytes(path.with_suffix(".md"), "\n".join(table(run) for run in runs))
+    write_bytes(path.with_suffix(".md"), page(runs))
 
 
 def network(arch, width, size, pattern):
@@ -97,6 +97,16 @@ def network(arch, width, size, pattern):
 def file_of(model, precision):
     images = np.random.default_rng(0).random((8, *model.input_shape[1:]), np.float32)
     return convert(model, precision, images if precision == "int8" else None)
+
+
+def page(runs):
+    """Returns the Markdown page of the runs in the JSON file."""
+    introduction = (
+        "# Speed of the patterns in LiteRT\n\n"
+        "Whole networks beside the dense one, all files of a table in turns in one process. "
+        "*fewer* and *smaller* are ratios to the dense network.\n\n"
+    )
+    return introduction + "\n".join(table(run) for run in runs)
 
 
 def table(run):

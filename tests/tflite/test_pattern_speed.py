@@ -43,7 +43,6 @@ def test_random_networks_have_nothing_to_leave_out():
 
 def test_docs_show_what_was_measured():
     runs = json.loads((ROOT / "docs" / "pattern_speed.json").read_text())
-    page = (ROOT / "docs" / "pattern_speed.md").read_text()
+    assert (ROOT / "docs" / "pattern_speed.md").read_text() == pattern_speed.page(runs)
     for entry in runs:
-        assert pattern_speed.table(entry) in page
         assert entry["files"][0]["name"] == "dense"

@@ -78,6 +78,19 @@ def test_conservation_over_a_training_run(images, structure):
         assert np.count_nonzero(to_numpy(momentum)[mask == 0]) > 0.5 * np.sum(mask == 0)
 
 
+def test_every_filter_starts_with_a_weight():
+    """At 20 % one filter in seven of the first layer, of 9 weights each, would have none."""
+    for seed in range(5):
+        trainer = make_trainer(density=0.2, seed=seed)
+        model, masks = trainer.model, ones(trainer.pruner)
+        kernels = [model.get_layer("first").kernel, model.get_layer("last").kernel]
+        kernels.append(model.get_layer("periodic").dense_kernel())
+        for kernel in kernels:
+            assert to_numpy(kernel).any(axis=(0, 1, 2)).all()
+        total = sum(mask.size for mask in masks)
+        assert sum(mask.sum() for mask in masks) == round(0.2 * total)
+
+
 def test_channel_masks_are_all_or_nothing(images):
     trainer = make_trainer("channel")
     for epoch in range(2):

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from tfsparse.pruning.rewiring import LayerState, allot, drop, grow, initial_units, rewire
+from tfsparse.pruning.rewiring import (
+    LayerState,
+    allot,
+    drop,
+    grow,
+    initial_mask,
+    initial_units,
+    rewire,
+)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -131,3 +139,18 @@ def test_drop_takes_the_smallest_and_grow_the_largest():
     survived = drop(layer, 2)
     np.testing.assert_array_equal(survived, [True, False, False, False, False])
     np.testing.assert_array_equal(grow(layer, survived, 2), [True, True, False, False, True])
+
+
+def test_initial_mask_is_random_and_serves_every_filter():
+    rng = np.random.default_rng(0)
+    filters = np.arange(120) % 20
+    counts = np.zeros(120)
+    for _ in range(500):
+        active = initial_mask(rng, 120, 24, filters)
+        assert active.sum() == 24
+        assert len(set(filters[active])) == 20
+        counts += active
+    # Each unit is drawn with a chance of a fifth: 100 of 500, standard deviation 9.
+    assert abs(counts - 100).max() < 5 * 9
+    assert initial_mask(rng, 120, 10, filters).sum() == 10  # too few for all filters
+    assert initial_mask(rng, 120, 0).sum() == 0

@@ -1,6 +1,7 @@
 """The pruner: masks over a model's weights, and when and how they change."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -60,6 +61,7 @@ class Pruner:
         self._indices = [indices[id(weight)] for weight in self.weights]
         # The unit of each weight, flattened; None where each weight is a unit of its own.
         self._units = [_channels(*item) if structure == "channel" else None for item in found]
+        self._filters = [_filters(*item) if structure == "irregular" else None for item in found]
         self.masks = [_variable(tf.ones(weight.shape), weight, "mask") for weight in self.weights]
         self._is_dnr = isinstance(schedule, DNRSchedule)
         self._targets, self._multipliers = [], []  # Z and U of the dynamic regulariser
@@ -165,9 +167,9 @@ class Pruner:
                 f"of at least {sum(sizes) / sum(np.multiply(counts, sizes)):.2g}."
             )
         kept = rewiring.initial_units(counts, sizes, density, total)
-        for (mask, units), count, keep in zip(self._paired(), counts, kept, strict=True):
-            active = np.zeros(count, bool)
-            active[rng.permutation(count)[:keep]] = True
+        for index, (mask, units) in enumerate(self._paired()):
+            filters = self._filters[index]
+            active = rewiring.initial_mask(rng, counts[index], kept[index], filters)
             mask.assign(_spread(active, units, mask.shape))
 
     def _paired(self):
@@ -232,6 +234,13 @@ def _channels(layer, weight):
         return layer.kernel_channels
     channel_axis = np.arange(weight.shape[-2])[:, None]
     return np.broadcast_to(channel_axis, tuple(weight.shape)).ravel()
+
+
+def _filters(layer, weight):
+    """Returns the filter of each weight, flattened."""
+    if isinstance(layer, PeriodicConv2D):
+        return layer.kernel_positions % layer.filters
+    return np.arange(math.prod(weight.shape)) % weight.shape[-1]
 
 
 def _variable(value, weight, role):

@@ -7,9 +7,7 @@ over the image, converted as `tflite.convert` does, beside the dense layer, in t
 Adds to --output/layer_speed_litert.json and writes --output/layer_speed_litert.md.
 """
 
-import json
 import os
-import pathlib
 
 from absl import flags
 
@@ -27,8 +25,7 @@ with quiet():
     from tflite.lowering import best_form
     from tflite.pattern_speed import PATTERNS as NETWORK_PATTERNS
     from tflite.pattern_speed import file_of
-    from tfsparse import commandline, patterns
-    from tfsparse.files import write_bytes
+    from tfsparse import commandline, patterns, timing
     from tfsparse.layers import PeriodicConv2D
 
 NAME, DENSE = "layer_speed_litert", "dense"
@@ -58,11 +55,7 @@ def main():
         rows += [{"count": count, **row} for row in measured]
     settings = {name: FLAGS[name].value for name in ("arch", "width", "size", "precision")}
     run = {"settings": settings, "machine": machine(), "layers": rows}
-    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    runs = [other for other in runs if other["settings"] != settings] + [run]
-    write_bytes(path, json.dumps(runs, indent=2) + "\n")
-    write_bytes(path.with_suffix(".md"), page(runs))
+    timing.record(FLAGS.output, NAME, run, page)
     print(table(run))
 
 

@@ -8,9 +8,7 @@ operator, and so no time. Adds to --output/pattern_speed.json and writes --outpu
 the tables of all that is in it.
 """
 
-import json
 import os
-import pathlib
 
 import numpy as np
 from absl import flags
@@ -27,9 +25,8 @@ with quiet():
     import zoo
     from tflite.benchmark import benchmark, machine
     from tflite.convert import convert
-    from tfsparse import commandline, patterns
+    from tfsparse import commandline, patterns, timing
     from tfsparse.cost import model_cost
-    from tfsparse.files import write_bytes
 
 DENSE = "dense"
 PATTERNS = [
@@ -63,8 +60,6 @@ def main():
         model = network(FLAGS.arch, FLAGS.width, FLAGS.size, pattern)
         costs[pattern] = model_cost(model)
         files[pattern] = file_of(model, FLAGS.precision)
-    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     for threads in FLAGS.threads:
         rows = benchmark(files, threads, FLAGS.seconds)
         for row in rows:
@@ -72,11 +67,8 @@ def main():
             row["macs"] = costs[row["name"]].macs
         settings = {**{name: FLAGS[name].value for name in _SETTINGS}, "threads": threads}
         run = {"settings": settings, "machine": machine(), "files": rows}
-        runs = [other for other in runs if other["settings"] != settings] + [run]
+        timing.record(FLAGS.output, NAME, run, page)
         print(table(run))
-    runs.sort(key=lambda run: [str(value) for value in run["settings"].values()])
-    write_bytes(path, json.dumps(runs, indent=2) + "\n")
-    write_bytes(path.with_suffix(".md"), page(runs))
 
 
 def network(arch, width, size, pattern):

@@ -1,8 +1,10 @@
 """Functions timed in turns, by what they are called."""
 
+import json
+
 import pytest
 
-from tfsparse import timing
+from tfsparse import UsageError, timing
 
 
 @pytest.mark.parametrize("warm_up", [1, 4])
@@ -29,3 +31,18 @@ def test_without_time_there_is_one_round():
 def test_columns_are_aligned():
     table = timing.aligned([["", "ms"], ["long name", "1.25"]])
     assert table.splitlines() == ["             ms", "long name  1.25"]
+
+
+def test_record_adds_and_replaces(tmp_path):
+    def page(runs):
+        return ", ".join(f"{run['settings']['name']} {run['value']}" for run in runs)
+
+    for name, value in (("b", 1), ("a", 2), ("b", 3)):
+        timing.record(tmp_path / "new", "times", {"settings": {"name": name}, "value": value}, page)
+    assert (tmp_path / "new" / "times.md").read_text() == "a 2, b 3"
+    assert len(json.loads((tmp_path / "new" / "times.json").read_text())) == 2
+    for content in ("{", "7", "[7]", '[{"settings": 1}, 2]'):
+        (tmp_path / "times.json").write_text(content)
+        with pytest.raises(UsageError, match=r"times\.json.*Remove the file"):
+            timing.record(tmp_path, "times", {"settings": {}, "value": 1}, page)
+        assert (tmp_path / "times.json").read_text() == content

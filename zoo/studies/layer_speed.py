@@ -7,9 +7,6 @@ pattern, the forward and backward pass as small convolutions beside that of the 
 turns in one process. Adds to --output/layer_speed.json and writes --output/layer_speed.md.
 """
 
-import json
-import pathlib
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,7 +15,6 @@ from absl import flags
 
 import zoo
 from tfsparse import commandline, patterns, timing
-from tfsparse.files import write_bytes
 from tfsparse.layers import PeriodicConv2D
 from zoo.studies.training_speed import ENVIRONMENT, PATTERNS
 
@@ -54,11 +50,7 @@ def main():
         for row in measure(size, FLAGS.patterns, FLAGS.batch_size, FLAGS.xla, FLAGS.seconds)
     ]
     run = {"settings": settings, "machine": timing.processor(), "layers": rows}
-    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    runs = [other for other in runs if other["settings"] != settings] + [run]
-    write_bytes(path, json.dumps(runs, indent=2) + "\n")
-    write_bytes(path.with_suffix(".md"), page(runs))
+    timing.record(FLAGS.output, NAME, run, page)
     print(table(run))
 
 

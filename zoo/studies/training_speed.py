@@ -18,9 +18,7 @@ is in it.
 
 import importlib.metadata
 import importlib.util
-import json
 import os
-import pathlib
 import sys
 import time
 
@@ -32,7 +30,6 @@ from absl import flags
 
 import zoo
 from tfsparse import commandline, patterns, timing
-from tfsparse.files import write_bytes
 from tfsparse.layers import PeriodicConv2D
 
 NAME = "training_speed"
@@ -79,11 +76,7 @@ def main():
     steps = training_steps(patterns=chosen, **settings)
     results = summary(timing.interleaved(steps, FLAGS.seconds))
     run = {"settings": settings, "machine": machine(), "variants": results}
-    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    runs = [other for other in runs if other["settings"] != settings] + [run]
-    write_bytes(path, json.dumps(runs, indent=2) + "\n")
-    write_bytes(path.with_suffix(".md"), page(runs))
+    timing.record(FLAGS.output, NAME, run, page)
     print(table(run))
 
 

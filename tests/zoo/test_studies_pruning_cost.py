@@ -1,19 +1,21 @@
-"""The study of what pruning costs: that it measures; no times."""
+"""The study of what pruning costs: that it measures, and what it tells; no times."""
 
 import json
 
 import pytest
 
+from tests.conftest import ROOT
+from zoo.studies.pruning_cost import peak_memory, table, times
 
-@pytest.mark.slow
-def test_command_line(run, tmp_path):
-    arguments = ["--archs=resnet8", "--batch_size=4", "--images=400", "--seconds=0"]
-    done = run("-m", "zoo.studies.pruning_cost", *arguments, f"--output={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "pruning_cost.json").read_text())["networks"]
+
+def test_measures_steps_rewiring_and_memory():
+    row = times("resnet8", batch_size=4, steps=100, seconds=0)
     assert row["step_ratio"] == pytest.approx(row["dnr_step_ms"] / row["dense_step_ms"])
-    expected = row["rewiring_ms"] / (100 * row["dnr_step_ms"])  # 400 images are 100 steps
+    expected = row["rewiring_ms"] / (100 * row["dnr_step_ms"])
     assert row["rewiring_share"] == pytest.approx(expected)
-    assert row["memory_ratio"] == pytest.approx(row["dnr_peak_mb"] / row["dense_peak_mb"])
-    assert row["dense_peak_mb"] > 200
-    assert done.stdout.strip() == (tmp_path / "pruning_cost.md").read_text().strip()
+    assert peak_memory("resnet8", 4, pruned=True) > 200
+
+
+def test_docs_show_what_was_measured():
+    run = json.loads((ROOT / "docs" / "pruning_cost.json").read_text())
+    assert (ROOT / "docs" / "pruning_cost.md").read_text() == table(run)

@@ -27,10 +27,10 @@ with quiet():
     from tflite.pattern_speed import file_of
     from tfsparse import commandline, patterns, timing
     from tfsparse.layers import PeriodicConv2D
+    from zoo.studies.layer_speed import SIZE, by_size, layer_sizes
 
 NAME, DENSE = "layer_speed_litert", "dense"
 PATTERNS = [pattern for pattern in NETWORK_PATTERNS if pattern != DENSE]
-SIZE = ("image_size", "channels", "filters", "stride")
 
 FLAGS = flags.FLAGS
 
@@ -57,17 +57,6 @@ def main():
     run = {"settings": settings, "machine": machine(), "layers": rows}
     timing.record(FLAGS.output, NAME, run, page)
     print(table(run))
-
-
-def layer_sizes(arch, width, size):
-    """Returns {(image size, channels, filters, stride): how many such layers a network has}."""
-    model = zoo.build(arch, (size, size, 3), 10, width, "PS4_P4")
-    sizes = {}
-    for layer in model.layers:
-        if isinstance(layer, PeriodicConv2D):
-            key = (*layer.input.shape[2:], layer.filters, layer.strides[0])
-            sizes[key] = sizes.get(key, 0) + 1
-    return sizes
 
 
 def measure(size, chosen, precision, seconds):
@@ -133,10 +122,8 @@ def table(run):
         f"| layers | image | channels | filters | stride | dense, ms | {' | '.join(chosen)} |",
         "|---|" + "---|" * (5 + len(chosen)),
     ]
-    by_size = {}
-    for row in rows:
-        by_size.setdefault(tuple(row[name] for name in SIZE), []).append(row)
-    for size, group in by_size.items():
+    groups = by_size(rows)
+    for size, group in groups.items():
         dense = group[0]["dense_minimum_ms"]
         cells = [
             f"{group[0]['count']}",
@@ -146,7 +133,7 @@ def table(run):
         ]
         cells += [f"{dense / row['minimum_ms']:.2f}x {row['form']}" for row in group]
         lines.append(f"| {' | '.join(cells)} |")
-    dense = sum(group[0]["count"] * group[0]["dense_minimum_ms"] for group in by_size.values())
+    dense = sum(group[0]["count"] * group[0]["dense_minimum_ms"] for group in groups.values())
     totals = [
         sum(row["count"] * row["minimum_ms"] for row in rows if row["pattern"] == pattern)
         for pattern in chosen

@@ -7,6 +7,8 @@ pattern, the forward and backward pass as small convolutions beside that of the 
 turns in one process. Adds to --output/layer_speed.json and writes --output/layer_speed.md.
 """
 
+import collections
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -55,11 +57,20 @@ def main():
 
 
 def layer_sizes(arch, width, size):
-    """Returns the (image size, channels, filters, stride) of a network's periodic layers."""
+    """Returns {(image size, channels, filters, stride): how many such layers a network has}."""
     model = zoo.build(arch, (size, size, 3), 10, width, "PS4_P4")
     layers = [layer for layer in model.layers if isinstance(layer, PeriodicConv2D)]
-    sizes = [(*layer.input.shape[2:], layer.filters, layer.strides[0]) for layer in layers]
-    return list(dict.fromkeys(sizes))
+    return collections.Counter(
+        (*layer.input.shape[2:], layer.filters, layer.strides[0]) for layer in layers
+    )
+
+
+def by_size(rows):
+    """Returns {values of SIZE: the rows that have them}, in the order of `rows`."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in SIZE), []).append(row)
+    return groups
 
 
 def measure(size, chosen, batch_size, xla, seconds):
@@ -145,10 +156,7 @@ def table(run):
         f"| image | channels | filters | stride | dense, ms | {' | '.join(chosen)} |",
         "|---|" + "---|" * (4 + len(chosen)),
     ]
-    by_size = {}
-    for row in rows:
-        by_size.setdefault(tuple(row[name] for name in SIZE), []).append(row)
-    for size, group in by_size.items():
+    for size, group in by_size(rows).items():
         cells = [f"{size[0]}x{size[0]}", *size[1:], f"{group[0]['dense_minimum_ms']:.1f}"]
         for row in group:
             ratio = f"{row['dense_minimum_ms'] / row['small_minimum_ms']:.2f}x"

@@ -62,6 +62,7 @@ flags.DEFINE_integer("epochs", 10, "Training epochs.")
 flags.DEFINE_integer("batch_size", 128, "Images per training step.")
 commandline.define_fraction("learning_rate", 0.1, "Its peak.")
 flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "How the learning rate changes.")
+commandline.define_fraction("ema_momentum", 0, "Of the weights' moving average; 0 for none.")
 commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
 
@@ -112,7 +113,9 @@ def main():
     model = zoo.build(**architecture)
     pruner = make_pruner(model, steps, steps_per_epoch)
     attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps) if FLAGS.loss == "hybrid" else None
-    optimizer = sgd(steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule)
+    optimizer = sgd(
+        steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
+    )
     trainer = Trainer(model, optimizer, attack, pruner)
     first_epoch, history = restore_checkpoint(workdir / "checkpoint.safetensors", trainer)
 
@@ -131,11 +134,12 @@ def main():
         )
         row = {"epoch": epoch + 1, **trainer.run_epoch(data, FLAGS.seed, description)}
         row["seconds"] = time.perf_counter() - start
-        row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
-        if attack:
-            row["validation_robust_accuracy"] = accuracy(
-                model, batches(*attacked, 250), validation_attack, FLAGS.seed
-            )
+        with trainer.averaged_weights():
+            row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
+            if attack:
+                row["validation_robust_accuracy"] = accuracy(
+                    model, batches(*attacked, 250), validation_attack, FLAGS.seed
+                )
         if pruner:
             row["density"] = pruner.density
             densities = pruner.layer_densities()
@@ -145,11 +149,12 @@ def main():
         if attack and overfits_attack(history):
             print(OVERFITTED)
         if best_epoch(history) == epoch + 1:
-            with replacing(workdir / "best.keras") as partial:
+            with replacing(workdir / "best.keras") as partial, trainer.averaged_weights():
                 model.save(partial)
         save_checkpoint(workdir / "checkpoint.safetensors", trainer, epoch + 1, history)
 
     # --- evaluation: the test set is read here, once -------------------------------------------
+    trainer.average_weights()
     with replacing(workdir / "model.keras") as partial:
         model.save(partial)
     images, labels = dataset.read("test")
@@ -232,6 +237,7 @@ def check_flags():
         "density": (1e-9 < FLAGS.density <= 1, "in (0, 1]"),
         "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
         "learning_rate": (FLAGS.learning_rate > 0, "above 0"),
+        "ema_momentum": (0 <= FLAGS.ema_momentum < 1, "in [0, 1)"),
         "weight_decay": (FLAGS.weight_decay >= 0, "at least 0"),
         "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),
         "epochs": (FLAGS.epochs >= 1, "at least 1"),

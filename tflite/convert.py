@@ -7,7 +7,6 @@ written only if it agrees with Keras on real images; see tflite/verify.py for th
 """
 
 import gzip
-import json
 import os
 import pathlib
 import re
@@ -26,8 +25,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     import tensorflow as tf
     from ai_edge_litert import schema_py_generated as schema
 
-    import zoo
-    import zoo.data
+    from zoo.loading import check_fit, find_dataset, find_model
 
 from tflite.compact import compact
 from tflite.lowering import lower
@@ -163,10 +161,10 @@ def convert_file(
     """
     check_precision(precision)
     _check_output(output)
-    network, about = _load(model)
+    network, about = find_model(model)
     _check_model(network)
-    data = _open_dataset(about, model, dataset, data_dir, image_size)
-    _check_fit(network, data)
+    data = find_dataset(about, model, dataset, data_dir, image_size)
+    check_fit(network.inputs[0].shape[1:], network.outputs[0].shape[-1], data)
     calibration, images, labels = conversion_images(data, calibration_examples)
     content = convert(network, precision, calibration)
     verification = verify(content, network, images, labels, precision=precision)
@@ -203,65 +201,6 @@ def _check_output(output):
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"Cannot write to {folder}. Choose another --output. Received: {output}")
-
-
-def _load(name):
-    """Returns the model and what is known of its data: a card, a report, or {}."""
-    path = pathlib.Path(name)
-    if path.suffix != ".keras":
-        if name not in zoo.list_models():
-            raise UsageError(
-                f"--model must be the path of a .keras file or one of {zoo.list_models()}. "
-                f"Received: {name}"
-            )
-        return zoo.load(name), zoo.card(name)
-    if not path.is_file():
-        raise UsageError(f"There is no file {name}. Check --model.")
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a damaged or foreign file can break anywhere in Keras
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        raise UsageError(f"Keras cannot load {name}: {reason}") from error
-    return model, _read_report(path.with_name("report.json"))
-
-
-def _read_report(path):
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"Cannot read {path}: {error}. Repair or remove it.") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} is not a report, a JSON object. Repair or remove it.")
-    return content
-
-
-def _open_dataset(about, model, dataset, data_dir, image_size):
-    """Opens the data set that the flags or, failing them, `about` name."""
-    if dataset is None:
-        dataset = about.get("dataset")
-        data_dir = data_dir or about.get("data_dir")
-        image_size = image_size or about.get("image_size")
-    if dataset is None:
-        raise UsageError(
-            f"Nothing beside {model} says which data set it was trained on. Give --dataset."
-        )
-    return zoo.data.open_dataset(dataset, data_dir=data_dir, image_size=image_size)
-
-
-def _check_fit(model, data):
-    shape, classes = tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1]
-    if tuple(data.image_shape) != shape:
-        raise UsageError(
-            f"The model takes images of shape {shape}. Give --dataset, or --image_size, to match. "
-            f"Received: a data set of {tuple(data.image_shape)}"
-        )
-    if data.num_classes != classes:
-        raise UsageError(
-            f"The model has {classes} classes. Give the --dataset that it was trained on. "
-            f"Received: a data set of {data.num_classes} classes"
-        )
 
 
 def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES):

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 
+from tflite.litert import LiteRTModel
 from tflite.quiet import quiet
 from tfsparse.errors import UsageError
 
 with quiet():
     import keras
-    from ai_edge_litert.interpreter import Interpreter
 
 BATCH = 100
 
@@ -126,7 +126,13 @@ def verify(content, model, images, labels=None, *, precision):
     check_precision(precision)
     check_images(images, model)
     expected = _keras_logits(model, images)
-    actual = _file_logits(content, images)
+    file = LiteRTModel(content)
+    if file.image_shape != images.shape[1:]:
+        raise UsageError(
+            f"The file takes images of shape {file.image_shape}, not {images.shape[1:]}. Convert "
+            "the file from this model."
+        )
+    actual = file(images)
     if actual.shape != expected.shape:
         raise UsageError(
             f"The file gives outputs of shape {actual.shape} where the Keras model gives "
@@ -176,51 +182,6 @@ def _keras_logits(model, images):
         for i in range(0, len(images), BATCH)
     ]
     return np.concatenate(batches).astype(np.float64)
-
-
-def _file_logits(content, images):
-    """Logits of the file as float64 [n, classes]."""
-    interpreter = _interpreter(content)
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    if tuple(source["shape"]) != (1, *images.shape[1:]):
-        raise UsageError(
-            f"The file takes inputs of shape {tuple(source['shape'])}, not one image of shape "
-            f"{images.shape[1:]}. Convert the file from this model."
-        )
-    outputs = []
-    for image in images:
-        interpreter.set_tensor(source["index"], _encode(image[None], source))
-        interpreter.invoke()
-        outputs.append(_decode(interpreter.get_tensor(target["index"])[0], target))
-    return np.stack(outputs)
-
-
-def _interpreter(content):
-    try:
-        with quiet():
-            interpreter = Interpreter(model_content=content, num_threads=2)
-            interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(f"LiteRT cannot run the file: {error}") from error
-    return interpreter
-
-
-def _encode(values, tensor):
-    """`values` in the type that `tensor` of the file has."""
-    if np.issubdtype(tensor["dtype"], np.floating):
-        return values.astype(tensor["dtype"])
-    scale, zero_point = tensor["quantization"]
-    limits = np.iinfo(tensor["dtype"])
-    codes = np.round(values / scale + zero_point)
-    return np.clip(codes, limits.min, limits.max).astype(tensor["dtype"])
-
-
-def _decode(values, tensor):
-    """The numbers that `values` of `tensor` stand for, float64."""
-    if np.issubdtype(tensor["dtype"], np.floating):
-        return values.astype(np.float64)
-    scale, zero_point = tensor["quantization"]
-    return scale * (values.astype(np.float64) - zero_point)
 
 
 def _fraction(difference, scale):

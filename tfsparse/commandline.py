@@ -1,6 +1,5 @@
 """What every command of this project does alike: parse flags, and say an error in one line."""
 
-import os
 import sys
 
 from absl import app, flags, logging
@@ -26,30 +25,25 @@ def _exit(status, message):
     sys.exit(status)
 
 
+def fraction(text):
+    """Returns the float that `text`, a number or a fraction of two, stands for."""
+    try:
+        numerator, slash, denominator = str(text).partition("/")
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"expected {_FractionParser.syntactic_help}") from error
+
+
 class _FractionParser(flags.ArgumentParser):
     syntactic_help = "a number or a fraction such as 8/255"
 
     def parse(self, argument):
-        try:
-            numerator, slash, denominator = str(argument).partition("/")
-            return float(numerator) / float(denominator) if slash else float(numerator)
-        except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(f"expected {self.syntactic_help}") from error
+        return fraction(argument)
 
 
 def define_fraction(name, default, help_text):
     """Defines a float flag that can be given as a fraction, such as `--eps=8/255`."""
     return flags.DEFINE(_FractionParser(), name, default, help_text)
-
-
-def set_environment(defaults):
-    """Starts the process again if environment variables of `defaults` are not set.
-
-    Libraries read theirs when they are imported, which for a module of a package that imports them
-    is before its first line.
-    """
-    if not defaults.keys() <= os.environ.keys():
-        os.execve(sys.executable, sys.orig_argv, {**defaults, **os.environ})
 
 
 def run(main):

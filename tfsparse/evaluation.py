@@ -6,7 +6,8 @@ import tqdm
 
 
 @tf.function(reduce_retracing=True)
-def _logits(model, images):
+def logits(model, images):
+    """Returns the logits of images, tensors or arrays, in inference mode."""
     return model(images, training=False)
 
 
@@ -33,7 +34,7 @@ def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evalu
             attacked = images
             if attack:
                 attacked = attack(images, labels, tf.constant([seed + restart, index]))
-            held &= np.argmax(_logits(model, attacked), axis=-1) == labels.numpy()
+            held &= np.argmax(logits(model, attacked), axis=-1) == labels.numpy()
         correct += int(np.sum(held))
         count += len(held)
     return correct / count

@@ -1,5 +1,7 @@
 """One epoch of robust, sparse training: attack, hybrid loss, gradient step, masks."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -51,6 +53,30 @@ class Trainer:
             for group, variables in groups.items()
             for index, variable in enumerate(variables)
         }
+
+    def average_weights(self):
+        """Gives the model the moving averages of its trainable weights, for good.
+
+        They are those that an optimizer with `use_ema` keeps, after the weights' constraints: what
+        is pruned is 0 in them, too. Without `use_ema` nothing changes.
+        """
+        if self.optimizer.use_ema:
+            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+            for weight in self.model.trainable_variables:
+                if weight.constraint:
+                    weight.assign(weight.constraint(weight))
+
+    @contextlib.contextmanager
+    def averaged_weights(self):
+        """The same within a `with` block; afterwards training can go on."""
+        weights = self.model.trainable_variables
+        own = [keras.ops.copy(weight) for weight in weights]
+        try:
+            self.average_weights()
+            yield
+        finally:
+            for weight, value in zip(weights, own, strict=True):
+                weight.assign(value)
 
     def run_epoch(self, batches, seed, description="training"):
         """Trains on all of `batches`, a tf.data.Dataset of (images, labels) of known length.
@@ -109,7 +135,7 @@ class Trainer:
 SCHEDULES = ("one_cycle", "cosine", "piecewise")
 
 
-def sgd(steps, learning_rate, weight_decay, schedule="one_cycle"):
+def sgd(steps, learning_rate, weight_decay, schedule="one_cycle", ema_momentum=0.0):
     """Returns SGD with Nesterov momentum 0.9 and a learning rate that changes over training.
 
     Args:
@@ -120,6 +146,8 @@ def sgd(steps, learning_rate, weight_decay, schedule="one_cycle"):
         schedule: "one_cycle" rises linearly for a tenth of the steps and falls to 0 along a cosine,
             "cosine" falls from the start, "piecewise" is divided by 10 after half and after three
             quarters of the steps.
+        ema_momentum: of the moving average of the weights, in [0, 1); 0 for none. See
+            `Trainer.averaged_weights`.
     """
     if schedule == "piecewise":
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(
@@ -133,7 +161,14 @@ def sgd(steps, learning_rate, weight_decay, schedule="one_cycle"):
             warmup_target=learning_rate if warm_up else None,
             warmup_steps=warm_up,
         )
-    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    optimizer = keras.optimizers.SGD(
+        rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=weight_decay,
+        use_ema=ema_momentum > 0,
+        ema_momentum=ema_momentum,
+    )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
 

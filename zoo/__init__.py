@@ -1,6 +1,25 @@
 """The model zoo: architectures, data sets, recipes, and trained models with their cards."""
 
-from zoo.architectures import ARCHITECTURES, build
-from zoo.models import card, list_models, load, load_tflite
+import importlib
 
-__all__ = ["ARCHITECTURES", "build", "card", "list_models", "load", "load_tflite"]
+_MODULES = {
+    "ARCHITECTURES": "zoo.architectures",
+    "build": "zoo.architectures",
+    "card": "zoo.models",
+    "list_models": "zoo.models",
+    "load": "zoo.models",
+    "load_tflite": "zoo.models",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name):
+    # TensorFlow comes with these modules, and a command of this package, `python -m zoo.evaluate`,
+    # has to set environment variables before.
+    if name not in _MODULES:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

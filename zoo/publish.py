@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
 
 import keras
 from absl import flags

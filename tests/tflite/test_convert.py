@@ -13,6 +13,7 @@ from tflite.convert import convert, convert_file
 from tflite.verify import BOUNDS, _agreement, _agreement_or_tie, verify
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
+from zoo import loading
 
 PRECISIONS = list(BOUNDS)
 DATASET = "fashion_mnist_small"
@@ -346,10 +347,10 @@ def test_the_dataset_is_the_flag_the_report_or_the_card(network, run_folder, mon
             convert_file(str(model), "int8", str(run_folder / "x.tflite"), **kwargs)
         return caught.value.args
 
-    monkeypatch.setattr(zoo.data, "open_dataset", open_dataset)
-    monkeypatch.setattr(zoo, "list_models", lambda: ["NAME"], raising=False)
-    monkeypatch.setattr(zoo, "load", lambda _: network, raising=False)
-    monkeypatch.setattr(zoo, "card", lambda _: {"dataset": "cards"}, raising=False)
+    monkeypatch.setattr(loading, "open_dataset", open_dataset)
+    monkeypatch.setattr(loading, "list_models", lambda: ["NAME"])
+    monkeypatch.setattr(loading, "load", lambda _: network)
+    monkeypatch.setattr(loading, "card", lambda _: {"dataset": "cards"})
     report = {"dataset": "reports", "data_dir": "there", "image_size": 32}
     (run_folder / "report.json").write_text(json.dumps(report))
     model = run_folder / "model.keras"
@@ -360,7 +361,7 @@ def test_the_dataset_is_the_flag_the_report_or_the_card(network, run_folder, mon
 
 
 def test_arguments_that_cannot_be_used(run_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "list_models", lambda: ["NAME"], raising=False)
+    monkeypatch.setattr(loading, "list_models", lambda: ["NAME"])
     model, output = run_folder / "model.keras", tmp_path / "x.tflite"
     noise = tmp_path / "noise.keras"
     noise.write_bytes(bytes(range(256)))

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfsparse import UsageError
-from tfsparse.attacks import fgsm, pgd
+from tfsparse.attacks import LOSSES, fgsm, gaussian_noise, pgd, uniform_noise
 from tfsparse.evaluation import accuracy
 
 EPS = 8 / 255
@@ -92,7 +92,14 @@ def test_accuracy_clean_and_under_attack(linear, data):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"eps": 0}, {"eps": 2.0}, {"steps": 0}, {"step_size": 0.0}, {"eps": -0.1}],
+    [
+        {"eps": 0},
+        {"eps": 2.0},
+        {"steps": 0},
+        {"step_size": 0.0},
+        {"eps": -0.1},
+        {"loss": "hinge"},
+    ],
 )
 def test_settings_out_of_range(linear, arguments):
     with pytest.raises(UsageError, match="Received"):
@@ -117,3 +124,51 @@ def test_restarts_count_what_fools_once(linear, data):
         held = np.where(attacked, right_inverted & (right | (restarts == 1)), right)
         result = accuracy(model, batches, attack, restarts=restarts)
         assert result == pytest.approx(np.mean(held))
+
+
+def test_difference_of_logits_ratio_is_its_formula():
+    """Croce and Hein, 2020, equation 6, image by image; the scale of the logits does not count."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 7)).astype(np.float32)
+    labels = rng.integers(0, 7, 50)
+    expected = []
+    for z, y in zip(logits.astype(np.float64), labels, strict=True):
+        highest = np.sort(z)[::-1]
+        expected.append(-(z[y] - np.delete(z, y).max()) / (highest[0] - highest[2]))
+    for scale in (1.0, 1e4):
+        found = LOSSES["dlr"](tf.constant(labels), tf.constant(scale * logits))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_dlr_finds_what_saturated_logits_hide_from_cross_entropy(linear, data):
+    """Logits 10,000 apart: the cross-entropy of a correct class has no gradient in float32."""
+    _, w = linear
+    inputs = keras.Input((28, 28, 1))
+    dense = keras.layers.Dense(3, use_bias=False)
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    columns = np.stack([np.zeros(784), 100 * w.ravel(), np.full(784, -100.0)], axis=1)
+    dense.set_weights([columns.astype("float32")])
+    images = data[0]
+    labels = tf.argmax(model(images), axis=-1)
+
+    def fooled(loss):
+        adversarial = pgd(model, 0.3, steps=20, loss=loss)(images, labels, SEED)
+        return np.mean(tf.argmax(model(adversarial), axis=-1) != labels)
+
+    assert fooled("dlr") > fooled("cross_entropy")
+
+
+@pytest.mark.parametrize("noise", [uniform_noise, gaussian_noise])
+def test_noise_keeps_its_bounds_and_repeats(data, noise):
+    images = 0.25 + 0.5 * data[0]  # away from 0 and 1, where noise is cut off
+    attacked = noise(EPS)(images, data[1], SEED).numpy()
+    difference = attacked - images.numpy()
+    spread = EPS / np.sqrt(3) if noise is uniform_noise else EPS / 2
+    # Cut off at two standard deviations, a normal distribution keeps 0.96 of its spread.
+    assert np.std(difference) == pytest.approx(spread, rel=0.06)
+    assert np.abs(difference).max() == pytest.approx(EPS, rel=1e-3)
+    assert abs(np.mean(difference)) < EPS / 50
+    np.testing.assert_array_equal(attacked, noise(EPS)(images, data[1], SEED))
+    edge = noise(EPS)(data[0], data[1], SEED).numpy()
+    assert edge.min() >= 0
+    assert edge.max() <= 1

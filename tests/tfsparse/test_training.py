@@ -147,3 +147,54 @@ def test_best_epoch_and_catastrophic_overfitting():
     assert best_epoch(history) == 2
     assert overfits_attack(history)
     assert best_epoch([{"validation_clean_accuracy": accuracy} for accuracy in (0.5, 0.6)]) == 2
+
+
+def convolutional_model():
+    """The linear model as one convolution, which can be pruned."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, keras.layers.Flatten()(keras.layers.Conv2D(10, 28)(inputs)))
+
+
+def test_averaged_weights_follow_their_formula(fashion_mnist):
+    """a <- m a + (1 - m) w after each step, the first w as it is; zeros outside the mask."""
+    momentum = 0.8
+    model = convolutional_model()
+    pruner = Pruner(model, DNRSchedule(0.5, 100, 100), seed=0)
+    trainer = Trainer(model, sgd(10, 0.1, 0.0, ema_momentum=momentum), pruner=pruner)
+    average = None
+    for step in range(4):
+        images = fashion_mnist[0][step * 16 :][:16], fashion_mnist[1][step * 16 :][:16]
+        trainer.run_epoch(tf.data.Dataset.from_tensors(images), seed=0)
+        kernel = model.get_weights()[0]
+        average = kernel if average is None else momentum * average + (1 - momentum) * kernel
+    before = model.get_weights()
+    with trainer.averaged_weights():
+        averaged = model.get_weights()[0]
+    np.testing.assert_allclose(averaged, average, atol=1e-6)
+    assert (averaged[pruner.masks[0].numpy() == 0] == 0).all()
+    assert np.abs(averaged - before[0]).max() > 1e-4
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_without_averages_the_model_stays_as_it_is(fashion_mnist):
+    trainer = Trainer(linear_model(), sgd(10, 0.1, 0.0))
+    before = trainer.model.get_weights()
+    with trainer.averaged_weights():
+        np.testing.assert_array_equal(trainer.model.get_weights()[0], before[0])
+    np.testing.assert_array_equal(trainer.model.get_weights()[0], before[0])
+
+
+def test_what_a_new_mask_prunes_leaves_the_average(fashion_mnist):
+    """A weight that was pruned later has an average of its own, which must not show."""
+    model = convolutional_model()
+    pruner = Pruner(model, DNRSchedule(0.5, 8, 2), seed=0)
+    trainer = Trainer(model, sgd(10, 0.1, 0.0, ema_momentum=0.9), pruner=pruner)
+    data = tf.data.Dataset.from_tensor_slices((fashion_mnist[0][:96], fashion_mnist[1][:96]))
+    trainer.run_epoch(data.batch(16), seed=0)
+    with trainer.averaged_weights():
+        kernel = model.get_weights()[0]
+    mask = pruner.masks[0].numpy()
+    assert (kernel[mask == 0] == 0).all()
+    assert np.count_nonzero(kernel) > 0

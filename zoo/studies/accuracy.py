@@ -14,6 +14,11 @@ import pathlib
 import platform
 import time
 
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -230,7 +235,5 @@ def _family(pattern):
 
 
 if __name__ == "__main__":
-    # TensorFlow leaves oneDNN off on some processors on which these networks are faster with it.
-    commandline.set_environment({"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"})
     define_flags()
     commandline.run(main)

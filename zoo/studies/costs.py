@@ -8,10 +8,12 @@ the paper beside. Nothing is trained.
 Source of the published figures: Kundu et al., arXiv 2001.10710 (IEEE Trans. Computers 2020).
 """
 
-import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
 
 import keras
 from absl import flags

@@ -15,6 +15,11 @@ import pathlib
 import subprocess
 import sys
 
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
 import keras
 import numpy as np
 from absl import flags
@@ -180,6 +185,5 @@ def _mean(fractions):
 
 
 if __name__ == "__main__":
-    commandline.set_environment({"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"})
     define_flags()
     commandline.run(main)

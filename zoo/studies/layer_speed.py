@@ -9,6 +9,11 @@ turns in one process. Adds to --output/layer_speed.json and writes --output/laye
 
 import collections
 
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,7 +23,7 @@ from absl import flags
 import zoo
 from tfsparse import commandline, patterns, timing
 from tfsparse.layers import PeriodicConv2D
-from zoo.studies.training_speed import ENVIRONMENT, PATTERNS
+from zoo.studies.training_speed import PATTERNS
 
 NAME, DENSE = "layer_speed", "dense"
 ALL = [*PATTERNS, "PS4_P4_F2", "PS2_P6_F2", "PS1_P9_F2"]
@@ -167,6 +172,5 @@ def table(run):
 
 
 if __name__ == "__main__":
-    commandline.set_environment(ENVIRONMENT)
     define_flags()
     commandline.run(main)

@@ -14,6 +14,11 @@ import pathlib
 import resource
 import time
 
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -154,6 +159,5 @@ def table(run):
 
 
 if __name__ == "__main__":
-    commandline.set_environment({"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"})
     define_flags()
     commandline.run(main)

@@ -22,6 +22,11 @@ import os
 import sys
 import time
 
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -39,14 +44,6 @@ PATTERNS = [
 ]
 DENSE, TORCH = "dense", "dense in PyTorch"
 PLAIN, XLA = "plain", "xla"  # without and with XLA
-# What the command sets unless its user did. TensorFlow leaves oneDNN off on some processors on
-# which it speeds up these networks. PyTorch's threads would go on spinning after a step, in the way
-# of the network that is next and, on a busy machine, of each other.
-ENVIRONMENT = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "1",
-    "OMP_WAIT_POLICY": "passive",
-}
 CLASSES = 10
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
@@ -312,7 +309,7 @@ def machine():
         packages.append("torch")
     return {
         **timing.processor(),
-        **{name: os.environ.get(name, "default") for name in ENVIRONMENT},
+        **{name: os.environ.get(name, "default") for name in environment.VARIABLES},
         **{package: importlib.metadata.version(package) for package in packages},
     }
 
@@ -363,6 +360,5 @@ def table(run):
 
 
 if __name__ == "__main__":
-    commandline.set_environment(ENVIRONMENT)
     define_flags()
     commandline.run(main)

@@ -1,0 +1,107 @@
+"""AutoAttack through the PyTorch backend, against a closed form and against PGD."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.zoo.robustness.known_models import images, linear, margins, subject
+from tfsparse import UsageError
+from tfsparse.layers import PeriodicConv2D
+from zoo.robustness import autoattack, catalogue, runner, square
+
+EPS = 0.02
+torchattacks = pytest.importorskip("torchattacks")
+
+
+def test_autoattack_on_a_linear_model_is_exact():
+    model, weights = linear()
+    x = images()
+    labels = (x.reshape(len(x), -1) @ weights).argmax(axis=1).astype(np.int32)
+    left = margins(weights, x, labels, EPS)
+    results = runner.Results(None, {"seed": 0, "batch_size": len(x)}, len(x))
+    target = subject(model)
+    for name in ("clean", "pgd", "autoattack"):
+        attack = catalogue.make(name, target, catalogue.Options(eps=EPS))
+        runner.run(target, attack, x, labels, results)
+    held = results.correct("autoattack")
+    assert 10 < held.sum() < 50
+    np.testing.assert_array_equal(held, left > 0)
+    assert not (held & ~results.correct("pgd")).any()
+
+
+def test_layers_of_ours_run_there():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, activation="relu")(inputs)
+    x = PeriodicConv2D(8, 3, pattern="PS4_P4", activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    x = images(8)
+    labels = np.asarray(model(x)).argmax(axis=1).astype(np.int32)
+    adversarial, fooled = autoattack.autoattack(model, EPS)(x, labels, 0, 0)
+    assert np.abs(adversarial - x).max() <= EPS + 1e-6
+    there = np.asarray(model(adversarial)).argmax(axis=1) != labels
+    assert (there == fooled).mean() >= 7 / 8
+
+
+def test_a_model_that_differs_between_backends_is_refused():
+    logits = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    autoattack.check_logits(logits, logits * (1 + 1e-6))
+    with pytest.raises(UsageError, match="20 of 20 images have another class"):
+        autoattack.check_logits(logits, -np.sort(-logits)[:, ::-1] - logits)
+
+
+def test_too_few_classes():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    with pytest.raises(UsageError, match=r"4 classes or more\. Received: 3"):
+        autoattack.autoattack(model, EPS)
+
+
+def test_our_pgd_finds_what_torchattacks_finds():
+    """The same attack of another implementation, on the same two-layer network."""
+    import torch
+
+    model, first, second = two_layers()
+    eps = 0.01
+    x = images(200)
+    labels = np.asarray(model(x)).argmax(axis=1).astype(np.int32)
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Parameter(torch.from_numpy(first))
+            self.second = torch.nn.Parameter(torch.from_numpy(second))
+
+        def forward(self, images):
+            return torch.relu(images.flatten(1) @ self.first) @ self.second
+
+    theirs = torchattacks.PGD(Classifier(), eps=eps, alpha=2.5 * eps / 20, steps=20)
+    adversarial = theirs(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(labels).long())
+    theirs = np.asarray(model(adversarial.permute(0, 2, 3, 1).numpy())).argmax(axis=1) == labels
+    attack = catalogue.make("pgd", subject(model), catalogue.Options(eps=eps, steps=20))
+    ours = np.asarray(model(attack.perturb(x, labels, 0, 0))).argmax(axis=1) == labels
+    assert 20 < ours.sum() < 180
+    assert abs(int(ours.sum()) - int(theirs.sum())) <= 2
+    assert (ours != theirs).sum() <= 4
+
+
+def two_layers():
+    """Returns a network of two layers without biases, and its weights."""
+    rng = np.random.default_rng(3)
+    first = rng.normal(size=(64, 32)).astype(np.float32)
+    first -= first.mean(axis=0)  # blind to the grey that all images have in common
+    second = rng.normal(size=(32, 5)).astype(np.float32)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(32, use_bias=False, activation="relu")(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5, use_bias=False)(x))
+    model.set_weights([first, second])
+    return model, first, second
+
+
+def test_ties_of_quantised_logits_go_to_the_first():
+    logits = np.array([[3.0, 3.0, 1.0], [1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
+    ranked = square.ranked(logits)
+    assert (ranked.argmax(axis=1) == logits.argmax(axis=1)).all()
+    assert all(len(set(row)) == 3 for row in ranked.tolist())
+    np.testing.assert_allclose(ranked, logits, atol=1e-4)

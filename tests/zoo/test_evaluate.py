@@ -1,0 +1,124 @@
+"""The commands `zoo.evaluate` and `zoo.compare`, run as a user runs them."""
+
+import json
+
+import numpy as np
+import pytest
+
+import zoo
+from tfsparse.evaluation import accuracy
+from zoo.data import batches, open_dataset
+from zoo.robustness.runner import HELD, read_examples
+
+NAME = "resnet8_dnr10_fashion_mnist_small"
+EVALUATE = ("-m", "zoo.evaluate", f"--model={NAME}", "--examples=60", "--steps=5")
+
+
+@pytest.fixture(scope="module")
+def evaluated(run, data_dir, tmp_path_factory):
+    """What the command wrote, and its table."""
+    path = tmp_path_factory.mktemp("evaluate") / "float.json"
+    arguments = ("--attacks=fgsm,pgd,uniform", "--sweep_eps=2/255,8/255", f"--json={path}")
+    result = run(*EVALUATE, *arguments, f"--data_dir={data_dir}")
+    assert result.returncode == 0, result.stderr
+    return path, result.stdout
+
+
+def test_clean_accuracy_is_that_of_the_library(evaluated, data_dir):
+    report = json.loads(evaluated[0].read_text())
+    images, labels = open_dataset("fashion_mnist_small", data_dir).read("test", 60)
+    expected = accuracy(zoo.load(NAME), batches(images, labels, 60))
+    assert report["results"]["clean"]["accuracy"] == pytest.approx(expected)
+    assert report["model"] == NAME
+    assert (report["dataset"], report["examples"], report["seed"]) == ("fashion_mnist_small", 60, 0)
+    assert report["eps"] == pytest.approx(8 / 255)
+
+
+def test_what_is_written_agrees(evaluated):
+    path, table = evaluated
+    report = json.loads(path.read_text())
+    examples, _, _ = read_examples(path.with_suffix(".safetensors"))
+    assert examples.keys() == report["results"].keys()
+    for name, result in report["results"].items():
+        assert result["accuracy"] == pytest.approx(np.mean(examples[name] == HELD))
+        assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
+        assert f"{100 * result['accuracy']:.2f}" in table
+    accuracies = {name: result["accuracy"] for name, result in report["results"].items()}
+    assert accuracies["pgd"] <= accuracies["fgsm"] <= accuracies["clean"]
+    assert accuracies["pgd, eps 8/255"] == accuracies["pgd"]
+    assert accuracies["pgd, eps 2/255"] > accuracies["pgd"]
+    page = path.with_suffix(".html").read_text()
+    assert page.count("<img") == 2
+
+
+def test_more_attacks_are_added_and_models_compared(evaluated, run, data_dir):
+    """The file beside its float model; what the first command did is not done again."""
+    path, _ = evaluated
+    before = json.loads(path.read_text())["results"]["pgd"]
+    arguments = ("--attacks=fgsm,pgd,gaussian", f"--json={path}", f"--data_dir={data_dir}")
+    assert run(*EVALUATE, *arguments).returncode == 0
+    after = json.loads(path.read_text())["results"]
+    assert after["pgd"] == before  # its seconds, too
+    assert "gaussian" in after
+
+    file = path.with_name("file.json")
+    arguments = (f"--model={NAME}.tflite", "--attacks=transfer,uniform", f"--json={file}")
+    result = run(*EVALUATE, *arguments, f"--data_dir={data_dir}")
+    assert result.returncode == 0, result.stderr
+    assert "float model %" in result.stdout
+    results = json.loads(file.read_text())["results"]
+    assert results["float/transfer"]["accuracy"] == before["accuracy"]
+    assert results["float/clean"]["accuracy"] == after["clean"]["accuracy"]
+    assert abs(results["transfer"]["accuracy"] - before["accuracy"]) < 0.1
+
+    compared = run("-m", "zoo.compare", f"--results={path},{file}")
+    assert compared.returncode == 0, compared.stderr
+    rows = {line.split()[0]: line.split() for line in compared.stdout.splitlines()[4:]}
+    assert rows.keys() == {"clean"}
+    assert float(rows["clean"][1]) == pytest.approx(100 * after["clean"]["accuracy"], abs=0.01)
+
+
+MISTAKES = {
+    "--attacks=cw": "'cw'",
+    "--eps=2": "--eps must be in (0, 1]. Received: 2.0",
+    "--sweep_eps=a": "--sweep_eps is a list of numbers. Received: 'a'",
+    "--json=r.txt": "ends with .json. Received: r.txt",
+    "--attacks=transfer": "needs --source",
+    "--model=none.tflite": "Cannot read none.tflite",
+    f"--model={NAME}.tflite": "needs gradients",
+    "--model=none": "Received: none",
+    "--step_size=0": "--step_size must be above 0",
+    "--dataset=cifar100": "cifar100",
+}
+# Runs the command once for each argument, in one process.
+ONE_BY_ONE = """
+import sys
+from zoo import evaluate
+evaluate.define_flags()
+for argument in sys.argv[2:]:
+    evaluate.FLAGS.unparse_flags()
+    for name in evaluate.FLAGS:
+        evaluate.FLAGS[name].unparse()
+    evaluate.FLAGS(["evaluate", *sys.argv[1].split(), argument])
+    try:
+        evaluate.main()
+    except evaluate.UsageError as error:
+        print("refused:", error)
+"""
+
+
+def test_what_cannot_be_is_refused_in_one_line(run, data_dir):
+    common = " ".join([*EVALUATE[2:], f"--data_dir={data_dir}"])
+    result = run("-c", ONE_BY_ONE, common, *MISTAKES)
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if line.startswith("refused:")]
+    assert len(lines) == len(MISTAKES)
+    for line, message in zip(lines, MISTAKES.values(), strict=True):
+        assert message in line
+
+
+def test_the_command_says_so_without_a_traceback(run, data_dir):
+    result = run(*EVALUATE, f"--data_dir={data_dir}", "--attacks=cw")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: --attacks are among clean, ")

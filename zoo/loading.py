@@ -1,0 +1,92 @@
+"""Models by name or path, and the data they belong to, for the commands that take --model."""
+
+import json
+import pathlib
+import textwrap
+
+import keras
+
+from tfsparse.errors import UsageError
+from zoo.data import open_dataset
+from zoo.models import card, list_models, load
+
+
+def find_model(name):
+    """Loads a Keras model.
+
+    Args:
+        name: of a zoo model, or the path of a .keras file.
+
+    Returns:
+        `(model, about)`: the keras.Model, and what is known of it: its card, the report of the run
+        that it lies beside, or {}.
+
+    Raises:
+        UsageError: where there is no such model or Keras cannot load it.
+    """
+    path = pathlib.Path(name)
+    if path.suffix != ".keras":
+        if name not in list_models():
+            raise UsageError(
+                f"--model must be the path of a .keras file or one of {list_models()}. "
+                f"Received: {name}"
+            )
+        return load(name), card(name)
+    if not path.is_file():
+        raise UsageError(f"There is no file {name}. Check --model.")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a damaged or foreign file can break anywhere in Keras
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise UsageError(f"Keras cannot load {name}: {reason}") from error
+    return model, read_report(path.with_name("report.json"))
+
+
+def read_report(path):
+    """Returns the report of a run at `path`, a dict; {} where there is none.
+
+    Raises:
+        UsageError: where the file is not a report.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Repair or remove it.") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is not a report, a JSON object. Repair or remove it.")
+    return content
+
+
+def find_dataset(about, model, dataset=None, data_dir=None, image_size=None):
+    """Opens the data set that the arguments or, failing them, `about` name.
+
+    Args:
+        about: as `find_model` returns.
+        model: what the user called the model, for the error.
+        dataset, data_dir, image_size: as in `zoo.data.open_dataset`, or None.
+    """
+    if dataset is None:
+        dataset = about.get("dataset")
+        data_dir = data_dir or about.get("data_dir")
+        image_size = image_size or about.get("image_size")
+    if dataset is None:
+        raise UsageError(
+            f"Nothing beside {model} says which data set it was trained on. Give --dataset."
+        )
+    return open_dataset(dataset, data_dir=data_dir, image_size=image_size)
+
+
+def check_fit(image_shape, num_classes, data):
+    """Raises a `UsageError` unless a model of these sizes fits the data set `data`."""
+    if tuple(data.image_shape) != tuple(image_shape):
+        raise UsageError(
+            f"The model takes images of shape {tuple(image_shape)}. Give --dataset, or "
+            f"--image_size, to match. Received: a data set of {tuple(data.image_shape)}"
+        )
+    if data.num_classes != num_classes:
+        raise UsageError(
+            f"The model has {num_classes} classes. Give the --dataset that it was trained on. "
+            f"Received: a data set of {data.num_classes} classes"
+        )

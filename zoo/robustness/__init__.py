@@ -1,0 +1,1 @@
+"""How robust is a model? Attacks, their results example by example, and what these say."""

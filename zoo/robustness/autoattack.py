@@ -1,0 +1,130 @@
+"""AutoAttack, the field's standard, on a Keras model: APGD-CE, APGD-T, FAB-T and Square.
+
+Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks", ICML 2020; the implementation is torchattacks'. The same Keras model runs
+under Keras' PyTorch backend, in a process of its own, as a process has one backend. This module is
+both: `autoattack` starts the process, `main` is what runs there.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from tfsparse.errors import UsageError
+from tfsparse.files import read_tensors, write_tensors
+from zoo.robustness.square import import_torch
+
+# Of APGD and FAB, as published and as everyone reports; torchattacks' own default is 10.
+STEPS = 100
+TARGETS = 9  # of APGD-T and FAB-T: the classes that come next after the true one
+# What the logits of the two backends may differ by, as a fraction of the largest.
+BACKENDS_DIFFER = 1e-3
+
+
+def autoattack(model, eps):
+    """Returns AutoAttack's standard version on `model` as `perturb(images, labels, seed, index)`.
+
+    Args:
+        model: keras.Model from images [n, h, w, c] in [0, 1] to logits.
+        eps: radius of the L_inf ball, in (0, 1].
+
+    Returns:
+        A function that returns `(images, fooled)`: the adversarial images and a bool array [n] of
+        those that fool the model under PyTorch. An example at the very edge may do so in one
+        backend only.
+
+    Raises:
+        UsageError: where torchattacks is not installed or there are fewer than 4 classes; the
+            function, where the model does not give the same logits under PyTorch.
+    """
+    import_torch("autoattack")
+    if model.outputs[0].shape[-1] < 4:  # the targeted loss is about the four highest logits
+        raise UsageError(
+            f"autoattack needs 4 classes or more. Received: {model.outputs[0].shape[-1]}"
+        )
+    folder = tempfile.TemporaryDirectory(prefix="autoattack-")
+    path = pathlib.Path(folder.name)
+    model.save(path / "model.keras")
+
+    def perturb(images, labels, seed, index, folder=folder):  # the folder lives as long as this
+        tensors = {
+            "images": images,
+            "labels": labels,
+            "logits": np.asarray(model(images, training=False)),
+            "eps": np.array(eps),
+            "seed": np.random.SeedSequence([seed, index]).generate_state(1).astype(np.int64),
+        }
+        write_tensors(path / "in.safetensors", tensors)
+        environment = {**os.environ, "KERAS_BACKEND": "torch", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, "-m", "zoo.robustness.autoattack", str(path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise UsageError(f"AutoAttack failed: {reason.removeprefix('error: ')}")
+        result, _ = read_tensors(path / "out.safetensors")
+        return result["images"], result["fooled"].astype(bool)
+
+    return perturb
+
+
+def main(folder):
+    """Attacks the images in `folder`, in the process that runs under PyTorch."""
+    import keras
+
+    import tfsparse  # noqa: F401, whose layers the model may have
+
+    torch, torchattacks = import_torch("autoattack")
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model.trainable = False  # the attacks differentiate with respect to the images only
+    tensors, _ = read_tensors(folder / "in.safetensors")
+    images = torch.from_numpy(tensors["images"]).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(tensors["labels"]).long()
+    seed, classes = int(tensors["seed"][0]), tensors["logits"].shape[1]
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            return self.model(images.permute(0, 2, 3, 1), training=False)
+
+    classifier = Classifier()
+    with torch.no_grad():
+        check_logits(tensors["logits"], classifier(images).numpy())
+    attack = torchattacks.AutoAttack(
+        classifier, eps=float(tensors["eps"]), n_classes=min(classes, TARGETS + 1), seed=seed
+    )
+    for each in attack._autoattack.attacks[:3]:
+        each.steps = STEPS
+    adversarial = attack(images, labels).detach()
+    with torch.no_grad():
+        fooled = classifier(adversarial).argmax(dim=1) != labels
+    result = {
+        "images": np.ascontiguousarray(adversarial.permute(0, 2, 3, 1).numpy()),
+        "fooled": fooled.numpy().astype(np.uint8),
+    }
+    write_tensors(folder / "out.safetensors", result)
+
+
+def check_logits(tensorflow, torch):
+    """Raises a `UsageError` unless the logits [n, classes] of the two backends are the same."""
+    difference = np.abs(tensorflow - torch).max() / np.abs(tensorflow).max()
+    classes = (tensorflow.argmax(axis=1) != torch.argmax(axis=1)).sum()
+    if not difference <= BACKENDS_DIFFER:
+        raise UsageError(
+            "The model is not the same under PyTorch as under TensorFlow: its logits differ by "
+            f"{difference:.1e} of the largest, and {classes} of {len(torch)} images have another "
+            "class. Use Keras layers and keras.ops only."
+        )
+
+
+if __name__ == "__main__":
+    try:
+        main(pathlib.Path(sys.argv[1]))
+    except UsageError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,104 @@
+"""What is attacked: a Keras model, or a .tflite file through LiteRT."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from tflite.litert import LiteRTModel
+from tfsparse.errors import UsageError
+from tfsparse.evaluation import logits
+from zoo.loading import find_model, read_report
+from zoo.models import card, list_models, load_tflite
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A classifier under attack.
+
+    Attributes:
+        name: as the user gave it.
+        logits: function of images, float32 [n, h, w, c] in [0, 1], that returns a NumPy array
+            [n, classes].
+        model: the keras.Model, whose gradients can be had; None for a file.
+        image_shape: (h, w, c).
+        num_classes: number of logits.
+        sha256: says whether results are of this very model.
+        about: its card, its report or {}.
+        source: of a file, the name or path of the float model it was made from, where known.
+    """
+
+    name: str
+    logits: Callable
+    model: keras.Model | None
+    image_shape: tuple
+    num_classes: int
+    sha256: str
+    about: dict
+    source: str | None = None
+
+
+def find_subject(name):
+    """Returns the `Subject` of a zoo name, a .keras file, a .tflite file, or ZOO_NAME.tflite.
+
+    Raises:
+        UsageError: where there is none or it cannot be run.
+    """
+    if pathlib.Path(name).suffix == ".tflite":
+        return _file(name)
+    model, about = find_model(name)
+    _check_model(model)
+    return Subject(
+        name=name,
+        logits=lambda images: logits(model, images).numpy(),
+        model=model,
+        image_shape=tuple(model.inputs[0].shape[1:]),
+        num_classes=model.outputs[0].shape[-1],
+        sha256=_hash_of_weights(model),
+        about=about,
+    )
+
+
+def _file(name):
+    path, about, source = pathlib.Path(name), {}, None
+    if name.removesuffix(".tflite") in list_models() and not path.exists():
+        path = load_tflite(name.removesuffix(".tflite"))
+    for model in list_models():
+        if path.name == f"{model}_int8.tflite":
+            about, source = card(model), model
+    if path.with_name("model.keras").exists():
+        about, source = read_report(path.with_name("report.json")), path.with_name("model.keras")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
+    file = LiteRTModel(content)
+    return Subject(
+        name=name,
+        logits=file,
+        model=None,
+        image_shape=file.image_shape,
+        num_classes=file.num_classes,
+        sha256=hashlib.sha256(content).hexdigest(),
+        about=about,
+        source=source and str(source),
+    )
+
+
+def _check_model(model):
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if [len(shape) for shape in shapes] != [4, 2] or None in shapes[0][1:]:
+        raise UsageError(
+            "A model under attack takes images of known size, (batch, height, width, channels), "
+            f"and gives logits, (batch, classes). Received: {shapes}"
+        )
+
+
+def _hash_of_weights(model):
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()

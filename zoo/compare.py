@@ -38,25 +38,35 @@ def main():
                 f"The results are of other images: {key} {first[key]} and {second[key]}. "
                 "Evaluate both models on the same."
             )
-    names = [name for name in first["correct"] if name in second["correct"]]
+    shared = first["correct"].keys() & second["correct"].keys()
+    names = [name for name in first["correct"] if name in shared]
+    for name in names:
+        if first["settings"][name] != second["settings"][name]:
+            raise UsageError(
+                f"The attack {name} was run with other settings: {first['settings'][name]} and "
+                f"{second['settings'][name]}. Evaluate both models alike."
+            )
     rows = [["attack", "first %", "second %", "first - second", "95 % interval", "n"]]
     rows += [[name, *cells(first["correct"][name], second["correct"][name])] for name in names]
     print(f"first:  {first['model']}\nsecond: {second['model']}\n\n{aligned(rows)}")
 
 
 def read(path):
-    """Returns {"model", "dataset", "examples", "correct"} of results; `correct` is by attack."""
+    """Returns {"model", "dataset", "examples", "correct", "settings"}; the last two by attack."""
     try:
         report = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         about = {key: report[key] for key in ("model", *SAME)}
-        settings = {name: result["settings"] for name, result in report["results"].items()}
+        settings = {name: dict(result["settings"]) for name, result in report["results"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{path} is not a file that zoo.evaluate wrote: {error!r}") from error
     examples = read_examples(pathlib.Path(path).with_suffix(".safetensors"))[0]
     missing = settings.keys() - examples.keys()
     if missing:
         raise UsageError(f"The examples of {path} lack {', '.join(sorted(missing))}.")
-    return {**about, "correct": {name: examples[name] == HELD for name in settings}}
+    for each in settings.values():
+        each.pop("sha256", None)  # which model was attacked
+    correct = {name: examples[name] == HELD for name in settings}
+    return {**about, "correct": correct, "settings": settings}
 
 
 def cells(first, second):

@@ -11,9 +11,9 @@ def text(report):
     """Returns the results of `zoo.evaluate` as a printed table, and the verdicts below it."""
     about = f"{report['model']} on the first {report['examples']:,} test images of "
     about += f"{report['dataset']}, L_inf {255 * report['eps']:.4g}/255, seed {report['seed']}"
-    parts = [about, aligned(table(report))]
-    parts += [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
-    return "\n\n".join(parts[:2]) + "".join(f"\n{line}" for line in ["", *parts[2:]] if parts[2:])
+    verdicts = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
+    parts = [about, aligned(table(report)), "\n".join(verdicts)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def table(report):

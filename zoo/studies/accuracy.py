@@ -211,13 +211,16 @@ def picture(runs):
             macs = [run["macs"] / 1e6 for run in group]
             values = [100 * run["test_accuracy"] for run in group]
             axes.plot(macs, values, "_", color=colour, markersize=10)
-            axes.annotate(
-                group[0]["pattern"],
-                (macs[0], np.mean(values)),
-                textcoords="offset points",
-                xytext=(8, -3),
-                fontsize="small",
-            )
+            # Patterns of as many weights share a place and are told apart by colour.
+            if family not in ("F1", "F2"):
+                place = (-52, -3) if family == "PSD" else (12, -14)
+                axes.annotate(
+                    group[0]["pattern"],
+                    (macs[0], np.mean(values)),
+                    textcoords="offset points",
+                    xytext=place,
+                    fontsize="small",
+                )
     axes.set(xlabel="multiply-accumulates of an image, M", ylabel="test accuracy in %")
     axes.margins(x=0.12)
     axes.grid(alpha=0.3)

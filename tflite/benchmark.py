@@ -24,6 +24,7 @@ if __name__ == "__main__":
 with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from ai_edge_litert.interpreter import Interpreter
 
+    from tflite.memory import peak_memory
     from tfsparse import commandline, files, timing
     from tfsparse.errors import UsageError
 
@@ -48,6 +49,7 @@ def benchmark(contents, threads=1, seconds=10):
             operators: number of operators in the file.
             delegated_fraction: share of them that XNNPACK runs, 0 to 1.
             one_delegate: whether all of them are in one XNNPACK delegate.
+            peak_memory_bytes: that LiteRT takes to load and run the file; None but on Linux.
             threads, runs: as given, and how often each file was run.
 
     Raises:
@@ -68,6 +70,7 @@ def benchmark(contents, threads=1, seconds=10):
             "file_bytes": len(contents[name]),
             "gzip_bytes": len(gzip.compress(contents[name], mtime=0)),
             **delegation(interpreters[name]._get_ops_details()),
+            "peak_memory_bytes": peak_memory(contents[name], threads),
             "threads": threads,
         }
         for name in contents
@@ -176,13 +179,17 @@ def machine():
 
 def table(results):
     """Returns the aligned table of what `benchmark` returned, a str of lines."""
-    header = "name|min ms|median ms|p90 ms|speedup (min)|(median)|bytes|gzip|operators|XNNPACK"
+    header = (
+        "name|min ms|median ms|p90 ms|speedup (min)|(median)|bytes|gzip|peak kB|operators|XNNPACK"
+    )
     rows = [header.split("|")]
     for row in results:
         delegated = "all" if row["one_delegate"] else f"{row['delegated_fraction']:.0%}, in parts"
         times = [f"{row[key]:.3f}" for key in ("minimum_ms", "median_ms", "p90_ms")]
         speedups = [f"{row[key]:.2f}" for key in ("minimum_speedup", "median_speedup")]
-        sizes = [f"{row[key]:,}" for key in ("file_bytes", "gzip_bytes", "operators")]
+        sizes = [f"{row[key]:,}" for key in ("file_bytes", "gzip_bytes")]
+        peak = row["peak_memory_bytes"]
+        sizes += [f"{peak // 1000:,}" if peak else "", str(row["operators"])]
         rows.append([row["name"], *times, *speedups, *sizes, delegated])
     return timing.aligned(rows)
 

@@ -6,16 +6,14 @@ of intermediate tensors that are paths through the Keras model. In a periodic ne
 share their constants and which has many small operators, that is a third of an int8 file.
 """
 
-import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
-_ALIGNMENT = 16  # of constants, as the format's schema asks
+from tflite.flatbuffer import pack, unpack
 
 
 def compact(content):
     """Returns the bytes of a .tflite file that computes the same as `content`, and is smaller."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
+    model = unpack(content)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             _quantize_as_a_whole(tensor)
@@ -23,14 +21,20 @@ def compact(content):
         _drop_unused_tensors(
             graph, [s for s in model.signatureDefs or () if len(model.subgraphs) == 1]
         )
-        kept = {*graph.inputs, *graph.outputs}
+        names = _names(graph)
         for index, tensor in enumerate(graph.tensors):
-            if index not in kept:
-                tensor.name = b""
+            tensor.name = names.get(index, b"")
     _drop_unused_buffers(model)
-    builder = _Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return pack(model)
+
+
+def _names(graph):
+    """Returns {tensor: name} of inputs and outputs; the converter's count Keras' tensors."""
+    return {
+        int(index): f"{kind}_{position}".encode()
+        for kind, indices in (("input", graph.inputs), ("output", graph.outputs))
+        for position, index in enumerate(indices)
+    }
 
 
 def _quantize_as_a_whole(tensor):
@@ -49,7 +53,7 @@ def _share_constants(graph, buffers):
     first, same = {}, {}
     for index, tensor in enumerate(graph.tensors):
         data = buffers[tensor.buffer].data
-        if data is None or tensor.isVariable:
+        if data is None or tensor.isVariable or tensor.sparsity is not None:
             continue
         quantization = tensor.quantization
         numbers = (
@@ -101,15 +105,3 @@ def _drop_unused_buffers(model):
     model.buffers = [model.buffers[index] for index in used]
     for each in [*(t for graph in model.subgraphs for t in graph.tensors), *(model.metadata or ())]:
         each.buffer = new[each.buffer]
-
-
-class _Builder(flatbuffers.Builder):
-    """A builder that aligns constants; the generated code does not."""
-
-    def CreateNumpyVector(self, x):  # noqa: N802 (flatbuffers' name)
-        if x.dtype != np.uint8 or len(x) < _ALIGNMENT:
-            return super().CreateNumpyVector(x)
-        self.StartVector(x.itemsize, x.size, _ALIGNMENT)
-        self.head -= x.size
-        self.Bytes[self.head : self.head + x.size] = x.tobytes()
-        return self.EndVector()

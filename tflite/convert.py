@@ -7,6 +7,8 @@ written only if it agrees with Keras on real images; see tflite/verify.py for th
 """
 
 import gzip
+import hashlib
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -25,31 +27,58 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     import tensorflow as tf
     from ai_edge_litert import schema_py_generated as schema
 
-    from zoo.loading import check_fit, find_dataset, find_model
+    from zoo.loading import check_fit, find_dataset, find_model, hash_of_weights
 
+from tflite import metadata
 from tflite.compact import compact
-from tflite.lowering import lower
-from tflite.verify import BOUNDS, check_images, check_precision, verify
+from tflite.flatbuffer import unpack
+from tflite.routes import find_route
+from tflite.verify import BOUNDS, EXAMPLES, check_images, check_precision, verify
 from tfsparse import commandline, files
+from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
 
+# Operators of the precisions that need calibration, and the type of their inputs and outputs.
+QUANTIZED = {
+    "int8": (tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.int8),
+    "int16x8": (
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        tf.int16,
+    ),
+}
 CALIBRATION_EXAMPLES = 200
+WORTH_SPARSE = 0.95  # of the bytes at most, or a file is not stored in the sparse format
 # At an agreement of 98 %, 2,000 images measure it to 0.3 points (one standard deviation); 500, to
 # 0.6, would let chance decide about the bound.
-VERIFICATION_EXAMPLES = 2000
+VERIFICATION_EXAMPLES = EXAMPLES["xnnpack"]
 
 
-def convert(model, precision, calibration_images=None):
+def convert(
+    model,
+    precision,
+    calibration_images=None,
+    *,
+    float_io=False,
+    lowered=True,
+    sparse_storage=False,
+):
     """Converts a Keras model to TFLite with builtin operators only and batch size 1.
+
+    Sparsity takes the routes of tflite/routes.py.
 
     Args:
         model: a Keras model with one input of fixed size, [n, h, w, c] in [0, 1], and one output,
             [n, classes].
-        precision: "float32"; "float16" (weights stored in 16 bits); or "int8" (weights, biases
-            aside, activations, input and output in 8 bits).
+        precision: "float32"; "float16" (weights stored in 16 bits); "dynamic_range" (weights in 8
+            bits, activations in float, rounded to 8 bits before each layer); "int8" (weights and
+            activations in 8 bits, biases in 32); or "int16x8" (activations in 16 bits).
         calibration_images: float array [n, h, w, c] in [0, 1] whose activations set the ranges of
-            an int8 file; needed for int8 only.
+            an int8 or int16x8 file; needed for these only.
+        float_io: whether an int8 or int16x8 file takes and gives float; the others do anyway.
+        lowered: whether periodic layers may become small convolutions.
+        sparse_storage: whether kernels with many zeros are stored without them, by TFLite's
+            EXPERIMENTAL_SPARSITY. They are filled up again when the file is loaded, so it is no
+            faster, and TFLM cannot load it. A file that would hardly be smaller is stored as usual.
 
     Returns:
         The bytes of the file.
@@ -60,18 +89,38 @@ def convert(model, precision, calibration_images=None):
     """
     check_precision(precision)
     _check_model(model)
+    network = find_route(model, arithmetic(precision), lowered).network
+    images = _calibration(precision, calibration_images, model)
+    content = _converted(network, precision, images, float_io, sparse=False)
+    if sparse_storage:
+        sparse = _converted(network, precision, images, float_io, sparse=True)
+        if len(sparse) <= WORTH_SPARSE * len(content):
+            content = sparse
+    return content
+
+
+def arithmetic(precision):
+    """Returns what the numbers of a file are to a `tflite.lowering`: "int8" or "float"."""
+    return "int8" if precision == "int8" else "float"
+
+
+def _calibration(precision, images, model):
+    if precision not in QUANTIZED:
+        return None
+    if images is None:
+        raise UsageError(f"{precision} needs calibration_images. Received: None")
+    check_images(images, model)
+    return np.asarray(images, np.float32)
+
+
+def _converted(network, precision, calibration_images, float_io, sparse):
     # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
-    image = keras.Input(model.inputs[0].shape[1:], batch_size=1)
+    image = keras.Input(network.inputs[0].shape[1:], batch_size=1, name="image")
     try:
         with quiet():
-            network = model
-            if any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(model)):
-                network = lower(model, "int8" if precision == "int8" else "float")
             converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, network(image)))
-            _set_precision(converter, precision, calibration_images, model)
+            _set_precision(converter, precision, calibration_images, float_io, sparse)
             content = converter.convert()
-    except UsageError:
-        raise
     except Exception as error:  # anything that a layer or the converter can raise
         raise UsageError(f"Cannot convert the model to {precision}. {_reason(error)}") from error
     _check_file(content, precision)
@@ -102,21 +151,21 @@ def _check_model(model):
             raise UsageError(f"The weight {weight.path} is not finite. Use an earlier checkpoint.")
 
 
-def _set_precision(converter, precision, calibration_images, model):
+def _set_precision(converter, precision, calibration_images, float_io, sparse):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if precision == "float32":
-        return
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    optimizations = {
+        tf.lite.Optimize.EXPERIMENTAL_SPARSITY: sparse,
+        tf.lite.Optimize.DEFAULT: precision != "float32",
+    }
+    converter.optimizations = [each for each, wanted in optimizations.items() if wanted]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-        return
-    if calibration_images is None:
-        raise UsageError("int8 needs calibration_images. Received: None")
-    check_images(calibration_images, model)
-    images = np.asarray(calibration_images, np.float32)
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
+    if precision in QUANTIZED:
+        converter.representative_dataset = lambda: ([image[None]] for image in calibration_images)
+        operators, io = QUANTIZED[precision]
+        converter.target_spec.supported_ops = [operators]
+        if not float_io:
+            converter.inference_input_type = converter.inference_output_type = io
 
 
 def _reason(error):
@@ -129,16 +178,21 @@ def _reason(error):
 
 
 def _check_file(content, precision):
-    """Refuses custom operators in the file, and tensors of an int8 file that remained float."""
-    model = schema.Model.GetRootAsModel(content, 0)
-    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-    custom = [c.CustomCode().decode() for c in codes if c.CustomCode()]
+    """Refuses custom operators in the file, and layers of a quantised file that remained float."""
+    model = unpack(content)
+    custom = [code.customCode.decode() for code in model.operatorCodes if code.customCode]
     if custom:
         raise UsageError(f"No builtin TFLite operator for: {', '.join(custom)}")
-    graph = model.Subgraphs(0)
-    tensors = [graph.Tensors(i) for i in range(graph.TensorsLength())]
-    floats = [t.Name().decode() for t in tensors if t.Type() == schema.TensorType.FLOAT32]
-    if precision == "int8" and floats:
+    if precision not in QUANTIZED:
+        return
+    graph = model.subgraphs[0]
+    edges = {*graph.inputs, *graph.outputs}
+    floats = [
+        tensor.name.decode()
+        for index, tensor in enumerate(graph.tensors)
+        if tensor.type == schema.TensorType.FLOAT32 and index not in edges
+    ]
+    if floats:
         raise UsageError(f"The converter left tensors in float: {', '.join(floats[:3])}")
 
 
@@ -153,6 +207,8 @@ def convert_file(
     data_dir=None,
     image_size=None,
     calibration_examples=CALIBRATION_EXAMPLES,
+    float_io=False,
+    sparse_storage=False,
 ):
     """What the command does, flag by flag; prints a report and writes `output` if it passes.
 
@@ -161,37 +217,93 @@ def convert_file(
     """
     check_precision(precision)
     _check_output(output)
+    network, about, data = model_and_data(model, dataset, data_dir, image_size)
+    calibration, images, labels = conversion_images(data, calibration_examples)
+    content = convert(
+        network, precision, calibration, float_io=float_io, sparse_storage=sparse_storage
+    )
+    content = metadata.embed(content, file_facts(network, about, data, precision, calibration))
+    verifications = [
+        verify(content, network, images[:count], labels[:count], precision=precision, runtime=name)
+        for name, count in EXAMPLES.items()
+        if name != "tflm"
+    ]
+    print(report(content, find_route(network, arithmetic(precision)).notes, verifications))
+    failures = [failure for each in verifications for failure in each.failures]
+    if failures:
+        raise UsageError(f"Not written: {output}. {' '.join(failures)}")
+    files.write_bytes(output, content)
+
+
+def model_and_data(model, dataset=None, data_dir=None, image_size=None):
+    """Returns `(model, about, data)` of what the user called `model`, after checks that they fit.
+
+    The model is a keras.Model, `about` its card, report or {}, and data a `zoo.data.Dataset`.
+    """
     network, about = find_model(model)
     _check_model(network)
     data = find_dataset(about, model, dataset, data_dir, image_size)
     check_fit(network.inputs[0].shape[1:], network.outputs[0].shape[-1], data)
-    calibration, images, labels = conversion_images(data, calibration_examples)
-    content = convert(network, precision, calibration)
-    verification = verify(content, network, images, labels, precision=precision)
-    print(report(content, verification))
-    if not verification.passed:
-        raise UsageError(f"Not written: {output}. {' '.join(verification.failures)}")
-    files.write_bytes(output, content)
+    return network, about, data
 
 
-def report(content, verification):
-    """The printed table: sizes, differences with their bounds, accuracies, verdict."""
-    limits = {verification.bounds.kind: f" (at most {verification.bounds.difference:.0e})"}
-    lines = {
-        "precision": verification.precision,
-        "file size": f"{len(content):,} bytes",
-        "gzip size": f"{len(gzip.compress(content, mtime=0)):,} bytes",
-        "compared on": f"{verification.examples} images",
-        "largest difference": f"{verification.largest_difference:.1e}{limits.get('largest', '')}",
-        "mean difference": f"{verification.mean_difference:.1e}{limits.get('mean', '')}",
-        "top-1 agreement": f"{verification.top1_agreement:.2%}",
-        "the same or tied": f"{verification.top1_or_tied:.2%}"
-        f" (at least {verification.bounds.top1_or_tied:.0%})",
-        "accuracy in Keras": f"{verification.keras_accuracy:.2%}",
-        "accuracy of the file": f"{verification.file_accuracy:.2%}",
-        "verdict": "passed" if verification.passed else "FAILED",
+def file_facts(model, about, data, precision, calibration):
+    """Returns what the metadata of a file says; see tflite/metadata.py.
+
+    Args:
+        model: the Keras model.
+        about: its card or report, or {}.
+        data: its `zoo.data.Dataset`.
+        precision: of the file.
+        calibration: the images that set the ranges, the first of the training split.
+    """
+    costs = [layer for layer in model_cost(model).layers if layer.is_convolution]
+    weights = sum(layer.parameters for layer in costs)
+    calibrated = None
+    if precision in QUANTIZED:
+        calibrated = {
+            "images": f"the first {len(calibration)} of the training split",
+            "sha256": hashlib.sha256(np.ascontiguousarray(calibration).tobytes()).hexdigest(),
+        }
+    return {
+        "labels": data.class_names,
+        "input_range": [0, 1],
+        "pattern": about.get("model", {}).get("pattern"),
+        "density": sum(layer.nonzeros for layer in costs) / weights if weights else 1.0,
+        "dataset": data.name,
+        "source_sha256": hash_of_weights(model),
+        "calibration": calibrated,
+        "producer": f"tfsparse {importlib.metadata.version('tfsparse')}",
     }
-    return "\n".join(f"{name:<22}{value}" for name, value in lines.items())
+
+
+def report(content, notes, verifications):
+    """Returns the printed table: sizes, sparsity, and each runtime beside Keras, with bounds."""
+    first = verifications[0]
+    lines = [("precision", first.precision)]
+    lines += [("sparsity", note) for note in notes]
+    lines += [
+        ("file size", f"{len(content):,} bytes"),
+        ("gzip size", f"{len(gzip.compress(content, mtime=0)):,} bytes"),
+    ]
+    for each in verifications:
+        limits = {each.bounds.kind: f" (at most {each.bounds.difference:.0e})"}
+        lines += [
+            ("", ""),
+            ("in LiteRT with", f"{each.runtime} kernels, {each.examples} images"),
+            ("largest difference", f"{each.largest_difference:.1e}{limits.get('largest', '')}"),
+            ("mean difference", f"{each.mean_difference:.1e}{limits.get('mean', '')}"),
+            ("top-1 agreement", f"{each.top1_agreement:.2%}"),
+            (
+                "the same or tied",
+                f"{each.top1_or_tied:.2%} (at least {each.bounds.top1_or_tied:.0%})",
+            ),
+            ("accuracy in Keras", f"{each.keras_accuracy:.2%}"),
+            ("accuracy of the file", f"{each.file_accuracy:.2%}"),
+        ]
+    passed = all(each.passed for each in verifications)
+    lines += [("", ""), ("verdict", "passed" if passed else "FAILED")]
+    return "\n".join(f"{name:<22}{value}".rstrip() for name, value in lines)
 
 
 def _check_output(output):
@@ -231,7 +343,7 @@ def as_float(images):
 
 def define_flags():
     """Defines the command's flags; not done on import, as train.py has flags of the same names."""
-    flags.DEFINE_string("model", None, "A .keras file or the name of a zoo model.", required=True)
+    flags.DEFINE_string("model", None, "Zoo model, .keras file or run's folder.", required=True)
     flags.DEFINE_enum("precision", None, list(BOUNDS), "Type of the weights.", required=True)
     flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)
     flags.DEFINE_string("dataset", None, "Data set; default: the one the model was trained on.")
@@ -242,6 +354,10 @@ def define_flags():
         CALIBRATION_EXAMPLES,
         "Training images that set the int8 ranges.",
         lower_bound=1,
+    )
+    flags.DEFINE_boolean("float_io", False, "Let int8 and int16x8 files take and give float.")
+    flags.DEFINE_boolean(
+        "sparse_storage", False, "Store kernels without their zeros, if that is smaller."
     )
 
 
@@ -255,6 +371,8 @@ def main():
         options.data_dir,
         options.image_size,
         options.calibration_examples,
+        options.float_io,
+        options.sparse_storage,
     )
 
 

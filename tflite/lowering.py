@@ -51,12 +51,15 @@ _FILTERS = 8  # a convolution computes a multiple of so many filters
 _ACTIVATIONS = (keras.layers.ReLU, keras.layers.Activation)
 
 
-def lower(model, arithmetic="float"):
+def lower(model, arithmetic="float", choose=None):
     """Returns a model that computes what `model` does and has no periodic layers.
 
     Args:
         model: functional or Sequential Keras model with inputs of known size.
         arithmetic: "float" or "int8", for which it is to be fast.
+        choose: function of a periodic layer, the shape of its input and `arithmetic` that returns
+            the `Form` it takes, or None for one convolution with its dense kernel; `best_form` if
+            not given.
 
     Returns:
         Functional Keras model for batches of one, with weights of its own. It is for conversion,
@@ -72,14 +75,14 @@ def lower(model, arithmetic="float"):
         if isinstance(layer, PeriodicConv2D) or id(layer) in folded:
             return layer
         if isinstance(layer, keras.Model):
-            return lower(layer, arithmetic)
+            return lower(layer, arithmetic, choose)
         copy = layer.__class__.from_config(layer.get_config())
         originals[id(copy)] = layer
         return copy
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, PeriodicConv2D):
-            form = best_form(layer, args[0].shape, arithmetic)
+            form = (choose or best_form)(layer, args[0].shape, arithmetic)
             after = followers.get(id(layer), (None, None))
             return _periodic(layer, form, *after, args[0], shifts)
         if id(layer) in folded:

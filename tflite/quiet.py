@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 import warnings
 
 
@@ -32,3 +33,23 @@ def quiet():
             for number, copy in saved.items():
                 os.dup2(copy, number)
                 os.close(copy)
+
+
+@contextlib.contextmanager
+def captured():
+    """Collects what C++ code writes to stderr inside the block.
+
+    Yields:
+        A function that returns it as a str, to be called after the block.
+    """
+    sys.stderr.flush()
+    saved, text = os.dup(2), ""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            text = file.read().decode(errors="replace")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 
 import safetensors
 import safetensors.numpy
@@ -59,3 +60,30 @@ def read_tensors(path):
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise UsageError(f"Cannot read the tensors of {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """Yields a folder beside `path` to write to; renames it to `path` if the block succeeds.
+
+    Raises:
+        UsageError: where `path` is anything but a folder that is empty or not there, or cannot be
+            made.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"Choose a folder that is new or empty. Received: {path}")
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be "
+            "written to and has space."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

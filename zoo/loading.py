@@ -1,10 +1,12 @@
 """Models by name or path, and the data they belong to, for the commands that take --model."""
 
+import hashlib
 import json
 import pathlib
 import textwrap
 
 import keras
+import numpy as np
 
 from tfsparse.errors import UsageError
 from zoo.data import open_dataset
@@ -15,7 +17,7 @@ def find_model(name):
     """Loads a Keras model.
 
     Args:
-        name: of a zoo model, or the path of a .keras file.
+        name: of a zoo model, or the path of a .keras file or of a run's folder.
 
     Returns:
         `(model, about)`: the keras.Model, and what is known of it: its card, the report of the run
@@ -25,20 +27,22 @@ def find_model(name):
         UsageError: where there is no such model or Keras cannot load it.
     """
     path = pathlib.Path(name)
+    if path.is_dir() and name not in list_models():
+        path = path / "model.keras"
     if path.suffix != ".keras":
         if name not in list_models():
             raise UsageError(
-                f"--model must be the path of a .keras file or one of {list_models()}. "
+                f"--model must be a .keras file, a run's folder or one of {list_models()}. "
                 f"Received: {name}"
             )
         return load(name), card(name)
     if not path.is_file():
-        raise UsageError(f"There is no file {name}. Check --model.")
+        raise UsageError(f"There is no file {path}. Check --model.")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged or foreign file can break anywhere in Keras
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        raise UsageError(f"Keras cannot load {name}: {reason}") from error
+        raise UsageError(f"Keras cannot load {path}: {reason}") from error
     return model, read_report(path.with_name("report.json"))
 
 
@@ -90,3 +94,11 @@ def check_fit(image_shape, num_classes, data):
             f"The model has {num_classes} classes. Give the --dataset that it was trained on. "
             f"Received: a data set of {data.num_classes} classes"
         )
+
+
+def hash_of_weights(model):
+    """Returns the sha256 of the values of all weights of a Keras model, a hexadecimal str."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 from tflite.benchmark import benchmark, delegation, summary
+from tflite.memory import peak_memory
 from tflite.quiet import quiet
 from tfsparse import UsageError
 
@@ -68,6 +70,19 @@ def test_operators_that_xnnpack_does_not_run_are_counted():
     (row,) = benchmark({"split": converted(model)}, seconds=0)
     assert (row["operators"], row["one_delegate"]) == (3, False)
     assert row["delegated_fraction"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux only")
+def test_peak_memory_holds_weights_and_activations():
+    """8 MB more of weights, or 16 MB of activations, show; XNNPACK packs weights into its own."""
+
+    def peak(filters, size):
+        image = keras.Input((size, size, 16), batch_size=1)
+        return peak_memory(converted(keras.Model(image, keras.layers.Conv2D(filters, 5)(image))))
+
+    small = peak(16, 8)
+    assert 6e6 < peak(16 * 320, 8) - small < 30e6
+    assert 6e6 < peak(16, 360) - small < 40e6
 
 
 def operator(name, inputs, outputs):

@@ -10,6 +10,7 @@ import zoo
 import zoo.data
 from tflite import convert as command
 from tflite.convert import convert, convert_file
+from tflite.runtimes import FileModel
 from tflite.verify import BOUNDS, _agreement, _agreement_or_tie, verify
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
@@ -106,14 +107,47 @@ def test_file_agrees_with_keras(network, content, held_out, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_file_takes_one_image_with_builtin_operators(content, precision):
-    found = set(operators(content[precision])) - {"DEQUANTIZE"}
+    found = set(operators(content[precision])) - {"DEQUANTIZE"}  # of float16's weights
     assert found == {"CONV_2D", "ADD", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED"}
     interpreter = Interpreter(model_content=content[precision])
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     assert source["shape"].tolist() == source["shape_signature"].tolist() == [1, 28, 28, 1]
     assert target["shape"].tolist() == [1, 10]
-    expected = np.int8 if precision == "int8" else np.float32
+    expected = {"int8": np.int8, "int16x8": np.int16}.get(precision, np.float32)
     assert source["dtype"] is target["dtype"] is expected
+    assert list(interpreter.get_signature_list()["serving_default"]["inputs"]) == ["image"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_float_input_and_output(network, content, calibration, held_out, precision):
+    """Rounding the input and the output is all that the two files do differently."""
+    images = held_out[0][:50]
+    with_float = FileModel(convert(network, precision, calibration, float_io=True))
+    quantised = FileModel(content[precision])
+    assert with_float.source.dtype is with_float.target.dtype is np.float32
+    np.testing.assert_allclose(with_float(images), quantised(images), rtol=0, atol=1e-4)
+
+
+def test_the_same_model_gives_the_same_bytes(network, content, calibration):
+    assert convert(network, "int8", calibration) == content["int8"]
+
+
+def test_sparse_storage(calibration, held_out):
+    """Smaller, and the same outputs to the bit; of a dense network, the file as it would be."""
+    network = residual_network()
+    assert convert(network, "float32", sparse_storage=True) == convert(network, "float32")
+    kernel = network.layers[4].kernel
+    kernel.assign(np.where(np.random.default_rng(0).random(kernel.shape) < 0.1, kernel, 0))
+    for precision in ("float32", "int8"):
+        dense, sparse = (
+            convert(network, precision, calibration, sparse_storage=each) for each in (False, True)
+        )
+        weight = {"float32": 4, "int8": 1}[precision]
+        assert len(dense) - len(sparse) > 0.6 * 0.9 * weight * math.prod(kernel.shape)
+        outputs = [
+            FileModel(each, "reference").outputs(held_out[0][:20]) for each in (dense, sparse)
+        ]
+        np.testing.assert_array_equal(*outputs)
 
 
 def test_sizes(network, content):
@@ -278,8 +312,9 @@ def test_weights_that_are_not_finite_are_named(calibration):
 
 
 def test_images_that_do_not_fit(network, content):
-    with pytest.raises(UsageError, match="needs calibration_images"):
-        convert(network, "int8")
+    for precision in ("int8", "int16x8"):
+        with pytest.raises(UsageError, match="needs calibration_images"):
+            convert(network, precision)
     for images, message in [
         (np.zeros((3, 32, 32, 1)), r"\(n, 28, 28, 1\).*\(3, 32, 32, 1\)"),
         (np.zeros((0, 28, 28, 1)), "n > 0"),
@@ -307,18 +342,20 @@ def test_files_that_do_not_fit(network, held_out):
 def test_convert_file(run_folder, tmp_path, capfd):
     convert_file(str(run_folder / "model.keras"), "float16", str(tmp_path / "new" / "x.tflite"))
     captured = capfd.readouterr()
-    assert [line.split("  ")[0] for line in captured.out.splitlines()] == [
-        "precision",
-        "file size",
-        "gzip size",
-        "compared on",
+    compared = [
+        "",
+        "in LiteRT with",
         "largest difference",
         "mean difference",
         "top-1 agreement",
         "the same or tied",
         "accuracy in Keras",
         "accuracy of the file",
-        "verdict",
+    ]
+    assert [line.split("  ")[0] for line in captured.out.splitlines()] == [
+        *("precision", "sparsity", "file size", "gzip size"),
+        *(2 * compared),
+        *("", "verdict"),
     ]
     assert captured.err == ""
     content = (tmp_path / "new" / "x.tflite").read_bytes()
@@ -328,7 +365,7 @@ def test_convert_file(run_folder, tmp_path, capfd):
 
 def test_sabotaged_file_is_not_written(run_folder, tmp_path, monkeypatch, capsys):
     other = convert(residual_network(seed=1), "float32")
-    monkeypatch.setattr(command, "convert", lambda *_: other)
+    monkeypatch.setattr(command, "convert", lambda *_, **__: other)
     output = tmp_path / "new" / "x.tflite"
     message = fails(run_folder / "model.keras", "float32", output)
     assert "Not written" in message
@@ -357,6 +394,7 @@ def test_the_dataset_is_the_flag_the_report_or_the_card(network, run_folder, mon
     assert opened(model) == ("reports", "there", 32)
     assert opened(model, data_dir="here") == ("reports", "here", 32)
     assert opened(model, dataset="flags") == ("flags", None, None)
+    assert opened(run_folder) == ("reports", "there", 32)
     assert opened("NAME") == ("cards", None, None)
 
 
@@ -369,6 +407,9 @@ def test_arguments_that_cannot_be_used(run_folder, tmp_path, monkeypatch):
 
     assert "float64" in fails(model, "float64", output)
     assert "There is no file" in fails(tmp_path / "none.keras", "int8", output)
+    (tmp_path / "empty").mkdir()
+    assert "empty/model.keras" in fails(tmp_path / "empty", "int8", output)
+    (tmp_path / "empty").rmdir()
     assert "Keras cannot load" in fails(noise, "int8", output)
     assert "NAME" in fails("resnet99", "int8", output)
     assert "ends with .tflite" in fails(model, "int8", tmp_path / "x.bin")
@@ -397,7 +438,6 @@ def test_command_line(run, run_folder):
         "-m", "tflite.convert", model, precision, f"--output={output}", "--calibration_examples=50"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 11
     assert "passed" in done.stdout
     assert output.stat().st_size > 10_000
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfsparse import UsageError
-from tfsparse.files import read_tensors, replacing, write_bytes, write_tensors
+from tfsparse.files import new_folder, read_tensors, replacing, write_bytes, write_tensors
 
 
 def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -48,3 +48,25 @@ def test_foreign_files(tmp_path, content):
         read_tensors(tmp_path / "t")
     with pytest.raises(UsageError, match="missing"):
         read_tensors(tmp_path / "missing")
+
+
+def test_new_folder_is_whole_or_absent(tmp_path):
+    def fill(path, fail=False):
+        with new_folder(path) as folder:
+            (folder / "file").write_text("x")
+            if fail:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill(tmp_path / "a" / "b", fail=True)
+    assert list((tmp_path / "a").iterdir()) == []
+    fill(tmp_path / "a" / "b")
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
+    (tmp_path / "empty").mkdir()
+    fill(tmp_path / "empty")
+    for path in (tmp_path / "empty", tmp_path / "empty" / "file"):
+        with pytest.raises(UsageError, match="new or empty"):
+            fill(path)
+    with pytest.raises(UsageError, match="Cannot write"):
+        fill(tmp_path / "empty" / "file" / "below")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]

@@ -6,12 +6,11 @@ import pathlib
 from collections.abc import Callable
 
 import keras
-import numpy as np
 
-from tflite.litert import LiteRTModel
+from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.loading import find_model, read_report
+from zoo.loading import find_model, hash_of_weights, read_report
 from zoo.models import card, list_models, load_tflite
 
 
@@ -57,7 +56,7 @@ def find_subject(name):
         model=model,
         image_shape=tuple(model.inputs[0].shape[1:]),
         num_classes=model.outputs[0].shape[-1],
-        sha256=_hash_of_weights(model),
+        sha256=hash_of_weights(model),
         about=about,
     )
 
@@ -75,7 +74,7 @@ def _file(name):
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
-    file = LiteRTModel(content)
+    file = FileModel(content)
     return Subject(
         name=name,
         logits=file,
@@ -95,10 +94,3 @@ def _check_model(model):
             "A model under attack takes images of known size, (batch, height, width, channels), "
             f"and gives logits, (batch, classes). Received: {shapes}"
         )
-
-
-def _hash_of_weights(model):
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
-    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""The deployment table on tiny networks; no times."""
+
+import json
+
+import numpy as np
+import pytest
+
+import zoo
+from tests.conftest import ROOT
+from tflite import deployment
+from tflite.convert import convert
+from tfsparse import UsageError, cost
+
+pytest.importorskip("tflite_micro", reason="there are no wheels for this machine")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((6, 32, 32, 3), np.float32)
+
+
+def test_networks_are_as_sparse_as_their_form():
+    spent = {
+        form: cost.model_cost(deployment.untrained("resnet8", 8, form))
+        for form in ("dense", "magnitude 10 %", "DNR channel 50 %", "PS2_P6")
+    }
+    kernels = {
+        form: sum(layer.nonzeros for layer in each.layers if layer.is_convolution)
+        for form, each in spent.items()
+    }
+    assert kernels["magnitude 10 %"] == pytest.approx(0.1 * kernels["dense"], rel=0.02)
+    assert kernels["DNR channel 50 %"] == pytest.approx(0.5 * kernels["dense"], rel=0.1)
+    assert spent["PS2_P6"].parameters < 0.45 * spent["dense"].parameters
+
+
+def test_a_row_has_the_zoo_model_that_fits():
+    found = {name: zoo.card(name) for name in zoo.list_models()}
+    name = deployment.trained("resnet18", 16, "PSD2_P8")
+    assert found[name]["model"]["pattern"] == "PSD2_P8"
+    assert found[name]["dataset"] == "cifar10"
+    assert deployment.trained("resnet18", 16, "PS4_P4") is None
+    assert deployment.trained("resnet8", 64, "dense") is None
+
+
+@pytest.mark.parametrize("form", ["dense", "DNR 10 %"])
+def test_in_tflm(images, form):
+    model = deployment.untrained("resnet8", 8, form)
+    found = deployment.in_tflm(convert(model, "int8", images), images[:2])
+    assert found["exact"] is True
+    assert found["arena"] > 32 * 32 * 8
+    assert ("compressed_bytes" in found) == (form != "dense")
+    refused = deployment.in_tflm(convert(model, "dynamic_range"), images[:2])
+    assert refused["exact"] is None
+    assert "TFLM cannot run" in refused["reason"]
+
+
+@pytest.mark.parametrize("text", ["resnet8", "resnet8:x", "resnet99:16", "resnet8:0"])
+def test_networks_that_do_not_exist(text):
+    with pytest.raises(UsageError, match=f"ARCHITECTURE:WIDTH.*Received: {text}"):
+        deployment._parse(text)
+
+
+def test_docs_show_what_was_measured():
+    path = ROOT / "docs" / "deployment.json"
+    if not path.exists():
+        pytest.skip("nothing was measured")
+    runs = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == deployment.page(runs)
+    for run in runs:
+        assert [row["form"] for row in run["rows"]] == list(deployment.FORMS)

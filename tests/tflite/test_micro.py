@@ -1,0 +1,176 @@
+"""The package for microcontrollers: what is in it runs in TFLM, and its figures are the file's."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from tflite.flatbuffer import unpack
+from tflite.micro import make_forms, table, unbeaten, write_package
+from tflite.runtimes import FileModel, tflm_interpreter
+from tflite.sources import _METHODS, _camel_case, operator_names
+from tfsparse.errors import UsageError
+
+pytest.importorskip("tflite_micro", reason="there are no wheels for this machine")
+
+MODEL = "resnet8_dnr10_fashion_mnist_small"
+FILES = {
+    *("model.tflite", "model.h", "model.cc", "operators.h"),
+    *("test_data.h", "test_data.cc", "self_test.h", "self_test.cc"),
+}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("micro") / "package"
+    write_package(MODEL, str(folder))
+    return folder
+
+
+def arrays(text):
+    """{name: the numbers of a C array} of a source."""
+    found = re.findall(r"(\w+)((?:\[\w*\])+) = (\{.*?\});", text, re.DOTALL)
+    return {name: np.array(re.findall(r"-?\d+", body), int) for name, _, body in found}
+
+
+def constants(text):
+    return {name: float(value) for name, value in re.findall(r"(k\w+) = (-?[\d.e-]+)f?;", text)}
+
+
+def test_what_is_in_it(package):
+    manifest = json.loads((package / "manifest.json").read_text())
+    assert {path.name for path in package.iterdir()} == {"README.md", "manifest.json", *manifest}
+    assert set(manifest) == {"plain", "plain_compressed"}, (
+        "a pruned network without periodic layers"
+    )
+    for name, entry in manifest.items():
+        assert {path.name for path in (package / name).iterdir()} == FILES
+        content = (package / name / "model.tflite").read_bytes()
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert entry["operators"] == operator_names(content)
+        assert arrays((package / name / "model.cc").read_text())["g_model"].tolist() == [*content]
+    assert manifest["plain_compressed"]["bytes"] < 0.4 * manifest["plain"]["bytes"]
+    assert not (package.parent / "partial-package").exists()
+
+
+@pytest.mark.parametrize("form", ["plain", "plain_compressed"])
+def test_the_self_test_in_tflm(package, form):
+    """What self_test.cc does, from the numbers in the sources and in the stated arena."""
+    texts = {name: (package / form / name).read_text() for name in FILES if name != "model.tflite"}
+    sizes = constants(texts["model.h"]) | constants(texts["test_data.h"])
+    content = bytes(arrays(texts["model.cc"])["g_model"].tolist())
+    data = arrays(texts["test_data.cc"])
+    count, shape = int(sizes["kTestCount"]), (-1, int(sizes["kInputSize"]))
+    inputs = data["g_test_inputs"].reshape(shape).astype(np.int8)
+    expected = data["g_test_outputs"].reshape(count, int(sizes["kOutputSize"]))
+    assert len(inputs) == count == 4
+    assert len(np.unique(expected)) > 10
+    interpreter = tflm_interpreter(content, int(sizes["kArenaBytes"]))
+    for image, output in zip(inputs, expected, strict=True):
+        interpreter.set_input(image.reshape(1, 28, 28, 1), 0)
+        interpreter.invoke()
+        np.testing.assert_array_equal(interpreter.get_output(0)[0], output)
+
+
+def test_constants_turn_outputs_into_logits(package, fashion_mnist):
+    sizes = constants((package / "plain" / "model.h").read_text())
+    images = fashion_mnist[0][:20]
+    codes = np.round(images / sizes["kInputScale"]) + sizes["kInputZeroPoint"]
+    file = FileModel((package / "plain" / "model.tflite").read_bytes(), "tflm")
+    np.testing.assert_array_equal(file.source.encode(images), codes)
+    logits = sizes["kOutputScale"] * (file.outputs(images) - sizes["kOutputZeroPoint"])
+    expected = zoo.load(MODEL)(images).numpy()
+    assert np.abs(logits - expected).mean() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+@pytest.mark.parametrize("name", ["model.cc", "test_data.cc"])
+def test_sources_compile(package, name, tmp_path):
+    path = package / "plain_compressed" / name
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "-o", str(tmp_path / "x.o")]
+    done = subprocess.run(["g++", *flags, str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_resolver_has_the_operators_of_the_file(package):
+    for form in ("plain", "plain_compressed"):
+        text = (package / form / "operators.h").read_text()
+        methods = re.findall(r"resolver\.Add(\w+)\(\)", text)
+        names = operator_names((package / form / "model.tflite").read_bytes())
+        assert len(methods) == len(names) == int(re.search(r"Resolver<(\d+)>", text)[1])
+        assert ("Decode" in methods) == (form == "plain_compressed")
+
+
+@pytest.mark.parametrize(
+    ("operator", "method"),
+    [
+        ("CONV_2D", "Conv2D"),
+        ("DEPTHWISE_CONV_2D", "DepthwiseConv2D"),
+        ("MAX_POOL_2D", "MaxPool2D"),
+        ("FULLY_CONNECTED", "FullyConnected"),
+        ("RELU6", "Relu6"),
+        ("PADV2", "PadV2"),
+        ("STRIDED_SLICE", "StridedSlice"),
+        ("CONCATENATION", "Concatenation"),
+    ],
+)
+def test_names_of_methods(operator, method):
+    assert _METHODS.get(operator, _camel_case(operator)) == method
+
+
+def test_forms_of_a_periodic_network():
+    """Fewer operations and bytes for more RAM: all forms are offered, and compute the same."""
+    keras.utils.set_random_seed(0)
+    model = zoo.build("resnet8", (32, 32, 3), 10, 16, "PS4_P4")
+    images = np.random.default_rng(0).random((10, 32, 32, 3), np.float32)
+    found = make_forms(model, images)
+    forms = {form.name: form for form in found}
+    assert list(forms) == ["plain", "plain_compressed", "lowered", "lowered_compressed"]
+    assert list(forms) == [line.split()[0] for line in table(found).splitlines()[1:]]
+    lowered, plain = forms["lowered"], forms["plain"]
+    assert len(lowered.content) < 0.85 * len(plain.content)
+    assert lowered.macs < plain.macs == 12_501_632
+    assert lowered.arena_bytes > plain.arena_bytes
+    expected = model(images).numpy()
+    for form in found:
+        logits = FileModel(form.content, "tflm")(images)
+        assert np.abs(logits - expected).mean() < 0.05 * np.abs(expected).max()
+
+
+class Costs:
+    """What forms are compared by, alone."""
+
+    def __init__(self, *costs):
+        self.costs = costs
+
+
+def test_forms_that_others_beat_are_left_out():
+    small, fast, same, worse = Costs(5, 1, 9), Costs(9, 1, 5), Costs(5, 1, 9), Costs(9, 1, 9)
+    assert unbeaten([small, fast, same, worse]) == [small, fast]
+    assert unbeaten([worse, same, fast]) == [same, fast]
+
+
+def test_a_dense_network_has_one_form():
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).random((10, 16, 16, 3), np.float32)
+    (form,) = make_forms(zoo.build("resnet8", (16, 16, 3), 10, 8), images)
+    assert (form.name, form.decoded) == ("plain", 0)
+    assert unpack(form.content).subgraphs[0].operators
+
+
+def test_folders_that_cannot_be_made(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    for output in (tmp_path / "full", tmp_path / "full" / "file"):
+        with pytest.raises(UsageError, match="new or empty"):
+            write_package(MODEL, str(output))
+    with pytest.raises(UsageError, match="resnet99"):
+        write_package("resnet99", str(tmp_path / "new"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full"]

@@ -1,0 +1,70 @@
+"""Each form of sparsity takes its route, and the network computes what the model does."""
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from tflite.routes import find_route
+from tfsparse.layers import PeriodicConv2D
+from tfsparse.pruning import DNRSchedule, Pruner
+
+
+def model(pattern=None, width=8):
+    keras.utils.set_random_seed(0)
+    model = zoo.build("resnet8", (16, 16, 3), 10, width, pattern)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(np.linspace(0.5, 2, layer.moving_variance.shape[0]))
+    return model
+
+
+def pruned(structure):
+    network = model()
+    Pruner(network, DNRSchedule(0.5, end_step=9, frequency=1), structure=structure).detach()
+    return network
+
+
+def assert_same(network, model):
+    images = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
+    outputs = [np.concatenate([each(image[None]) for image in images]) for each in (network, model)]
+    np.testing.assert_allclose(*outputs, rtol=0, atol=1e-5 * np.abs(outputs[1]).max())
+
+
+def test_dense():
+    original = model()
+    network, notes = find_route(original)
+    assert notes == ["none"]
+    assert network.count_params() == original.count_params()
+    assert_same(network, original)
+
+
+def test_channels_are_removed():
+    original = pruned("channel")
+    network, notes = find_route(original)
+    before, after = original.count_params(), network.count_params()
+    assert after < 0.75 * before
+    assert notes[0] == f"channels: removed; {after:,} of {before:,} parameters are left"
+    assert_same(network, original)
+
+
+def test_irregular_zeros_stay():
+    original = pruned("irregular")
+    network, notes = find_route(original)
+    assert network.count_params() == original.count_params()
+    (note,) = notes
+    assert note.startswith("irregular: 50% of the weights are zero")
+
+
+@pytest.mark.parametrize("lowered", [True, False])
+def test_periodic(lowered):
+    original = model("PS4_P4_F1", width=64)
+    network, notes = find_route(original, lowered=lowered)
+    layers = sum(isinstance(layer, PeriodicConv2D) for layer in original.layers)
+    assert not any(isinstance(layer, PeriodicConv2D) for layer in network.layers)
+    small = layers if lowered else 0
+    assert notes == [
+        f"periodic: {small} layers as small convolutions, {layers - small} with their dense kernels"
+    ]
+    assert (network.count_params() < 1.2 * original.count_params()) == lowered
+    assert_same(network, original)

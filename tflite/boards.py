@@ -1,0 +1,104 @@
+"""Common boards for TFLM, and what a model takes of their memory."""
+
+from typing import NamedTuple
+
+
+class Board(NamedTuple):
+    """A board with the flash and RAM of its microcontroller, in bytes, as `source` states them."""
+
+    name: str
+    processor: str
+    flash: int
+    ram: int
+    source: str
+
+
+_K = 1024
+
+# RAM is that of all banks together; some boards have no bank as large as that.
+BOARDS = [
+    Board(
+        "BBC micro:bit V2",
+        "nRF52833, Cortex-M4 64 MHz",
+        512 * _K,
+        128 * _K,
+        "https://tech.microbit.org/hardware/",
+    ),
+    Board(
+        "Nucleo-F446RE",
+        "STM32F446RE, Cortex-M4 180 MHz",
+        512 * _K,
+        128 * _K,
+        "https://www.st.com/en/microcontrollers-microprocessors/stm32f446re.html",
+    ),
+    Board(
+        "Arduino Nano 33 BLE Sense",
+        "nRF52840, Cortex-M4 64 MHz",
+        1024 * _K,
+        256 * _K,
+        "https://docs.arduino.cc/hardware/nano-33-ble-sense/",
+    ),
+    Board(
+        "Raspberry Pi Pico",
+        "RP2040, Cortex-M0+ 133 MHz",
+        2048 * _K,
+        264 * _K,
+        "https://www.raspberrypi.com/products/raspberry-pi-pico/",
+    ),
+    Board(
+        "Nucleo-L4R5ZI",
+        "STM32L4R5ZI, Cortex-M4 120 MHz",
+        2048 * _K,
+        640 * _K,
+        "https://www.st.com/en/microcontrollers-microprocessors/stm32l4r5zi.html",
+    ),
+    Board(
+        "Raspberry Pi Pico 2",
+        "RP2350, Cortex-M33 150 MHz",
+        4096 * _K,
+        520 * _K,
+        "https://www.raspberrypi.com/products/raspberry-pi-pico-2/",
+    ),
+    Board(
+        "Nucleo-H743ZI2",
+        "STM32H743ZI, Cortex-M7 480 MHz",
+        2048 * _K,
+        1024 * _K,
+        "https://www.st.com/en/microcontrollers-microprocessors/stm32h743zi.html",
+    ),
+    Board(
+        "ESP32-S3-DevKitC-1-N8",
+        "ESP32-S3, Xtensa LX7 240 MHz",
+        8192 * _K,
+        512 * _K,
+        "https://www.espressif.com/en/products/socs/esp32-s3",
+    ),
+]
+
+
+def fit_table(variants):
+    """Returns the Markdown table of which variant takes which share of each board's memory.
+
+    Args:
+        variants: {name: (bytes of flash, bytes of RAM)}.
+    """
+    lines = [
+        "| board | processor | flash, KB | RAM, KB | " + " | ".join(variants) + " |",
+        "|---|---|---|---|" + "---|" * len(variants),
+    ]
+    for board in BOARDS:
+        cells = [_fit(board, flash, ram) for flash, ram in variants.values()]
+        lines.append(
+            f"| [{board.name}]({board.source}) | {board.processor} | {board.flash // _K:,} "
+            f"| {board.ram // _K:,} | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _fit(board, flash, ram):
+    shares = f"{_percent(flash / board.flash)} of flash, {_percent(ram / board.ram)} of RAM"
+    return shares if flash < board.flash and ram < board.ram else f"does not fit: {shares}"
+
+
+def _percent(share):
+    return f"{share:.0%}" if share >= 0.01 else "<1%"

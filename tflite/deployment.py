@@ -1,0 +1,237 @@
+"""What each form of sparsity is worth on a device: files, speed, RAM, accuracy, in one table.
+
+    python -m tflite.deployment --networks=resnet8:16,resnet18:64 --output=docs
+
+Converts each network dense, pruned and periodic, to float32 and int8; runs all files of a network
+in LiteRT in turns; and runs the int8 ones in TFLM. Networks that the zoo has trained on CIFAR-10
+are those, with their accuracy on the test set; the others have random weights, which change no
+operator and so no time. Adds to --output/deployment.json and writes --output/deployment.md.
+"""
+
+import inspect
+import os
+
+from absl import flags
+
+from tflite.quiet import quiet
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # C++ logs; real errors are exceptions
+
+with quiet():
+    import tqdm
+
+    import zoo
+    from tflite.benchmark import benchmark, machine
+    from tflite.convert import conversion_images, convert
+    from tflite.pattern_speed import network as random_network
+    from tfsparse import commandline, pruning, timing
+    from tfsparse.cost import model_cost
+    from tfsparse.errors import UsageError
+    from tfsparse.evaluation import accuracy
+    from zoo.data import batches, open_dataset
+
+from tflite.arena import arena
+from tflite.decode import compress
+from tflite.routes import find_route
+from tflite.runtimes import FileModel
+
+NETWORKS = [f"{arch}:{width}" for arch in ("resnet8", "resnet18", "vgg16") for width in (16, 64)]
+# {row: (pattern, prune, structure, density)}, as in a zoo model's recipe.
+FORMS = {
+    "dense": (None, "none", "irregular", 1.0),
+    "magnitude 10 %": (None, "magnitude", "irregular", 0.1),
+    "DNR 10 %": (None, "dnr", "irregular", 0.1),
+    "DNR channel 50 %": (None, "dnr", "channel", 0.5),
+    **{name: (name, "none", "irregular", 1.0) for name in ("PS4_P4", "PSD2_P8", "PS2_P6")},
+    "PSD1_P16": ("PSD1_P16", "none", "irregular", 1.0),
+}
+DATASET, SIZE = "cifar10", 32
+EXACT_IMAGES = 10  # in TFLM a large network takes a second for one
+NAME = "deployment"
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_list("networks", NETWORKS, "ARCHITECTURE:WIDTH of each network.")
+    flags.DEFINE_float("seconds", 60, "How long a network's files run together.", lower_bound=0)
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+    flags.DEFINE_string("note", "", "What a reader must know of the data, such as its form.")
+    flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
+
+
+def main():
+    chosen = [_parse(each) for each in FLAGS.networks]
+    data = open_dataset(DATASET, FLAGS.data_dir)
+    for arch, width in chosen:
+        run = {**measure(arch, width, data, FLAGS.seconds), "note": FLAGS.note}
+        timing.record(FLAGS.output, NAME, run, page)
+        print(table(run))
+
+
+def _parse(text):
+    arch, _, width = text.partition(":")
+    if arch not in zoo.ARCHITECTURES or not width.isdigit() or int(width) < 1:
+        raise UsageError(
+            f"--networks are ARCHITECTURE:WIDTH, with one of {', '.join(sorted(zoo.ARCHITECTURES))}"
+            f". Received: {text}"
+        )
+    return arch, int(width)
+
+
+def measure(arch, width, data, seconds):
+    """Returns what the table says of a network in all its forms, a dict for JSON."""
+    calibration, *_ = conversion_images(data)
+    models, names, files = {}, {}, {"float32": {}, "int8": {}}
+    for form in tqdm.tqdm(FORMS, f"converting {arch}", leave=False, disable=None):
+        names[form] = trained(arch, width, form)
+        models[form] = zoo.load(names[form]) if names[form] else untrained(arch, width, form)
+        for precision, contents in files.items():
+            contents[form] = convert(models[form], precision, calibration)
+    rows = {form: {"form": form, "model": names[form]} for form in FORMS}
+    for precision, contents in files.items():
+        for measured in benchmark(contents, 1, seconds):
+            rows[measured["name"]][precision] = measured
+    for form, row in rows.items():
+        network = find_route(models[form], "int8").network
+        row["parameters"] = model_cost(models[form]).parameters
+        row["parameters_left"] = network.count_params()
+        row["macs"] = model_cost(network).macs
+        row["tflm"] = in_tflm(files["int8"][form], calibration[:EXACT_IMAGES])
+        if row["model"]:
+            row |= accuracies(models[form], files["int8"][form], data)
+    settings = {"arch": arch, "width": width}
+    return {"settings": settings, "machine": machine(), "rows": list(rows.values())}
+
+
+def trained(arch, width, form):
+    """Returns the name of the first zoo model that is this form of the network, or None."""
+    for name in zoo.list_models():
+        about = zoo.card(name)
+        model, recipe = about["model"], about["recipe"]
+        default = inspect.signature(zoo.ARCHITECTURES[model["arch"]]).parameters["width"].default
+        density = recipe["density"] if recipe["prune"] != "none" else 1.0
+        found = (model["pattern"], recipe["prune"], recipe["structure"], density)
+        network = (about["dataset"], model["arch"], model["width"] or default)
+        if network == (DATASET, arch, width) and found == FORMS[form]:
+            return name
+    return None
+
+
+def untrained(arch, width, form):
+    """Returns the network of random weights in this form."""
+    pattern, prune, structure, density = FORMS[form]
+    model = random_network(arch, width, SIZE, pattern or "dense")
+    if prune != "none":
+        schedule = pruning.DNRSchedule(1 - density, end_step=9, frequency=1)
+        pruning.Pruner(model, schedule, structure=structure).detach()
+    return model
+
+
+def in_tflm(content, images):
+    """Returns what TFLM makes of an int8 file, a dict.
+
+    Returns:
+        "exact": whether its outputs for `images` are, to the bit, those of LiteRT's reference
+            kernels; None where it cannot run the file, and "reason" says why.
+        "arena": bytes of the arena.
+        "compressed_bytes", "compressed_arena": of the file with its zeros left out, where that
+            makes it smaller; see tflite/decode.py.
+    """
+    try:
+        expected = FileModel(content, "reference").outputs(images)
+        exact = bool((FileModel(content, "tflm").outputs(images) == expected).all())
+        found = {"exact": exact, "arena": arena(content).total}
+    except UsageError as error:
+        return {"exact": None, "reason": str(error)}
+    small = compress(content)
+    if small != content:
+        same = bool((FileModel(small, "tflm").outputs(images) == expected).all())
+        found |= {"compressed_bytes": len(small), "compressed_arena": arena(small).total}
+        found["exact"] = exact and same
+    return found
+
+
+def accuracies(model, content, data):
+    """Returns the accuracy of a model and of its int8 file on all test images, fractions."""
+    images, labels = data.read("test")
+    file = FileModel(content)
+    correct = sum(
+        int((file(x.numpy()).argmax(axis=1) == y.numpy()).sum())
+        for x, y in batches(images, labels, 500)
+    )
+    return {
+        "accuracy": accuracy(model, batches(images, labels, 500)),
+        "int8_accuracy": correct / len(labels),
+        "examples": len(labels),
+    }
+
+
+def page(runs):
+    """Returns the Markdown page of the runs in the JSON file."""
+    introduction = """\
+# What sparsity is worth on a device
+
+From `python -m tflite.deployment`. *Left* are the parameters and multiply-accumulates (MACs) of \
+the network that is converted: without removed channels, periodic layers as small convolutions \
+where these are faster. *Faster* is the dense network's latency by this one's, in LiteRT on one \
+thread, minimum over runs in turns. *Arena* is the RAM that TFLM takes for the int8 file on a \
+64-bit host. *Compressed* are flash and arena of the int8 file whose kernels are stored without \
+zeros, for TFLM's operator DECODE. *Exact*: in both, TFLM gives the bits of LiteRT's reference \
+kernels. Accuracy is that of the zoo's model on all test images, float and int8; rows without have \
+random weights.
+
+"""
+    return introduction + "\n".join(table(run) for run in runs)
+
+
+def table(run):
+    """Returns the Markdown table of one network, a dict of the JSON file."""
+    settings, facts, (dense, *_) = run["settings"], run["machine"], run["rows"]
+    lines = [
+        f"**{settings['arch']} of width {settings['width']}** ({facts['cpu']}, {facts['cores']} "
+        f"cores; {dense['float32']['runs']:,} and {dense['int8']['runs']:,} runs of each file; "
+        f"{', '.join(filter(None, [DATASET, run['note']]))})",
+        "",
+        "| | parameters left | MACs left, M | float32, kB (gzip) | faster | int8, kB (gzip) "
+        "| faster | arena, kB | compressed, kB (arena) | exact | accuracy, float / int8 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in run["rows"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row):
+    single, int8, tflm = row["float32"], row["int8"], row["tflm"]
+
+    def kilobytes(count):
+        return f"{count / 1000:,.0f}"
+
+    def size(measured):
+        return f"{kilobytes(measured['file_bytes'])} ({kilobytes(measured['gzip_bytes'])})"
+
+    compressed, accuracies = "", ""
+    if "compressed_bytes" in tflm:
+        sizes = tflm["compressed_bytes"], tflm["compressed_arena"]
+        compressed = "{} ({})".format(*map(kilobytes, sizes))
+    if "accuracy" in row:
+        accuracies = f"{row['accuracy']:.2%} / {row['int8_accuracy']:.2%}"
+    return [
+        row["form"],
+        f"{row['parameters_left']:,}",
+        f"{row['macs'] / 1e6:.1f}",
+        size(single),
+        f"{single['minimum_speedup']:.2f}x",
+        size(int8),
+        f"{int8['minimum_speedup']:.2f}x",
+        kilobytes(tflm["arena"]) if "arena" in tflm else "",
+        compressed,
+        {True: "yes", False: "no", None: tflm.get("reason")}[tflm["exact"]],
+        accuracies,
+    ]
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

@@ -1,0 +1,57 @@
+"""What a .tflite file says of itself: one JSON object among the file's metadata.
+
+It is stored under the name "tfsparse" as the format's schema provides (Model.metadata), where
+interpreters ignore it, and holds
+
+    labels              names of the classes in the order of the outputs, or null
+    input_range         the smallest and largest value of the images: [0, 1]; an 8-bit image is
+                        divided by 255, then quantised as the file's input tensor says
+    pattern             of the periodic layers, or null
+    density             share of the convolutions' weights that are not zero, 0 to 1
+    dataset             the model was trained on, or null
+    source_sha256       of the weights of the Keras model that the file was made of
+    calibration         which images set the ranges of a quantised file, and their sha256, or null
+    producer            "tfsparse" and its version
+"""
+
+import json
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tflite.flatbuffer import pack, unpack
+from tfsparse.errors import UsageError
+
+NAME = b"tfsparse"
+
+
+def embed(content, facts):
+    """Returns the bytes of a .tflite file with `facts`, a dict, as its metadata."""
+    model = unpack(content)
+    data = json.dumps(facts, separators=(",", ":"), sort_keys=True).encode()
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or ()), entry]
+    return pack(model)
+
+
+def read(content):
+    """Returns the metadata that `embed` wrote, a dict; {} where there is none.
+
+    Raises:
+        UsageError: where the bytes are not a .tflite file or its metadata is damaged.
+    """
+    if content[4:8] != b"TFL3":
+        raise UsageError("Cannot read the metadata: this is not a .tflite file.")
+    try:
+        model = schema.Model.GetRootAsModel(content, 0)
+        for index in range(model.MetadataLength()):
+            if model.Metadata(index).Name() == NAME:
+                data = model.Buffers(model.Metadata(index).Buffer()).DataAsNumpy()
+                return dict(json.loads(data.tobytes()))
+    except Exception as error:  # bytes that are no flatbuffer can break anywhere
+        raise UsageError(f"Cannot read the metadata of the .tflite file: {error}") from error
+    return {}

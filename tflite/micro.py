@@ -1,0 +1,336 @@
+"""Makes what a TFLM project needs of a Keras model: files, C++ sources, a self-test, a bill.
+
+    python -m tflite.micro --model=model.keras --output=package
+
+The model is converted to int8 in each form that may be the best for a device: with small
+convolutions or dense kernels for periodic layers, and with kernels as they are or without their
+zeros. A form is left out where another needs no more flash, RAM and operations. Each is run in TFLM
+on this machine and must give what LiteRT's reference kernels give, to the bit.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+
+from absl import flags
+
+from tflite.quiet import quiet
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # C++ logs; real errors are exceptions
+
+with quiet():  # TensorFlow reports missing GPUs on import, at any log level
+    from tflite.convert import conversion_images, convert, file_facts, model_and_data
+
+from tflite import metadata
+from tflite.arena import Arena, arena
+from tflite.boards import fit_table
+from tflite.decode import CUSTOM_CODE, compress
+from tflite.flatbuffer import operator_name, unpack
+from tflite.routes import find_route
+from tflite.runtimes import FileModel
+from tflite.sources import operator_names, sources
+from tflite.verify import EXAMPLES, verify
+from tfsparse import commandline, files, timing
+from tfsparse.cost import model_cost
+from tfsparse.errors import UsageError
+from tfsparse.layers import PeriodicConv2D, leaf_layers
+
+TEST_IMAGES = 4
+WORTH_DECODING = 0.9  # of the bytes at most; less saved is not worth the RAM and the time
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One form of a model for TFLM.
+
+    Attributes:
+        name: "plain", "lowered", "plain_compressed" or "lowered_compressed".
+        content: bytes of the int8 file.
+        reference: bytes of the same file not compressed, which LiteRT can run.
+        arena: its `tflite.arena.Arena`.
+        macs: multiply-accumulates of one inference.
+        decoded: weights that are filled up with zeros for one inference.
+    """
+
+    name: str
+    content: bytes
+    reference: bytes
+    arena: Arena
+    macs: int
+    decoded: int
+
+    @property
+    def arena_bytes(self):
+        """Arena to give: what TFLM used here, and what optimised kernels may ask for beside it.
+
+        CMSIS-NN's convolutions unroll the inputs of two filters into 16-bit numbers, 4 bytes for
+        each weight of the filter that reads most (arm_convolve_s8_get_buffer_size). Rounded up to
+        whole kilobytes.
+        """
+        return 1024 * math.ceil((self.arena.total + 4 * _largest_filter(self.reference)) / 1024)
+
+    @property
+    def costs(self):
+        """What forms are compared by: bytes of flash, bytes of RAM, operations."""
+        return len(self.content), self.arena_bytes, self.macs + self.decoded
+
+
+def make_forms(model, calibration_images, about=None):
+    """Returns the list of `Form`s of a Keras model that no other form beats in all costs.
+
+    Args:
+        model: Keras model, as for `tflite.convert.convert`.
+        calibration_images: float array [n, h, w, c] in [0, 1].
+        about: facts for the files' metadata, or None.
+
+    Raises:
+        UsageError: where the model cannot be converted or TFLM cannot run it.
+    """
+    periodic = any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(model))
+    forms = []
+    for name, lowered in [("plain", False), ("lowered", True)][: 1 + periodic]:
+        content = convert(model, "int8", calibration_images, lowered=lowered)
+        if about:
+            content = metadata.embed(content, about)
+        macs = model_cost(find_route(model, "int8", lowered).network).macs
+        forms.append(Form(name, content, content, arena(content), macs, 0))
+        small = compress(content)
+        if len(small) <= WORTH_DECODING * len(content):
+            weights = _decoded_weights(small)
+            forms.append(Form(f"{name}_compressed", small, content, arena(small), macs, weights))
+    return unbeaten(forms)
+
+
+def unbeaten(forms):
+    """Returns those `Form`s for which there is none that is better or the same and before it."""
+    return [
+        form
+        for index, form in enumerate(forms)
+        if not any(_beats(other, form) for other in forms)
+        and all(other.costs != form.costs for other in forms[:index])
+    ]
+
+
+def _beats(other, form):
+    """Whether no cost of `other` is higher and one is lower."""
+    pairs = list(zip(other.costs, form.costs, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _decoded_weights(content):
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    return sum(
+        math.prod(map(int, graph.tensors[int(index)].shape))
+        for operator in graph.operators
+        if operator_name(model.operatorCodes[operator.opcodeIndex]) == CUSTOM_CODE.decode()
+        for index in operator.outputs
+    )
+
+
+def _largest_filter(content):
+    """Returns the most weights that a filter of a convolution in the file has."""
+    model = unpack(content)
+    graph = model.subgraphs[0]
+    return max(
+        (
+            math.prod(map(int, graph.tensors[int(operator.inputs[1])].shape[1:]))
+            for operator in graph.operators
+            if operator_name(model.operatorCodes[operator.opcodeIndex]) == "CONV_2D"
+        ),
+        default=0,
+    )
+
+
+def check(forms, model, images, labels):
+    """Compares forms with Keras and with LiteRT.
+
+    Args:
+        forms: list of `Form`s.
+        model: the Keras model.
+        images: float array [n, h, w, c] in [0, 1]; each runtime takes the first of them.
+        labels: integer array [n].
+
+    Returns:
+        List of `Verification`s, one of each form in TFLM.
+
+    Raises:
+        UsageError: where a bound is not kept, or TFLM gives other bits than LiteRT.
+    """
+    few = images[: EXAMPLES["tflm"]], labels[: EXAMPLES["tflm"]]
+    expected = {}  # forms that differ in storage alone share what LiteRT makes of them
+    checks, failures = [], []
+    for form in forms:
+        if form.reference not in expected:
+            phone = verify(form.reference, model, images, labels, precision="int8")
+            failures += phone.failures
+            expected[form.reference] = FileModel(form.reference, "reference").outputs(few[0])
+        checks.append(verify(form.content, model, *few, precision="int8", runtime="tflm"))
+        failures += checks[-1].failures
+        if (FileModel(form.content, "tflm").outputs(few[0]) != expected[form.reference]).any():
+            failures.append(f"{form.name}: TFLM gives other outputs than LiteRT's plain kernels.")
+    if failures:
+        raise UsageError(f"Nothing is written. {' '.join(failures)}")
+    return checks
+
+
+# ---- the package ----
+
+
+def write_package(model, output, dataset=None, data_dir=None, image_size=None):
+    """What the command does, flag by flag; prints the bill and writes the folder `output`.
+
+    Raises:
+        UsageError: where an argument cannot be used or a form fails verification.
+    """
+    with files.new_folder(output) as folder:
+        network, about, data = model_and_data(model, dataset, data_dir, image_size)
+        calibration, images, labels = conversion_images(data)
+        forms = make_forms(
+            network, calibration, file_facts(network, about, data, "int8", calibration)
+        )
+        checks = check(forms, network, images, labels)
+        for form in forms:
+            _write_form(folder / form.name, form, images[:TEST_IMAGES])
+        manifest = {form.name: _entry(form, each) for form, each in zip(forms, checks, strict=True)}
+        files.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        files.write_bytes(folder / "README.md", readme(model, forms))
+    print(table(forms))
+    arenas = {form.name: form.arena_bytes for form in forms}
+    if arenas.get("plain", math.inf) < arenas.get("lowered", 0):
+        saved = arenas["lowered"] - arenas["plain"]
+        print(f"\nThe plain form needs {saved:,} bytes less RAM than the lowered one.")
+    print(f"\nEach gives LiteRT's bits in TFLM on {checks[0].examples} images. See {output}")
+
+
+def _write_form(folder, form, images):
+    file = FileModel(form.content, "tflm")
+    inputs = file.source.encode(images)
+    texts = sources(
+        form.content, file.source, file.target, form.arena_bytes, inputs, file.outputs(images)
+    )
+    files.write_bytes(folder / "model.tflite", form.content)
+    for name, text in texts.items():
+        files.write_bytes(folder / name, text)
+
+
+def _entry(form, verification):
+    """Returns what the manifest says of a form, a dict."""
+    file = FileModel(form.content, "tflm")
+    tensors = {"input": file.source, "output": file.target}
+    return {
+        "bytes": len(form.content),
+        "sha256": hashlib.sha256(form.content).hexdigest(),
+        "operators": operator_names(form.content),
+        "macs": form.macs,
+        "decoded_weights": form.decoded,
+        "arena": {**form.arena._asdict(), "recommended": form.arena_bytes},
+        **{
+            name: {
+                "shape": list(tensor.shape),
+                "type": "int8",
+                "scale": float(tensor.scale),
+                "zero_point": int(tensor.zero_point),
+            }
+            for name, tensor in tensors.items()
+        },
+        "verification": {
+            "examples": verification.examples,
+            "bits_of_litert_reference_kernels": True,  # or nothing is written
+            "top1_agreement": verification.top1_agreement,
+            "top1_or_tied": verification.top1_or_tied,
+            "keras_accuracy": verification.keras_accuracy,
+            "tflm_accuracy": verification.file_accuracy,
+        },
+    }
+
+
+def table(forms):
+    """Returns the aligned table of what forms cost, a str of lines."""
+    rows = [["form", "flash, bytes", "arena, bytes", "activations", "MACs", "weights decoded"]]
+    for form in forms:
+        numbers = (
+            len(form.content),
+            form.arena_bytes,
+            form.arena.activations,
+            form.macs,
+            form.decoded,
+        )
+        rows.append([form.name, *(f"{number:,}" for number in numbers)])
+    return timing.aligned(rows)
+
+
+def readme(model, forms):
+    """Returns the package's README.md: what is in it, how to add it to a project, what it takes."""
+    costs = {form.name: (len(form.content), form.arena_bytes) for form in forms}
+    return _README.format(
+        model=model,
+        forms="\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
+        table=table(forms),
+        fit=fit_table(costs),
+    )
+
+
+_DESCRIPTIONS = {
+    "plain": "dense kernels.",
+    "lowered": "periodic layers as small convolutions: the fewest operations.",
+    "plain_compressed": "dense kernels stored without their zeros, which TFLM fills up, layer by "
+    "layer, as it runs: less flash, more RAM and time. It needs TFLM's operator DECODE, of 2025.",
+    "lowered_compressed": "small convolutions, and kernels stored without their zeros, as in "
+    "`plain_compressed`.",
+}
+
+_README = """\
+# {model} for TensorFlow Lite for Microcontrollers
+
+An image classifier in int8, made by tfsparse. Each folder is the whole model in one form:
+
+{forms}
+
+```
+{table}
+```
+
+Flash is the model's; code comes to it. The arena is what TFLM used on a 64-bit host, where its
+structures are larger than on a device, plus 4 bytes for each weight of the largest filter, which
+optimised kernels such as CMSIS-NN's use to unroll their input, rounded up to whole kilobytes.
+
+## Add it to a project
+
+1. Take one folder into the project's sources; they need TFLM's headers and C++17.
+2. Call `RunSelfTest()` of `self_test.h` once. It returns 0 where the device computes, to the bit,
+   what TFLM computed when the package was made; kernels that round in another way give more.
+3. In the application, as in `self_test.cc`: the operators are registered by `operators.h`, and
+   `model.h` says how pixels become inputs and outputs become logits.
+
+`manifest.json` has sizes, hashes, operators, quantisation and what was verified, for each form.
+
+## What it takes of some boards
+
+Of all their flash and RAM; code, stack and the camera's image come to it.
+
+{fit}
+"""
+
+
+def define_flags():
+    flags.DEFINE_string("model", None, "Zoo model, .keras file or run's folder.", required=True)
+    flags.DEFINE_string("output", None, "The folder to make.", required=True)
+    flags.DEFINE_string("dataset", None, "Data set; default: the one the model was trained on.")
+    flags.DEFINE_string("data_dir", None, "Folder of the data set.")
+    flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
+
+
+def main():
+    options = flags.FLAGS
+    write_package(
+        options.model, options.output, options.dataset, options.data_dir, options.image_size
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

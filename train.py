@@ -16,7 +16,6 @@ import os
 import pathlib
 import platform
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow leaves oneDNN off on some processors on which it makes a training step 1.5x faster.
@@ -32,11 +31,12 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
 
     import zoo
     import zoo.report
-    from tflite.convert import as_float, conversion_images, convert
+    from tflite import metadata
+    from tflite.convert import as_float, conversion_images, convert, file_facts
     from tflite.verify import verify
     from tfsparse import attacks, commandline, cost, patterns, pruning
     from tfsparse._tfmot import PolynomialDecay
-    from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+    from tfsparse.checkpoints import Checkpoints
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
@@ -65,12 +65,14 @@ flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "How the learning rate cha
 commandline.define_fraction("ema_momentum", 0, "Of the weights' moving average; 0 for none.")
 commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
+flags.DEFINE_boolean("deterministic", False, "The same bits in each run on one machine; slower.")
+commandline.define_fraction("checkpoint_minutes", 10, "Besides the end of each epoch.")
 
 # Robust accuracy while training is a guide only; the test set's is what is reported.
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
 TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
 # Where a run writes and reads does not make it another run.
-NOT_RECIPE = ("workdir", "data_dir")
+NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic")
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
 OVERFITTED = (
     "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
@@ -109,6 +111,8 @@ def main():
         "width": FLAGS.width,
         "pattern": FLAGS.pattern,
     }
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
     model = zoo.build(**architecture)
     pruner = make_pruner(model, steps, steps_per_epoch)
@@ -117,7 +121,8 @@ def main():
         steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
     )
     trainer = Trainer(model, optimizer, attack, pruner)
-    first_epoch, history = restore_checkpoint(workdir / "checkpoint.safetensors", trainer)
+    checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
+    checkpoints.restore()
 
     # --- training ------------------------------------------------------------------------------
     train_images, train_labels = dataset.read("train")
@@ -126,32 +131,39 @@ def main():
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     validation_attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
     tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
-    for epoch in range(first_epoch, FLAGS.epochs):
-        start = time.perf_counter()
-        description = f"epoch {epoch + 1}/{FLAGS.epochs}"
-        data = training_batches(
-            train_images, train_labels, FLAGS.batch_size, FLAGS.seed, epoch, FLAGS.augment
-        )
-        row = {"epoch": epoch + 1, **trainer.run_epoch(data, FLAGS.seed, description)}
-        row["seconds"] = time.perf_counter() - start
-        with trainer.averaged_weights():
-            row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
-            if attack:
-                row["validation_robust_accuracy"] = accuracy(
-                    model, batches(*attacked, 250), validation_attack, FLAGS.seed
-                )
-        if pruner:
-            row["density"] = pruner.density
-            densities = pruner.layer_densities()
-            row.update({f"density/{name}": value for name, value in densities.items()})
-        history.append(row)
-        log_epoch(row, workdir, history, tensorboard)
-        if attack and overfits_attack(history):
-            print(OVERFITTED)
-        if best_epoch(history) == epoch + 1:
-            with replacing(workdir / "best.keras") as partial, trainer.averaged_weights():
-                model.save(partial)
-        save_checkpoint(workdir / "checkpoint.safetensors", trainer, epoch + 1, history)
+    history = checkpoints.history
+    with checkpoints:  # which saves what is done before it ends the run on a signal
+        for epoch in range(checkpoints.epoch, FLAGS.epochs):
+            data = training_batches(
+                train_images,
+                train_labels,
+                FLAGS.batch_size,
+                FLAGS.seed,
+                epoch,
+                FLAGS.augment,
+                first=trainer.batches_done,
+            )
+            title = f"epoch {epoch + 1}/{FLAGS.epochs}"
+            means = trainer.run_epoch(data, FLAGS.seed, title, checkpoints.after_step)
+            row = {"epoch": epoch + 1, **means}
+            with trainer.averaged_weights():
+                row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
+                if attack:
+                    row["validation_robust_accuracy"] = accuracy(
+                        model, batches(*attacked, 250), validation_attack, FLAGS.seed
+                    )
+            if pruner:
+                row["density"] = pruner.density
+                densities = pruner.layer_densities()
+                row.update({f"density/{name}": value for name, value in densities.items()})
+            history.append(row)
+            log_epoch(row, workdir, history, tensorboard)
+            if attack and overfits_attack(history):
+                print(OVERFITTED)
+            if best_epoch(history) == epoch + 1:
+                with replacing(workdir / "best.keras") as partial, trainer.averaged_weights():
+                    model.save(partial)
+            checkpoints.after_epoch()
 
     # --- evaluation: the test set is read here, once -------------------------------------------
     trainer.average_weights()
@@ -168,6 +180,8 @@ def main():
     print("converting to int8 and verifying")
     calibration, *verification_data = conversion_images(dataset)
     int8 = convert(model, "int8", calibration)
+    about = file_facts(model, {"model": architecture}, dataset, "int8", calibration)
+    int8 = metadata.embed(int8, about)
     verification = verify(int8, model, *verification_data, precision="int8")
     if verification.passed:
         write_bytes(workdir / "model_int8.tflite", int8)
@@ -243,6 +257,7 @@ def check_flags():
         "epochs": (FLAGS.epochs >= 1, "at least 1"),
         "batch_size": (FLAGS.batch_size >= 1, "at least 1"),
         "seed": (0 <= FLAGS.seed < 2**31, "from 0 to 2147483647"),
+        "checkpoint_minutes": (FLAGS.checkpoint_minutes >= 0, "at least 0"),
         "image_size": (FLAGS.image_size is None or FLAGS.image_size >= 1, "at least 1"),
         "width": (FLAGS.width is None or FLAGS.width >= 1, "at least 1"),
         "workdir": (bool(FLAGS.workdir), "the folder of the run"),

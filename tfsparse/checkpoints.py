@@ -1,39 +1,169 @@
-"""Checkpoints of a training run: one safetensors file with everything needed to go on."""
+"""Checkpoints of a training run: safetensors files with everything needed to go on.
 
+A run that is stopped at any moment and started again continues with the very next step, as if it
+had not been stopped: a checkpoint holds weights, masks, momenta, dynamic regulariser, learning
+rate's step, and the sums of the epoch under way. Order, augmentation and attacks follow from the
+seed, the epoch and the step, so there is no random state to keep.
+"""
+
+import hashlib
 import json
 import os
+import pathlib
+import signal
+import sys
+import time
 
 import keras
+import numpy as np
 
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
 
-
-def save_checkpoint(path, trainer, epoch, history):
-    """Writes the state of `trainer` after `epoch` epochs, and `history`, a list of dicts."""
-    tensors = {
-        name: keras.ops.convert_to_numpy(variable) for name, variable in trainer.variables.items()
-    }
-    write_tensors(path, tensors, {"epoch": str(epoch), "history": json.dumps(history)})
+PROGRESS = "progress/sums"
 
 
-def restore_checkpoint(path, trainer):
-    """Puts the state saved at `path` into `trainer`; returns `(epoch, history)`.
+class Stopped(SystemExit):
+    """The run was asked to stop and has saved what it did; its code is 128 plus the signal."""
 
-    Returns `(0, [])` and changes nothing where there is no checkpoint yet.
 
-    Raises:
-        UsageError: where the file is damaged or belongs to another model.
+class Checkpoints:
+    """The newest checkpoint of a run, and the one before in case the newest is damaged.
+
+    Args:
+        folder: where they are; "checkpoint.safetensors" and "checkpoint-previous.safetensors".
+        trainer: the `tfsparse.training.Trainer` whose state they hold.
+        minutes: how often `after_step` saves.
+
+    Attributes:
+        epoch: number of whole epochs done.
+        history: list of dicts, one for each of these.
     """
-    if not os.path.exists(path):
-        return 0, []
+
+    def __init__(self, folder, trainer, minutes=10.0):
+        self.path = pathlib.Path(folder) / "checkpoint.safetensors"
+        self.previous = self.path.with_name("checkpoint-previous.safetensors")
+        self.trainer = trainer
+        self.epoch, self.history = 0, []
+        self._minutes = minutes
+        self._saved = time.monotonic()
+        self._signal = None
+
+    def save(self):
+        """Writes the trainer's state; it is there as a whole or not at all."""
+        tensors = {
+            name: keras.ops.convert_to_numpy(variable)
+            for name, variable in self.trainer.variables.items()
+        }
+        tensors[PROGRESS] = self.trainer.sums
+        metadata = {
+            "epoch": str(self.epoch),
+            "history": json.dumps(self.history),
+            "batches_done": str(self.trainer.batches_done),
+            "seconds": str(self.trainer.seconds),
+            "sha256": _digest(tensors),
+        }
+        if self.path.exists():
+            os.replace(self.path, self.previous)
+        write_tensors(self.path, tensors, metadata)
+        self._saved = time.monotonic()
+
+    def restore(self):
+        """Puts the newest checkpoint that is whole into the trainer; does nothing if there is none.
+
+        Raises:
+            UsageError: where all are damaged, or belong to another model.
+        """
+        damaged = None
+        for path in (self.path, self.previous):
+            if not path.exists():
+                continue
+            try:
+                tensors, metadata = _read(path)
+            except UsageError as error:
+                damaged = damaged or error
+                continue
+            self._assign(path, tensors, metadata)
+            if path == self.previous:
+                reason = damaged or f"{self.path} is missing."
+                print(f"warning: {reason} Continuing from the one before.", file=sys.stderr)
+            return
+        if damaged:
+            raise damaged
+
+    def _assign(self, path, tensors, metadata):
+        variables = self.trainer.variables
+        sums = tensors.pop(PROGRESS)
+        fits = tensors.keys() == variables.keys() and all(
+            tensors[name].shape == tuple(variable.shape) for name, variable in variables.items()
+        )
+        if not fits:
+            raise UsageError(
+                f"The checkpoint {path} belongs to another model; choose another workdir."
+            )
+        for name, variable in variables.items():
+            variable.assign(tensors[name])
+        self.trainer.sums, self.trainer.batches_done = sums, int(metadata["batches_done"])
+        self.trainer.seconds = float(metadata["seconds"])
+        self.epoch, self.history = int(metadata["epoch"]), json.loads(metadata["history"])
+
+    # ---- signals ----
+
+    def __enter__(self):
+        """Within the block, SIGTERM and Ctrl-C end the run after the step, saved; see `Stopped`."""
+        self._handlers = {
+            number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, _):
+        if self._signal == signal.SIGINT == number:
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait
+        self._signal = number
+
+    def after_step(self):
+        """Saves where it is time to, or where the run was asked to stop.
+
+        Raises:
+            Stopped: in the latter case, after saving.
+        """
+        if self._signal or time.monotonic() - self._saved >= 60 * self._minutes:
+            self.save()
+            self._stop_if_asked()
+
+    def after_epoch(self):
+        """Saves after `history` got the row of another epoch.
+
+        Raises:
+            Stopped: where the run was asked to stop, after saving.
+        """
+        self.epoch += 1
+        self.save()
+        self._stop_if_asked()
+
+    def _stop_if_asked(self):
+        if self._signal:
+            name = signal.Signals(self._signal).name
+            print(f"stopped by {name}; the same command continues this run", file=sys.stderr)
+            raise Stopped(128 + self._signal)
+
+
+def _read(path):
     tensors, metadata = read_tensors(path)
-    variables = trainer.variables
-    fits = tensors.keys() == variables.keys() and all(
-        tensors[name].shape == tuple(variable.shape) for name, variable in variables.items()
-    )
-    if not fits:
-        raise UsageError(f"The checkpoint {path} belongs to another model; choose another workdir.")
-    for name, variable in variables.items():
-        variable.assign(tensors[name])
-    return int(metadata["epoch"]), json.loads(metadata["history"])
+    if metadata.get("sha256") != _digest(tensors):
+        raise UsageError(
+            f"The checkpoint {path} is damaged: its sha256 is not that of its content."
+        )
+    return tensors, metadata
+
+
+def _digest(tensors):
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()

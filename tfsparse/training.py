@@ -1,6 +1,7 @@
 """One epoch of robust, sparse training: attack, hybrid loss, gradient step, masks."""
 
 import contextlib
+import time
 
 import keras
 import numpy as np
@@ -27,6 +28,11 @@ class Trainer:
         attack: function as `tfsparse.attacks.pgd` returns, or None.
         pruner: `tfsparse.pruning.Pruner` of the same model, or None.
         beta: weight of the clean images, in [0, 1].
+
+    Attributes:
+        batches_done: how many batches of the epoch under way are done.
+        sums: what `run_epoch` returns the means of, summed over these; float64.
+        seconds: how long they took.
     """
 
     def __init__(self, model, optimizer, attack=None, pruner=None, beta=0.5):
@@ -35,6 +41,7 @@ class Trainer:
         self.attack = attack
         self.pruner = pruner
         self.beta = beta
+        self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
 
     @property
@@ -78,23 +85,28 @@ class Trainer:
             for weight, value in zip(weights, own, strict=True):
                 weight.assign(value)
 
-    def run_epoch(self, batches, seed, description="training"):
-        """Trains on all of `batches`, a tf.data.Dataset of (images, labels) of known length.
+    def run_epoch(self, batches, seed, description="training", after_step=None):
+        """Trains on the rest of an epoch: all of it, unless `batches_done` is above 0.
 
         Args:
-            batches: images float [n, h, w, c] in [0, 1], labels int [n].
+            batches: tf.data.Dataset of known length of the batches that are left: images float
+                [n, h, w, c] in [0, 1], labels int [n].
             seed: int that, with the step, fixes the attack's random starts.
             description: what the progress bar says.
+            after_step: None, or a function that is called after each step.
 
         Returns:
-            {"loss", "train_clean_accuracy", "train_adversarial_accuracy"}: means over the epoch;
-            the last one only with an attack.
+            {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}: means over
+            the epoch, that of adversarial images only with an attack, and how long it took.
 
         Raises:
             UsageError: where the loss is no longer finite.
         """
-        sums, count = 0.0, 0
-        progress = tqdm.tqdm(batches, description, leave=False, disable=None)
+        total = self.batches_done + len(batches)
+        progress = tqdm.tqdm(
+            batches, description, total, initial=self.batches_done, leave=False, disable=None
+        )
+        start = time.perf_counter() - self.seconds
         for images, labels in progress:
             if self.pruner:
                 self.pruner.update(self.step, self.optimizer)
@@ -103,10 +115,17 @@ class Trainer:
                 raise UsageError(
                     f"The loss is {values[0]} at step {self.step}. Choose a smaller learning rate."
                 )
-            sums, count = sums + values, count + 1
-            progress.set_postfix_str(f"loss {sums[0] / count:.3f}", refresh=False)
+            self.sums, self.batches_done = self.sums + values, self.batches_done + 1
+            self.seconds = time.perf_counter() - start
+            loss = self.sums[0] / self.batches_done
+            progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            if after_step:
+                after_step()
+        means = (self.sums / self.batches_done).tolist()
         names = ["loss", "train_clean_accuracy", "train_adversarial_accuracy"]
-        return dict(zip(names[: 3 if self.attack else 2], (sums / count).tolist(), strict=True))
+        metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}
+        self.batches_done, self.sums, self.seconds = 0, np.zeros_like(self.sums), 0.0
+        return metrics
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):

@@ -148,7 +148,7 @@ def open_dataset(name, data_dir=None, image_size=None):
     return Dataset(name, builder, image_size)
 
 
-def training_batches(images, labels, batch_size, seed, epoch, augment=True):
+def training_batches(images, labels, batch_size, seed, epoch, augment=True, first=0):
     """One epoch of training: every image at most once, in whole batches, shuffled and augmented.
 
     Order and augmentation depend on `seed` and `epoch` alone, so that an epoch repeats exactly.
@@ -162,9 +162,10 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True):
         seed: int, 0 or more.
         epoch: int, 0 or more.
         augment: False leaves the images as they are.
+        first: number of batches at the beginning that are left out, for an epoch that goes on.
 
     Returns:
-        A `tf.data.Dataset` of n // batch_size batches: float32 [batch_size, height, width,
+        A `tf.data.Dataset` of n // batch_size - first batches: float32 [batch_size, height, width,
         channels] in [0, 1] and int32 [batch_size].
 
     Raises:
@@ -190,9 +191,8 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True):
         return _to_float(x), tf.gather(labels, chosen)
 
     whole = count - count % batch_size
-    plan = tf.data.Dataset.from_tensor_slices(
-        tuple(a[:whole].reshape(-1, batch_size, *a.shape[1:]) for a in (order, offsets, mirrored))
-    )
+    parts = (a[:whole].reshape(-1, batch_size, *a.shape[1:]) for a in (order, offsets, mirrored))
+    plan = tf.data.Dataset.from_tensor_slices(tuple(part[first:] for part in parts))
     return plan.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

@@ -1,5 +1,8 @@
 """A training step against its formula, and a resumed run against one that was not interrupted."""
 
+import os
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from tfsparse import UsageError
 from tfsparse.attacks import fgsm
-from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+from tfsparse.checkpoints import Checkpoints, Stopped
 from tfsparse.pruning import DNRSchedule, Pruner
 from tfsparse.training import Trainer, best_epoch, overfits_attack, sgd
 
@@ -39,7 +42,8 @@ def test_step_descends_the_hybrid_loss(fashion_mnist, beta):
         gradient += weight * x.T @ (p - np.eye(10)[labels]) / 32
     assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
     np.testing.assert_allclose(model.get_weights()[0], w - 0.5 * gradient, atol=1e-5)
-    assert set(metrics) == {"loss", "train_clean_accuracy", "train_adversarial_accuracy"}
+    names = {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}
+    assert set(metrics) == names
 
 
 def test_regularisation_losses_of_layers_count(fashion_mnist):
@@ -50,7 +54,7 @@ def test_regularisation_losses_of_layers_count(fashion_mnist):
     plain = Trainer(linear_model(), keras.optimizers.SGD(0.1)).run_epoch(batches, seed=0)
     metrics = Trainer(model, keras.optimizers.SGD(0.1)).run_epoch(batches, seed=0)
     assert metrics["loss"] - plain["loss"] == pytest.approx(penalty, rel=1e-4)
-    assert set(metrics) == {"loss", "train_clean_accuracy"}
+    assert set(metrics) == {"loss", "train_clean_accuracy", "seconds"}
 
 
 def test_diverged_loss_stops_the_run(fashion_mnist):
@@ -71,39 +75,119 @@ def make_trainer():
     return Trainer(model, keras.optimizers.SGD(rate, momentum=0.9), fgsm(model, 0.05), pruner)
 
 
-def test_resumed_run_ends_as_one_that_was_not_interrupted(fashion_mnist, tmp_path):
-    batches = tf.data.Dataset.from_tensor_slices(tuple(a[:96] for a in fashion_mnist)).batch(32)
-    path = tmp_path / "checkpoint.safetensors"
+def batches_of(images, labels, first=0):
+    data = tf.data.Dataset.from_tensor_slices((images[:96], labels[:96])).batch(32)
+    return data.skip(first)
+
+
+def same_bits(trainer, other):
+    assert trainer.variables.keys() == other.variables.keys()
+    for name, variable in other.variables.items():
+        mine, theirs = to_numpy(trainer.variables[name]), to_numpy(variable)
+        np.testing.assert_array_equal(mine, theirs, err_msg=name)
+
+
+class KilledError(Exception):
+    """Stands for a kill after a step."""
+
+
+@pytest.mark.parametrize("stops", [(3,), (1,), (2, 4, 5), (7, 8)])
+def test_stopped_run_ends_as_one_that_was_not(fashion_mnist, tmp_path, stops):
+    """To the bit: weights, momenta, masks, history; wherever it was stopped, between steps."""
+
+    def train(folder, trainer, stops=()):
+        checkpoints = Checkpoints(folder, trainer, minutes=0)
+        checkpoints.restore()
+
+        def after_step():
+            checkpoints.after_step()
+            if trainer.step in stops and trainer.step > first:
+                raise KilledError
+
+        first = trainer.step
+        for _ in range(checkpoints.epoch, 3):
+            data = batches_of(*fashion_mnist, trainer.batches_done)
+            row = trainer.run_epoch(data, seed=0, after_step=after_step)
+            assert row.pop("seconds") > 0
+            checkpoints.history.append(row)
+            checkpoints.after_epoch()
+        return checkpoints.history
+
+    tf.config.experimental.enable_op_determinism()
     whole = make_trainer()
-    for epoch in range(3):
-        whole.run_epoch(batches, seed=0)
-        if epoch == 0:
-            save_checkpoint(path, whole, 1, [{"epoch": 1, "loss": 0.5}])
+    history = train(tmp_path / "whole", whole)
+    for _ in stops:
+        stopped = make_trainer()
+        with pytest.raises(KilledError):
+            train(tmp_path / "stopped", stopped, stops)
+    stopped = make_trainer()
+    assert train(tmp_path / "stopped", stopped) == history
+    assert len(history) == 3
+    same_bits(stopped, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_is_obeyed_after_the_step_and_saved(fashion_mnist, tmp_path, number, capsys):
+    trainer = make_trainer()
+    before = signal.getsignal(number)
+
+    def after_step():
+        if trainer.step == 2:
+            os.kill(os.getpid(), number)
+        checkpoints.after_step()
+
+    with pytest.raises(Stopped) as caught, Checkpoints(tmp_path, trainer) as checkpoints:
+        trainer.run_epoch(batches_of(*fashion_mnist), seed=0, after_step=after_step)
+    assert caught.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    assert signal.Signals(number).name in capsys.readouterr().err
     resumed = make_trainer()
-    assert restore_checkpoint(path, resumed) == (1, [{"epoch": 1, "loss": 0.5}])
-    for _ in range(2):
-        resumed.run_epoch(batches, seed=0)
-    assert resumed.variables.keys() == whole.variables.keys()
-    for name, variable in whole.variables.items():
-        np.testing.assert_allclose(
-            to_numpy(resumed.variables[name]), to_numpy(variable), atol=1e-5, err_msg=name
-        )
-    for ours, theirs in zip(resumed.pruner.masks, whole.pruner.masks, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    Checkpoints(tmp_path, resumed).restore()
+    assert (resumed.step, resumed.batches_done) == (2, 2)
+    same_bits(resumed, trainer)
 
 
 def test_no_checkpoint_is_a_new_run(tmp_path):
-    assert restore_checkpoint(tmp_path / "none.safetensors", make_trainer()) == (0, [])
+    trainer = make_trainer()
+    checkpoints = Checkpoints(tmp_path, trainer)
+    checkpoints.restore()
+    assert (checkpoints.epoch, checkpoints.history, trainer.step) == (0, [], 0)
 
 
-def test_checkpoint_of_another_model_or_damaged(tmp_path):
-    path = tmp_path / "checkpoint.safetensors"
-    save_checkpoint(path, Trainer(linear_model(), keras.optimizers.SGD(0.1)), 1, [])
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "a bit": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, capsys):
+    trainer = make_trainer()
+    checkpoints = Checkpoints(tmp_path, trainer)
+    checkpoints.save()
+    trainer.batches_done = 1
+    checkpoints.save()
+    checkpoints.path.write_bytes(DAMAGES[damage](checkpoints.path.read_bytes()))
+    trainer.batches_done = 7
+    Checkpoints(tmp_path, trainer).restore()
+    assert trainer.batches_done == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoint.safetensors" in line
+    assert "Continuing from the one before" in line
+    checkpoints.previous.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"checkpoint\.safetensors"):
+        Checkpoints(tmp_path, trainer).restore()
+    checkpoints.path.unlink()
+    checkpoints.save()
+    Checkpoints(tmp_path, trainer).restore()
+    assert trainer.batches_done == 0
+
+
+def test_checkpoint_of_another_model(tmp_path):
+    Checkpoints(tmp_path, Trainer(linear_model(), keras.optimizers.SGD(0.1))).save()
     with pytest.raises(UsageError, match="another model"):
-        restore_checkpoint(path, make_trainer())
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UsageError, match="Cannot read the tensors"):
-        restore_checkpoint(path, make_trainer())
+        Checkpoints(tmp_path, make_trainer()).restore()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import platform
-import time
 
 from zoo import environment
 
@@ -27,7 +26,7 @@ from matplotlib.figure import Figure
 
 import zoo
 from tfsparse import commandline, cost, patterns
-from tfsparse.checkpoints import restore_checkpoint, save_checkpoint
+from tfsparse.checkpoints import Checkpoints
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import accuracy
 from tfsparse.files import replacing, write_bytes
@@ -110,15 +109,17 @@ def train(dataset, images, pattern, seed, folder):
     )
     steps = dataset.sizes["train"] // BATCH_SIZE * FLAGS.epochs
     trainer = Trainer(model, sgd(steps, LEARNING_RATE, WEIGHT_DECAY))
-    checkpoint = folder / "checkpoint.safetensors"
-    first_epoch, history = restore_checkpoint(checkpoint, trainer)
-    for epoch in range(first_epoch, FLAGS.epochs):
-        start = time.perf_counter()
-        data = training_batches(*images["train"], BATCH_SIZE, seed, epoch)
-        row = trainer.run_epoch(data, seed, f"epoch {epoch + 1}/{FLAGS.epochs}")
-        row["seconds"] = time.perf_counter() - start
-        history.append(row)
-        save_checkpoint(checkpoint, trainer, epoch + 1, history)
+    checkpoints = Checkpoints(folder, trainer)
+    checkpoints.restore()
+    with checkpoints:
+        for epoch in range(checkpoints.epoch, FLAGS.epochs):
+            data = training_batches(
+                *images["train"], BATCH_SIZE, seed, epoch, first=trainer.batches_done
+            )
+            title = f"epoch {epoch + 1}/{FLAGS.epochs}"
+            row = trainer.run_epoch(data, seed, title, checkpoints.after_step)
+            checkpoints.history.append(row)
+            checkpoints.after_epoch()
     spent = cost.model_cost(model)
     reached = {
         f"{split}_accuracy": accuracy(model, batches(*images[split], 500))
@@ -132,8 +133,8 @@ def train(dataset, images, pattern, seed, folder):
         "test_examples": dataset.sizes["test"],
         "conv_parameters": spent.conv_parameters,
         "macs": spent.macs,
-        "loss": [row["loss"] for row in history],
-        "seconds": sum(row["seconds"] for row in history),
+        "loss": [row["loss"] for row in checkpoints.history],
+        "seconds": sum(row["seconds"] for row in checkpoints.history),
         "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
     }
 

@@ -1,0 +1,39 @@
+"""The study of the zoo's robustness: its masked model, and its page."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from tests.conftest import ROOT
+from tfsparse.attacks import fgsm
+from zoo.studies import robustness
+
+MODEL = "resnet8_dnr10_fashion_mnist_small"
+
+
+def test_masked_model_rounds_and_has_no_gradient(tmp_path, fashion_mnist):
+    images, labels = fashion_mnist[0][:20], fashion_mnist[1][:20].astype(np.int32)
+    model = zoo.load(MODEL)
+    robustness.behind_rounding(model).save(tmp_path / "masked.keras")
+    masked = keras.saving.load_model(tmp_path / "masked.keras", safe_mode=True)
+    rounded = np.round(images * 7) / 7
+    np.testing.assert_allclose(masked(images), model(rounded), rtol=0, atol=1e-4)
+    adversarial = fgsm(masked, 0.1)(images, labels, np.array([0, 0])).numpy()
+    np.testing.assert_array_equal(adversarial, images)
+
+
+def test_docs_show_what_was_measured():
+    path = ROOT / "docs" / f"{robustness.NAME}.json"
+    if not path.exists():
+        pytest.skip("nothing was measured")
+    report = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == robustness.page(report)
+    for parts in report["models"].values():
+        found = parts["autoattack"]["results"]
+        assert found["autoattack"]["accuracy"] <= found["pgd"]["accuracy"]
+    for title, found in report["masking"].items():
+        failed = [check for check in found["masking"] if check["verdict"] == "failed"]
+        assert bool(failed) == title.endswith("masked")

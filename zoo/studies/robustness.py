@@ -1,0 +1,190 @@
+"""How robust are the zoo's models, and their int8 files? All attacks, one page.
+
+    python -m zoo.studies.robustness --models=NAME,NAME --workdir=runs/robustness --output=docs
+
+Runs `zoo.evaluate` on each model and on its file; then its checks for masked gradients on the first
+model, and on the same behind an input layer that rounds images to eight levels, which they have to
+find. Results in --workdir are not made again. Writes --output/robustness_results.json and .md.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import keras
+from absl import flags
+
+import zoo
+from tfsparse import commandline
+from tfsparse.errors import UsageError
+from tfsparse.files import replacing, write_bytes
+
+NAME = "robustness_results"
+LEVELS = 8  # of the masked model's input
+MANY, FEW = 1000, 200  # examples: of attacks that take minutes, and of AutoAttack and Square
+# {part: (suffix of the model's name, flags of zoo.evaluate)}
+PARTS = {
+    "white_box": ("", [f"--examples={MANY}", "--restarts=2"], "clean,fgsm,pgd,pgd_dlr,gaussian"),
+    "autoattack": ("", [f"--examples={FEW}", "--restarts=2"], "clean,pgd,autoattack"),
+    "file": (".tflite", [f"--examples={FEW}", "--restarts=2"], "clean,transfer,square"),
+}
+ROOT = pathlib.Path(__file__).parents[2]
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_list("models", None, "Names of zoo models.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of the results of zoo.evaluate.", required=True)
+    flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+    flags.DEFINE_string("note", "", "What a reader must know of the data, such as its form.")
+
+
+def main():
+    workdir = pathlib.Path(FLAGS.workdir)
+    for name in FLAGS.models:
+        zoo.card(name)  # which says so where there is none
+    report = {"note": FLAGS.note, "models": {}, "masking": {}}
+    for name in FLAGS.models:
+        report["models"][name] = {
+            part: evaluate(f"{name}{suffix}", workdir / f"{name}_{part}.json", attacks, settings)
+            for part, (suffix, settings, attacks) in PARTS.items()
+        }
+        write(report)
+    first = FLAGS.models[0]
+    masked = workdir / "masked.keras"
+    with replacing(masked) as partial:
+        behind_rounding(zoo.load(first)).save(partial)
+    for title, model in ((first, first), (f"{first}, masked", masked)):
+        path = workdir / f"{'masked' if model is masked else first}_masking.json"
+        settings = ["--masking", f"--examples={FEW}", f"--dataset={zoo.card(first)['dataset']}"]
+        report["masking"][title] = evaluate(model, path, "clean", settings)
+        write(report)
+
+
+def behind_rounding(model):
+    """Returns `model` behind a layer that rounds images to LEVELS values and has no gradient."""
+    image = keras.Input(model.inputs[0].shape[1:])
+    edges = [(level + 0.5) / (LEVELS - 1) for level in range(LEVELS - 1)]
+    codes = keras.layers.Discretization(edges)(image)
+    rounded = keras.layers.Rescaling(1 / (LEVELS - 1))(keras.ops.cast(codes, "float32"))
+    return keras.Model(image, model(rounded))
+
+
+def evaluate(model, path, attacks, settings):
+    """Returns what zoo.evaluate writes to `path`, after running it unless the file is there."""
+    if not path.exists():
+        arguments = [f"--model={model}", f"--attacks={attacks}", f"--json={path}", *settings]
+        if FLAGS.data_dir:
+            arguments += [f"--data_dir={FLAGS.data_dir}"]
+        command = [sys.executable, "-m", "zoo.evaluate", *arguments]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            raise UsageError(f"zoo.evaluate failed on {model}, see above.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# ---- the page ----
+
+
+def write(report):
+    output = pathlib.Path(FLAGS.output)
+    write_bytes(output / f"{NAME}.json", json.dumps(report, indent=2) + "\n")
+    write_bytes(output / f"{NAME}.md", page(report))
+
+
+def page(report):
+    """Returns the Markdown page of a report as `main` makes it."""
+    first = next(iter(report["models"].values()))["white_box"]
+    note = report["note"] and f" ({report['note']})"
+    parts = [
+        "# Robustness of the zoo",
+        f"From `python -m zoo.studies.robustness`: {first['dataset']}{note}, test images from the "
+        f"first on, L_inf {255 * first['eps']:.4g}/255, one training run each. Accuracies in %, "
+        "with 95 % intervals (Wilson). PGD has 50 steps and 2 restarts, AutoAttack is the standard "
+        "version.",
+        _white_box(report["models"]),
+        "## The int8 file beside its float model",
+        f"On {FEW} images. *Transfer* are PGD's examples for the float model; *Square* asks the "
+        "model itself, 5,000 queries an image.",
+        _files(report["models"]),
+        "## What the attacks take",
+        f"Seconds for 1,000 images that are classified correctly, {first['machine']['cpu']}, "
+        f"{first['machine']['cores']} cores.",
+        _times(report["models"]),
+    ]
+    if report["masking"]:
+        parts += [
+            "## Does it only hide its gradients?",
+            f"The checks of `zoo.evaluate --masking` on {FEW} images, of a model as it is, and of "
+            f"the same behind a layer that rounds images to {LEVELS} levels.",
+            *(_checks(title, found) for title, found in report["masking"].items()),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(result):
+    low, high = (100 * bound for bound in result["interval"])
+    return f"{100 * result['accuracy']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _white_box(models):
+    header = ["model", *(f"{name}, n={MANY:,}" for name in ("clean", "FGSM", "PGD", "PGD-DLR"))]
+    header += [f"PGD, n={FEW}", f"AutoAttack, n={FEW}"]
+    rows = []
+    for name, parts in models.items():
+        many, few = parts["white_box"]["results"], parts["autoattack"]["results"]
+        cells = [many[attack] for attack in ("clean", "fgsm", "pgd", "pgd_dlr")]
+        cells += [few["pgd"], few["autoattack"]]
+        rows.append([f"`{name}`", *map(_cell, cells)])
+    return _table(header, rows)
+
+
+def _files(models):
+    attacks = {"clean": "clean", "transfer": "transfer", "square": "Square"}
+    header = [
+        "model",
+        *(f"{title}, {kind}" for title in attacks.values() for kind in ("float", "int8")),
+    ]
+    rows = []
+    for name, parts in models.items():
+        results = parts["file"]["results"]
+        cells = [results[prefix + attack] for attack in attacks for prefix in ("float/", "")]
+        rows.append([f"`{name}`", *map(_cell, cells)])
+    return _table(header, rows)
+
+
+def _times(models):
+    columns = [
+        *(("white_box", attack) for attack in ("fgsm", "pgd", "pgd_dlr")),
+        *(("autoattack", "autoattack"), ("file", "float/square"), ("file", "square")),
+    ]
+    header = ["model", "FGSM", "PGD", "PGD-DLR", "AutoAttack", "Square", "Square, int8 file"]
+    rows = []
+    for name, parts in models.items():
+        found = [parts[part]["results"][attack] for part, attack in columns]
+        seconds = [1000 * each["seconds"] / max(each["attacked"], 1) for each in found]
+        rows.append([f"`{name}`", *(f"{each:,.1f}" for each in seconds)])
+    return _table(header, rows)
+
+
+def _checks(title, found):
+    lines = [f"**{title}**", ""]
+    lines += [f"- *{c['verdict']}*: {c['rule']} ({c['evidence']})" for c in found["masking"]]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

@@ -12,6 +12,7 @@ phases than the period are ours.
 
 import dataclasses
 import re
+from operator import index
 
 import numpy as np
 
@@ -59,10 +60,10 @@ def parse(pattern):
 def _parse_supports(config):
     try:
         supports = tuple(
-            tuple(sorted({(int(row), int(column)) for row, column in support}))
+            tuple(sorted({(index(row), index(column)) for row, column in support}))
             for support in config["supports"]
         )
-        filter_phases = int(config.get("filter_phases", len(supports)))
+        filter_phases = index(config.get("filter_phases", len(supports)))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             'A pattern of supports is {"supports": [[[row, column], ...], ...], "filter_phases": '

@@ -6,12 +6,12 @@ packed weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int
 
 import difflib
 import hashlib
-import json
 import pathlib
 
 from tfsparse import packed
 from tfsparse.errors import UsageError
 from zoo.architectures import build
+from zoo.cards import read_card
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -25,13 +25,13 @@ def card(name):
     """Returns the card of model `name`: a dict of what it is, how it was made, what it reaches.
 
     Raises:
-        UsageError: where there is no model of that name.
+        UsageError: where there is no model of that name, or its card is damaged.
     """
     names = list_models()
     if name not in names:
         close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names
         raise UsageError(f"Unknown model; did you mean {', '.join(close)}? Received: {name!r}")
-    return json.loads((_FOLDER / "cards" / f"{name}.json").read_text(encoding="utf-8"))
+    return read_card(_FOLDER / "cards" / f"{name}.json")
 
 
 def load(name):

@@ -1,0 +1,62 @@
+"""Cards: the JSON objects that say of each model how it was made and what it reaches."""
+
+import json
+import pathlib
+import re
+
+from tfsparse.errors import UsageError
+
+MAX_BYTES = 1 << 20  # of a card; those of this package have some thousand
+# What reading a model needs, and of which types it is.
+_MODEL = {
+    "arch": str,
+    "input_shape": list,
+    "num_classes": int,
+    "width": (int, type(None)),
+    "pattern": (str, dict, type(None)),
+}
+_FILE = {"file": str, "bytes": int, "sha256": str}
+_FIELDS = {"name": str, "dataset": str, "class_names": list, "recipe": dict}
+
+
+def read_card(path):
+    """Returns the card at `path`, a dict.
+
+    Raises:
+        UsageError: where the file cannot be read, or is not a card: a field is missing or of
+            another type, or a file of the model is not a plain name.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _damaged(path, f"it has more than {MAX_BYTES:,} bytes")
+        card = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"Cannot read the card {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "it is not JSON") from error
+    _check(path, "", card, {**_FIELDS, "model": dict, "weights": dict, "tflite": dict})
+    _check(path, "model.", card["model"], _MODEL)
+    if not all(type(size) is int and size > 0 for size in card["model"]["input_shape"]):
+        raise _damaged(path, "model.input_shape is not a list of sizes")
+    for kind in ("weights", "tflite"):
+        entry = card[kind]
+        _check(path, f"{kind}.", entry, _FILE)
+        if not re.fullmatch(r"\w[\w.-]*", entry["file"], re.ASCII):
+            raise _damaged(path, f"{kind}.file is not the name of a file beside it")
+        if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
+            raise _damaged(path, f"{kind}.sha256 is none")
+    return card
+
+
+def _check(path, prefix, values, fields):
+    if not isinstance(values, dict):
+        raise _damaged(path, f"{prefix[:-1] or 'it'} is not a JSON object")
+    for name, kind in fields.items():
+        # To Python, true is an int.
+        if not isinstance(values.get(name, ...), kind) or isinstance(values[name], bool):
+            raise _damaged(path, f"{prefix}{name} is missing or of another type")
+
+
+def _damaged(path, why):
+    return UsageError(f"{path} is not a card: {why}. Install the package again.")

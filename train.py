@@ -283,8 +283,10 @@ def check_workdir(workdir, recipe):
     differing = [name for name in recipe if before.get(name) != recipe[name]]
     if differing:
         changes = ", ".join(
-            f"--{name}={before.get(name)} there, {recipe[name]} here" for name in differing
+            f"--{name}={before.get(name)} there, {recipe[name]} here" for name in differing[:3]
         )
+        if len(differing) > 3:
+            changes += f", and {len(differing) - 3} more"
         raise UsageError(
             f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
         )

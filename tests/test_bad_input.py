@@ -1,0 +1,276 @@
+"""What users get wrong, command by command: one line that names it, a status, nothing written.
+
+All cases of a command run in one process, one after the other, as `python -m` runs them.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import zoo
+from tests.conftest import ROOT
+from zoo.data import open_dataset
+
+MODEL = "resnet8_dnr10_fashion_mnist_small"
+QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--width=4", "--workdir={new}"]
+
+# {command: {case: (arguments, status, what the line names)}}; {x} is a path of `places`, {new} one
+# that is not there, another in each case.
+CASES = {
+    "train.py": {
+        "unknown flag": (["--frobnicate=1"], 2, "frobnicate"),
+        "positional argument": (["run"], 2, "run"),
+        "missing flag file": (["--flagfile=nowhere.cfg"], 2, "nowhere.cfg"),
+        "recipe with an unknown flag": (["--flagfile={odd_recipe}"], 2, "frobnicate"),
+        "architecture": (["--arch=resnet9"], 2, "resnet9"),
+        "prune": (["--prune=randomly"], 2, "randomly"),
+        "structure": (["--structure=rows"], 2, "rows"),
+        "loss": (["--loss=mse"], 2, "mse"),
+        "schedule": (["--schedule=steps"], 2, "steps"),
+        "not a number": (["--epochs=ten"], 2, "ten"),
+        "not a fraction": (["--eps=8/0"], 2, "8/0"),
+        "eps 0": (["--eps=0"], 1, "--eps must be in (0, 1]. Received: 0.0"),
+        "eps above 1": (["--eps=8"], 1, "Received: 8.0"),
+        "eps nan": (["--eps=nan"], 1, "Received: nan"),
+        "pattern": (["--pattern=PS3P4"], 1, "'PS3P4'"),
+        "pattern of no taps": (["--pattern=PS0_P4"], 1, "'PS0_P4'"),
+        "support that does not fit": (["--pattern=PS10_P4"], 1, "10 taps"),
+        "pattern without a layer": (["--arch=mobilenet_v2", "--pattern=PS4_P4"], 1, "mobilenet"),
+        "density 0": (["--density=0"], 1, "--density must be in (0, 1]. Received: 0.0"),
+        "density above 1": (["--density=1.5"], 1, "Received: 1.5"),
+        "density nan": (["--density=nan"], 1, "Received: nan"),
+        "a layer would die": (["--prune=dnr", "--density=1e-5"], 1, "at least"),
+        "learning rate 0": (["--learning_rate=0"], 1, "--learning_rate must be above 0"),
+        "learning rate nan": (["--learning_rate=nan"], 1, "Received: nan"),
+        "weight decay": (["--weight_decay=-1"], 1, "--weight_decay must be at least 0"),
+        "average": (["--ema_momentum=1"], 1, "--ema_momentum must be in [0, 1)"),
+        "attack steps": (["--attack_steps=0"], 1, "--attack_steps must be at least 1"),
+        "epochs": (["--epochs=0"], 1, "--epochs must be at least 1"),
+        "batch 0": (["--batch_size=0"], 1, "--batch_size must be at least 1"),
+        "batch of more than all": (["--batch_size=5000"], 1, "--batch_size=5000"),
+        "seed": (["--seed=-1"], 1, "--seed must be from 0"),
+        "seed too large": (["--seed=2147483648"], 1, "--seed must be from 0"),
+        "width": (["--width=0"], 1, "--width must be at least 1"),
+        "image size": (["--image_size=0"], 1, "--image_size must be at least 1"),
+        "images too small": (["--arch=vgg16", "--image_size=8"], 1, "8"),
+        "images too large": (["--image_size=60000"], 1, "GB"),
+        "checkpoints": (["--checkpoint_minutes=-1"], 1, "--checkpoint_minutes must be at least 0"),
+        "data set": (["--dataset=cifar11"], 1, "'cifar11'"),
+        "data set that is not of images": (["--dataset=imdb_reviews"], 1, "imdb_reviews"),
+        "data folder": (["--data_dir={file}"], 1, "file"),
+        "no workdir": (["--workdir="], 1, "--workdir"),
+        "workdir is a file": (["--workdir={file}"], 1, "file"),
+        "workdir below a file": (["--workdir={file}/run"], 1, "file"),
+        "run of another recipe": (["--workdir={other_run}"], 1, "another recipe"),
+        "damaged flags.json": (["--workdir={damaged_run}"], 1, "flags.json"),
+        "damaged checkpoint": (["--workdir={damaged_checkpoint}"], 1, "checkpoint.safetensors"),
+        "loss that diverges": (["--learning_rate=1e30", "--epochs=1"], 1, "loss is"),
+    },
+    "tflite.convert": {
+        "no model": (["--precision=int8", "--output={new}.tflite"], 2, "model"),
+        "missing file": (["--model=none.keras"], 1, "none.keras"),
+        "no Keras file": (["--model={noise}.keras"], 1, "noise.keras"),
+        "empty Keras file": (["--model={empty}.keras"], 1, "empty.keras"),
+        "zip that leaves its folder": (["--model={escaping}.keras"], 1, "escaping.keras"),
+        "unknown name": (["--model=resnet99"], 1, "resnet99"),
+        "folder without a model": (["--model={folder}"], 1, "model.keras"),
+        "two inputs": (["--model={two_inputs}.keras", "--dataset=fashion_mnist_small"], 1, "2"),
+        "other classes": (["--model={three}.keras", "--dataset=fashion_mnist_small"], 1, "3"),
+        "nobody knows the data": (["--model={three}.keras"], 1, "--dataset"),
+        "precision": (["--precision=int4"], 2, "int4"),
+        "suffix": (["--output={new}.bin"], 1, ".bin"),
+        "output below a file": (["--output={file}/x.tflite"], 1, "file"),
+        "data set": (["--dataset=cifar11"], 1, "cifar11"),
+        "image size": (["--image_size=32"], 1, "(32, 32, 1)"),
+        "calibration": (["--calibration_examples=0"], 2, "calibration_examples"),
+    },
+    "tflite.micro": {
+        "unknown name": (["--model=resnet99"], 1, "resnet99"),
+        "folder with files": (["--output={folder_of_files}"], 1, "new or empty"),
+        "folder below a file": (["--output={file}/x"], 1, "file"),
+    },
+    "tflite.benchmark": {
+        "missing file": (["--models=none.tflite"], 1, "none.tflite"),
+        "no TFLite file": (["--models={noise}.keras"], 1, "noise.keras"),
+        "empty file": (["--models={empty}.keras"], 1, "empty.keras"),
+        "threads": (["--models={noise}.keras", "--threads=0"], 2, "threads"),
+    },
+    "zoo.evaluate": {
+        "unknown name": (["--model=resnet99"], 1, "resnet99"),
+        "missing file": (["--model=none.tflite"], 1, "none.tflite"),
+        "no TFLite file": (["--model={noise}.tflite"], 1, "LiteRT cannot run"),
+        "attack": (["--attacks=magic"], 1, "'magic'"),
+        "gradients of a file": ([f"--model={MODEL}.tflite", "--attacks=pgd"], 1, "pgd"),
+        "eps": (["--eps=0"], 1, "--eps"),
+        "steps": (["--steps=0"], 2, "steps"),
+        "sweep": (["--sweep_eps=a"], 1, "'a'"),
+        "suffix": (["--json={new}.txt"], 1, ".txt"),
+        "no source": (["--attacks=transfer"], 1, "--source"),
+        "source": (["--attacks=transfer", "--source=resnet99"], 1, "resnet99"),
+        "results of another model": (["--json={noise}.json"], 1, "noise.safetensors"),
+    },
+    "zoo.compare": {
+        "one file": (["--results=a.json"], 1, "a.json"),
+        "missing files": (["--results=a.json,b.json"], 1, "a.json"),
+    },
+    "zoo.publish": {
+        "no run": (["--workdir={folder}", "--name=x"], 1, "finished run"),
+        "name": (["--workdir={folder}"], 2, "name"),
+    },
+}
+DEFAULTS = {
+    "train.py": [*QUICK, "--epochs=1"],
+    "tflite.convert": [f"--model={MODEL}", "--precision=int8", "--output={new}.tflite"],
+    "tflite.micro": [f"--model={MODEL}", "--output={new}"],
+    "zoo.evaluate": [f"--model={MODEL}", "--examples=10"],
+}
+# Cases that are about what is missing do without the defaults.
+BARE = {("tflite.convert", "no model")}
+
+RUNNER = """
+import contextlib, io, json, runpy, sys
+from absl import flags
+
+own = set()
+for command, arguments in json.load(sys.stdin):
+    for name in list(flags.FLAGS):
+        if not flags.FLAGS.find_module_defining_flag(name).startswith("absl"):
+            delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+    sys.argv = [command, *arguments]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            if command.endswith(".py"):
+                runpy.run_path(command, run_name="__main__")
+            else:
+                runpy.run_module(command, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException as error:
+            status = repr(error)
+    print("RESULT" + json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Files and folders that are not what they should be; {new} does not exist."""
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "file").write_text("mine")
+    for name in ("folder", "folder_of_files", "other_run", "damaged_run", "damaged_checkpoint"):
+        (folder / name).mkdir()
+    (folder / "folder_of_files" / "file").write_text("mine")
+    (folder / "other_run" / "flags.json").write_text(json.dumps({"density": 0.123}))
+    (folder / "damaged_run" / "flags.json").write_text("{")
+    (folder / "damaged_checkpoint" / "checkpoint.safetensors").write_bytes(b"\xff" * 99)
+    (folder / "odd_recipe").write_text("--epochs=1\n--frobnicate=2\n")
+    for suffix in ("keras", "tflite", "safetensors"):
+        (folder / f"noise.{suffix}").write_bytes(bytes(range(256)))
+    (folder / "empty.keras").write_bytes(b"")
+    image, other = keras.Input((28, 28, 1)), keras.Input((28, 28, 1))
+    flat = keras.layers.Flatten()(keras.layers.Add()([image, other]))
+    keras.Model([image, other], keras.layers.Dense(10)(flat)).save(folder / "two_inputs.keras")
+    flat = keras.layers.Flatten()(image)
+    keras.Model(image, keras.layers.Dense(3)(flat)).save(folder / "three.keras")
+    shutil.copy(folder / "three.keras", folder / "escaping.keras")
+    _rename_in_zip(folder / "escaping.keras")
+    return folder
+
+
+def _rename_in_zip(path):
+    """Gives the first member of a zip file a name of equal length outside its folder."""
+    content = path.read_bytes()
+    assert content.count(b"metadata.json") == 2
+    path.write_bytes(content.replace(b"metadata.json", b"../../ata.jsn"))
+
+
+@pytest.fixture(scope="module")
+def results(places, data_dir):
+    """{(command, case): (status, stdout, stderr)}, and what the folder held before."""
+    open_dataset("fashion_mnist_small", data_dir)  # prepares it
+    before = listing(places)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+    }
+    found = {}
+    for command, cases in CASES.items():
+        planned = []
+        for name, (arguments, _, _) in cases.items():
+            defaults = [] if (command, name) in BARE else DEFAULTS.get(command, [])
+            if command in ("train.py", "tflite.convert", "zoo.evaluate") and defaults:
+                defaults = [*defaults, f"--data_dir={data_dir}"]
+            arguments = [_place(each, places, name) for each in [*defaults, *arguments]]
+            planned.append([command, arguments])
+        done = subprocess.run(
+            [sys.executable, "-c", RUNNER],
+            input=json.dumps(planned),
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+        assert len(lines) == len(cases), done.stderr[-2000:]
+        for name, line in zip(cases, lines, strict=True):
+            found[command, name] = json.loads(line.removeprefix("RESULT"))
+    return found, before, listing(places)
+
+
+def _place(argument, places, case):
+    flag, equals, value = argument.partition("=")
+    if not value.startswith("{"):
+        return argument
+    name, _, rest = value[1:].partition("}")
+    name = f"new/{case}" if name == "new" else name
+    return f"{flag}{equals}{places / name}{rest}"
+
+
+def listing(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in pathlib.Path(folder).rglob("*")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command, cases in CASES.items() for name in cases]
+)
+def test_one_line_that_names_it(results, command, name):
+    status, stdout, stderr = results[0][command, name]
+    _, expected, named = CASES[command][name]
+    assert status == expected, stderr
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("error: ")
+    assert named in lines[0]
+    assert len(lines[0]) < 600
+    if name != "loss that diverges":
+        assert stdout == ""
+
+
+@pytest.mark.slow
+def test_nothing_is_written(results):
+    _, before, after = results
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    # A run that diverges in training has begun: its recipe is there.
+    begun = {path for path in changed if path.startswith("new/loss that diverges/")}
+    assert changed - begun == {"new", "new/loss that diverges"}
+    assert not [path for path in begun if "partial" in path or path.endswith(".keras")]
+
+
+def test_there_are_enough():
+    assert sum(map(len, CASES.values())) >= 80
+    assert MODEL in zoo.list_models()

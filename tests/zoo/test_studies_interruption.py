@@ -1,0 +1,38 @@
+"""Real runs that are killed end as one that was not; more kills in docs/interruption.md."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from zoo.studies import interruption
+
+
+@pytest.mark.slow
+def test_killed_runs_end_to_the_bit_as_one_that_was_not(tmp_path, data_dir):
+    report = interruption.compare(tmp_path, kills=3, seed=0, data_dir=data_dir)
+    assert report["different"] == []
+    assert len(report["kills"]) == 3
+    assert report["compared"] > 50
+    assert "**0 differ**" in interruption.page(report)
+
+
+def test_one_bit_is_a_difference():
+    weights = np.ones(3, np.float32)
+    other = weights.copy()
+    other.view(np.int32)[1] ^= 1
+    assert interruption.same(weights.copy(), weights)
+    assert not interruption.same(other, weights)
+    assert not interruption.same(None, weights)
+    assert not interruption.same("0.1", "0.10")
+
+
+def test_docs_show_what_was_measured():
+    path = ROOT / "docs" / f"{interruption.NAME}.json"
+    if not path.exists():
+        pytest.skip("nothing was measured")
+    report = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == interruption.page(report)
+    assert report["different"] == []
+    assert len(report["kills"]) >= 20

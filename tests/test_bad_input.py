@@ -58,7 +58,6 @@ CASES = {
         "seed too large": (["--seed=2147483648"], 1, "--seed must be from 0"),
         "width": (["--width=0"], 1, "--width must be at least 1"),
         "image size": (["--image_size=0"], 1, "--image_size must be at least 1"),
-        "images too small": (["--arch=vgg16", "--image_size=8"], 1, "8"),
         "images too large": (["--image_size=60000"], 1, "GB"),
         "checkpoints": (["--checkpoint_minutes=-1"], 1, "--checkpoint_minutes must be at least 0"),
         "data set": (["--dataset=cifar11"], 1, "'cifar11'"),

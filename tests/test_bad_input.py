@@ -238,7 +238,7 @@ def _place(argument, places, case):
 
 def listing(folder):
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else "folder"
         for path in pathlib.Path(folder).rglob("*")
     }
 

@@ -61,8 +61,8 @@ class Checkpoints:
             "history": json.dumps(self.history),
             "batches_done": str(self.trainer.batches_done),
             "seconds": str(self.trainer.seconds),
-            "sha256": _digest(tensors),
         }
+        metadata["sha256"] = _digest(tensors, metadata)
         if self.path.exists():
             os.replace(self.path, self.previous)
         write_tensors(self.path, tensors, metadata)
@@ -154,15 +154,15 @@ class Checkpoints:
 
 def _read(path):
     tensors, metadata = read_tensors(path)
-    if metadata.get("sha256") != _digest(tensors):
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise UsageError(
             f"The checkpoint {path} is damaged: its sha256 is not that of its content."
         )
     return tensors, metadata
 
 
-def _digest(tensors):
-    digest = hashlib.sha256()
+def _digest(tensors, metadata):
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensors[name]).tobytes())

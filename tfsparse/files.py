@@ -25,13 +25,17 @@ def replacing(path):
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        raise UsageError(
-            f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be "
-            "written to and has space."
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _cannot_write(path, error):
+    return UsageError(
+        f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be written to "
+        "and has space."
+    )
 
 
 def write_bytes(path, content):
@@ -81,9 +85,6 @@ def new_folder(path):
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        raise UsageError(
-            f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be "
-            "written to and has space."
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -157,6 +157,7 @@ def test_no_checkpoint_is_a_new_run(tmp_path):
 DAMAGES = {
     "cut": lambda content: content[: len(content) // 2],
     "empty": lambda content: b"",
+    "a digit of the metadata": lambda content: content.replace(b'"epoch":"0"', b'"epoch":"1"'),
     "a bit": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
 }
 

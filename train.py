@@ -34,7 +34,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tflite import metadata
     from tflite.convert import as_float, conversion_images, convert, file_facts
     from tflite.verify import verify
-    from tfsparse import attacks, commandline, cost, patterns, pruning
+    from tfsparse import attacks, commandline, cost, distribution, patterns, pruning
     from tfsparse._tfmot import PolynomialDecay
     from tfsparse.checkpoints import Checkpoints
     from tfsparse.errors import UsageError
@@ -65,6 +65,8 @@ flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "How the learning rate cha
 commandline.define_fraction("ema_momentum", 0, "Of the weights' moving average; 0 for none.")
 commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
+flags.DEFINE_enum("distribution", "none", distribution.STRATEGIES, "Over GPUs, or machines too.")
+flags.DEFINE_boolean("synchronized", False, "BatchNorm's statistics are those of all replicas.")
 flags.DEFINE_boolean("deterministic", False, "The same bits in each run on one machine; slower.")
 commandline.define_fraction("checkpoint_minutes", 10, "Besides the end of each epoch.")
 
@@ -72,7 +74,7 @@ commandline.define_fraction("checkpoint_minutes", 10, "Besides the end of each e
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
 TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
 # Where a run writes and reads does not make it another run.
-NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic")
+NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "distribution")
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
 OVERFITTED = (
     "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
@@ -92,83 +94,52 @@ def main():
     recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
     check_workdir(workdir, recipe)
     versions = installed_versions()
-
-    # --- data ----------------------------------------------------------------------------------
-    dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
-    steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
-    if steps_per_epoch == 0:
-        raise UsageError(
-            f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} training "
-            f"images of {FLAGS.dataset}."
-        )
-    steps = steps_per_epoch * FLAGS.epochs
-
-    # --- model ---------------------------------------------------------------------------------
-    architecture = {
-        "arch": FLAGS.arch,
-        "input_shape": dataset.image_shape,
-        "num_classes": dataset.num_classes,
-        "width": FLAGS.width,
-        "pattern": FLAGS.pattern,
-    }
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
-    model = zoo.build(**architecture)
-    pruner = make_pruner(model, steps, steps_per_epoch)
-    attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps) if FLAGS.loss == "hybrid" else None
-    optimizer = sgd(
-        steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
-    )
-    trainer = Trainer(model, optimizer, attack, pruner)
-    checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
-    checkpoints.restore()
 
-    # --- training ------------------------------------------------------------------------------
-    train_images, train_labels = dataset.read("train")
-    held_out = dataset.read("validation")
-    write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
-    attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
-    validation_attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
-    tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
-    history = checkpoints.history
-    with checkpoints:  # which saves what is done before it ends the run on a signal
-        for epoch in range(checkpoints.epoch, FLAGS.epochs):
-            data = training_batches(
-                train_images,
-                train_labels,
-                FLAGS.batch_size,
-                FLAGS.seed,
-                epoch,
-                FLAGS.augment,
-                first=trainer.batches_done,
+    with distribution.scope(FLAGS.distribution):
+        # --- data ------------------------------------------------------------------------------
+        dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
+        steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
+        if steps_per_epoch == 0:
+            raise UsageError(
+                f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} "
+                f"training images of {FLAGS.dataset}."
             )
-            title = f"epoch {epoch + 1}/{FLAGS.epochs}"
-            means = trainer.run_epoch(data, FLAGS.seed, title, checkpoints.after_step)
-            row = {"epoch": epoch + 1, **means}
-            with trainer.averaged_weights():
-                row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
-                if attack:
-                    row["validation_robust_accuracy"] = accuracy(
-                        model, batches(*attacked, 250), validation_attack, FLAGS.seed
-                    )
-            if pruner:
-                row["density"] = pruner.density
-                densities = pruner.layer_densities()
-                row.update({f"density/{name}": value for name, value in densities.items()})
-            history.append(row)
-            log_epoch(row, workdir, history, tensorboard)
-            if attack and overfits_attack(history):
-                print(OVERFITTED)
-            if best_epoch(history) == epoch + 1:
-                with replacing(workdir / "best.keras") as partial, trainer.averaged_weights():
-                    model.save(partial)
-            checkpoints.after_epoch()
+        steps = steps_per_epoch * FLAGS.epochs
 
+        # --- model -----------------------------------------------------------------------------
+        architecture = {
+            "arch": FLAGS.arch,
+            "input_shape": dataset.image_shape,
+            "num_classes": dataset.num_classes,
+            "width": FLAGS.width,
+            "pattern": FLAGS.pattern,
+        }
+        keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
+        model = zoo.build(**architecture)
+        synchronize(model)
+        pruner = make_pruner(model, steps, steps_per_epoch)
+        optimizer = sgd(
+            steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
+        )
+        attack = None
+        if FLAGS.loss == "hybrid":
+            attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps)
+        trainer = Trainer(model, optimizer, attack, pruner)
+        checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
+        checkpoints.restore()
+
+        # --- training --------------------------------------------------------------------------
+        if distribution.is_chief():
+            write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
+        train(dataset, trainer, checkpoints, workdir)
+        if not distribution.is_chief():
+            return
+        with replacing(workdir / "model.keras") as partial:
+            model.save(partial)
     # --- evaluation: the test set is read here, once -------------------------------------------
-    trainer.average_weights()
-    with replacing(workdir / "model.keras") as partial:
-        model.save(partial)
+    model = keras.saving.load_model(workdir / "model.keras", compile=False)  # on one device
     images, labels = dataset.read("test")
     few = images[:TEST_ATTACK_EXAMPLES], labels[:TEST_ATTACK_EXAMPLES]
     test_attack = attacks.pgd(model, FLAGS.eps, TEST_ATTACK_STEPS)
@@ -213,8 +184,8 @@ def main():
         "dense_parameters": dense_cost.parameters,
         "dense_macs": dense_cost.macs,
         "epochs": FLAGS.epochs,
-        "best_epoch": best_epoch(history),
-        "seconds_per_epoch": float(np.mean([row["seconds"] for row in history])),
+        "best_epoch": best_epoch(checkpoints.history),
+        "seconds_per_epoch": float(np.mean([row["seconds"] for row in checkpoints.history])),
         "seed": FLAGS.seed,
         "dataset": FLAGS.dataset,
         "data_dir": FLAGS.data_dir,
@@ -228,8 +199,8 @@ def main():
     write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
     table = closing_table(report)
     pictures = [
-        (zoo.report.accuracy_picture(history), "Accuracy over epochs."),
-        (zoo.report.density_picture(history), "Density of each layer over epochs."),
+        (zoo.report.accuracy_picture(checkpoints.history), "Accuracy over epochs."),
+        (zoo.report.density_picture(checkpoints.history), "Density of each layer over epochs."),
         (adversarial_examples(model, few, test_attack, dataset), EXAMPLES_CAPTION),
     ]
     title = f"{FLAGS.arch} on {FLAGS.dataset}"
@@ -243,6 +214,58 @@ def main():
             f"Keras. {' '.join(verification.failures)}"
         )
     print(f"\nmodel, .tflite, history and report.html are in {workdir}")
+
+
+def train(dataset, trainer, checkpoints, workdir):
+    """Trains to the last epoch. Several workers all do the same, and the chief alone writes."""
+    model, pruner, history = trainer.model, trainer.pruner, checkpoints.history
+    is_chief = distribution.is_chief()
+    tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard")) if is_chief else None
+    train_images, train_labels = dataset.read("train")
+    held_out = dataset.read("validation")
+    attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
+    attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
+    with checkpoints:  # which saves what is done before it ends the run on a signal
+        for epoch in range(checkpoints.epoch, FLAGS.epochs):
+            data = training_batches(
+                train_images,
+                train_labels,
+                FLAGS.batch_size,
+                FLAGS.seed,
+                epoch,
+                FLAGS.augment,
+                first=trainer.batches_done,
+            )
+            title = f"epoch {epoch + 1}/{FLAGS.epochs}"
+            means = trainer.run_epoch(data, FLAGS.seed, title, checkpoints.after_step)
+            row = {"epoch": epoch + 1, **means}
+            with trainer.averaged_weights():
+                row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
+                if trainer.attack:
+                    row["validation_robust_accuracy"] = accuracy(
+                        model, batches(*attacked, 250), attack, FLAGS.seed
+                    )
+            if pruner:
+                row["density"] = pruner.density
+                densities = pruner.layer_densities()
+                row.update({f"density/{name}": value for name, value in densities.items()})
+            history.append(row)
+            if is_chief:
+                log_epoch(row, workdir, history, tensorboard)
+                if trainer.attack and overfits_attack(history):
+                    print(OVERFITTED)
+                if best_epoch(history) == epoch + 1:
+                    with replacing(workdir / "best.keras") as partial, trainer.averaged_weights():
+                        model.save(partial)
+            checkpoints.after_epoch()
+    trainer.average_weights()
+
+
+def synchronize(model):
+    """Has BatchNormalization layers normalise by the whole batch, if the flags say so."""
+    for layer in model.layers:
+        if FLAGS.synchronized and isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
 
 
 def check_flags():

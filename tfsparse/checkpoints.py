@@ -17,6 +17,7 @@ import time
 import keras
 import numpy as np
 
+from tfsparse import distribution
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
 
@@ -50,7 +51,13 @@ class Checkpoints:
         self._signal = None
 
     def save(self):
-        """Writes the trainer's state; it is there as a whole or not at all."""
+        """Writes the trainer's state; it is there as a whole or not at all.
+
+        Of several workers, which all hold the same state, only the chief writes.
+        """
+        self._saved = time.monotonic()
+        if not distribution.is_chief():
+            return
         tensors = {
             name: keras.ops.convert_to_numpy(variable)
             for name, variable in self.trainer.variables.items()
@@ -66,14 +73,22 @@ class Checkpoints:
         if self.path.exists():
             os.replace(self.path, self.previous)
         write_tensors(self.path, tensors, metadata)
-        self._saved = time.monotonic()
 
     def restore(self):
         """Puts the newest checkpoint that is whole into the trainer; does nothing if there is none.
 
         Raises:
-            UsageError: where all are damaged, or belong to another model.
+            UsageError: where all are damaged, or belong to another model, or not all workers see
+                the same one.
         """
+        self._restore()
+        distribution.check_same(
+            self.trainer.step,
+            f"Not all workers see the same checkpoints in {self.path.parent}. Choose a --workdir "
+            "on storage that all workers share.",
+        )
+
+    def _restore(self):
         damaged = None
         for path in (self.path, self.previous):
             if not path.exists():
@@ -131,9 +146,11 @@ class Checkpoints:
         Raises:
             Stopped: in the latter case, after saving.
         """
-        if self._signal or time.monotonic() - self._saved >= 60 * self._minutes:
+        asked = distribution.any_worker(self._signal)
+        if asked or time.monotonic() - self._saved >= 60 * self._minutes:
             self.save()
-            self._stop_if_asked()
+        if asked:
+            self._stop()
 
     def after_epoch(self):
         """Saves after `history` got the row of another epoch.
@@ -143,13 +160,14 @@ class Checkpoints:
         """
         self.epoch += 1
         self.save()
-        self._stop_if_asked()
+        if distribution.any_worker(self._signal):
+            self._stop()
 
-    def _stop_if_asked(self):
-        if self._signal:
-            name = signal.Signals(self._signal).name
-            print(f"stopped by {name}; the same command continues this run", file=sys.stderr)
-            raise Stopped(128 + self._signal)
+    def _stop(self):
+        number = self._signal or signal.SIGTERM  # which another worker got
+        name = signal.Signals(number).name
+        print(f"stopped by {name}; the same command continues this run", file=sys.stderr)
+        raise Stopped(128 + number)
 
 
 def _read(path):

@@ -22,6 +22,11 @@ class Trainer:
     as one batch, so that BatchNorm's statistics are those of both. Without an attack J is the plain
     cross-entropy.
 
+    Created within the scope of a tf.distribute strategy it trains on all of its replicas, and must
+    be used within that scope. A batch is shared among the replicas; each normalises by the
+    statistics of its own share, unless the model's BatchNormalization layers are `synchronized`,
+    and the moving statistics are their mean.
+
     Args:
         model: Keras model from images in [0, 1] to logits.
         optimizer: Keras optimizer; built on the model's trainable variables here.
@@ -41,6 +46,7 @@ class Trainer:
         self.attack = attack
         self.pruner = pruner
         self.beta = beta
+        self.strategy = tf.distribute.get_strategy()
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
 
@@ -129,9 +135,20 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):
+        """Returns float32 [2 or 3]: the batch's loss and its accuracies, clean and adversarial."""
+        shares = self.strategy.run(self._replica_step, (images, labels, seed))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None)
+
+    def _replica_step(self, images, labels, seed):
+        """Trains on this replica's share of a batch; returns its part of the batch's means."""
+        context = tf.distribute.get_replica_context()
+        replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        batch_size = tf.cast(tf.shape(images)[0], tf.float32)
+        images, labels = images[replica::replicas], labels[replica::replicas]
         size = tf.shape(images)[0]
         weight = tf.fill([size], 1.0)
         if self.attack:
+            seed = tf.stack([seed[0], seed[1] * replicas + replica])
             adversarial = self.attack(images, labels, seed)
             images = tf.concat([images, adversarial], axis=0)
             labels = tf.tile(labels, [2])
@@ -139,16 +156,28 @@ class Trainer:
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-            loss = tf.reduce_sum(weight * losses) / tf.cast(size, tf.float32)
+            loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:
-                loss += tf.add_n(self.model.losses)
+                loss += tf.add_n(self.model.losses) / replicas
         variables = self.model.trainable_variables
+        # Keras' optimizers sum the gradients over the replicas.
         self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        if replicas > 1:
+            self._average_statistics(context)
         correct = tf.cast(tf.equal(tf.argmax(logits, -1, labels.dtype), labels), tf.float32)
-        values = [loss, tf.reduce_mean(correct[:size])]
+        values = [loss, tf.reduce_sum(correct[:size]) / batch_size]
         if self.attack:
-            values.append(tf.reduce_mean(correct[size:]))
+            values.append(tf.reduce_sum(correct[size:]) / batch_size)
         return tf.stack(values)
+
+    def _average_statistics(self, context):
+        """Gives all replicas the mean of their moving statistics, which no optimizer changes."""
+        statistics = [v for v in self.model.non_trainable_variables if "float" in v.dtype]
+        if statistics:
+            values = [tf.identity(tf.convert_to_tensor(variable)) for variable in statistics]
+            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+            for variable, mean in zip(statistics, means, strict=True):
+                variable.assign(mean)
 
 
 SCHEDULES = ("one_cycle", "cosine", "piecewise")

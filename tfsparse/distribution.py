@@ -1,0 +1,120 @@
+"""Training on several devices and machines, by the strategies of tf.distribute.
+
+Each replica takes its share of every batch. Gradients are summed over replicas before the optimizer
+uses them, so all replicas hold the same weights, momenta and masks at every step, and each rewires
+by itself to the same result.
+"""
+
+import contextlib
+import json
+import os
+
+import tensorflow as tf
+
+from tfsparse.errors import UsageError
+
+STRATEGIES = ("none", "mirrored", "multi_worker")
+
+_EXAMPLE = (
+    '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+# What TensorFlow raises on the other workers, depending on what they were doing.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
+
+
+@contextlib.contextmanager
+def scope(name):
+    """Runs a `with` block, which creates and trains the model, under the strategy of this name.
+
+    Args:
+        name: "none" for one device; "mirrored" for all GPUs of this machine; "multi_worker" for
+            all machines of the cluster in the environment variable TF_CONFIG. The last must come
+            before anything else that TensorFlow does.
+
+    Raises:
+        UsageError: where TF_CONFIG is missing or wrong, or a worker was lost.
+    """
+    if name == "none":
+        yield
+        return
+    if name == "mirrored":
+        with tf.distribute.MirroredStrategy().scope():
+            yield
+        return
+    check_tf_config()
+    with tf.distribute.MultiWorkerMirroredStrategy().scope():
+        try:
+            yield
+        except _LOST as error:
+            raise UsageError(
+                "Another worker was lost. Start all workers again with the same commands; the run "
+                f"continues from its checkpoint. TensorFlow says: {error.message[:200]}"
+            ) from error
+
+
+def check_tf_config():
+    """Raises UsageError where the environment variable TF_CONFIG describes no cluster."""
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        tasks = config["cluster"][config["task"]["type"]]
+        fits = 0 <= int(config["task"]["index"]) < len(tasks)
+    except (ValueError, KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise UsageError(
+            "Several workers need the environment variable TF_CONFIG on each, such as "
+            f"{_EXAMPLE}. Received: {text!r}"
+        )
+
+
+def is_chief():
+    """Whether this process is the one that writes files: the only one, or the cluster's first."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief" or (not has_chief and resolver.task_id == 0)
+
+
+def is_multi_worker():
+    """Whether there are other processes."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return resolver is not None and len(resolver.cluster_spec().as_dict()) > 0
+
+
+def any_worker(flag):
+    """Returns whether `flag` is true on any worker; all workers must ask together."""
+    if not is_multi_worker():
+        return bool(flag)
+    return _total(float(bool(flag))) > 0
+
+
+def check_same(number, message):
+    """Raises UsageError with `message` unless the int `number` is the same on all workers."""
+    if not is_multi_worker():
+        return
+    workers = _total(1.0)
+    mean = _total(float(number)) / workers
+    if any_worker(mean != number):
+        raise UsageError(message)
+
+
+def _total(number):
+    """Returns the sum of a float over all replicas of all workers."""
+    return float(_reduce(tf.constant(number, tf.float64)))
+
+
+@tf.function
+def _reduce(number):
+    strategy = tf.distribute.get_strategy()
+    numbers = strategy.run(tf.identity, (number,))
+    return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)

@@ -89,7 +89,7 @@ def convert(
     """
     check_precision(precision)
     _check_model(model)
-    network = find_route(model, arithmetic(precision), lowered).network
+    network = find_route(full_precision(model), arithmetic(precision), lowered).network
     images = _calibration(precision, calibration_images, model)
     content = _converted(network, precision, images, float_io, sparse=False)
     if sparse_storage:
@@ -97,6 +97,19 @@ def convert(
         if len(sparse) <= WORTH_SPARSE * len(content):
             content = sparse
     return content
+
+
+def full_precision(model):
+    """Returns `model`, or, where layers compute in 16 bits (mixed precision), a float32 copy."""
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+
+    def in_float32(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=in_float32, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def arithmetic(precision):
@@ -242,6 +255,7 @@ def model_and_data(model, dataset=None, data_dir=None, image_size=None):
     """
     network, about = find_model(model)
     _check_model(network)
+    network = full_precision(network)
     data = find_dataset(about, model, dataset, data_dir, image_size)
     check_fit(network.inputs[0].shape[1:], network.outputs[0].shape[-1], data)
     return network, about, data

@@ -74,7 +74,8 @@ def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entrop
     def gradient(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            losses = LOSSES[loss](labels, model(images, training=False))
+            logits = tf.cast(model(images, training=False), tf.float32)  # 16 bits: mixed precision
+            losses = LOSSES[loss](labels, logits)
         # None where no output depends on the image: an attack then has nowhere to go.
         return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 

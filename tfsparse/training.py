@@ -154,14 +154,15 @@ class Trainer:
             labels = tf.tile(labels, [2])
             weight = tf.concat([tf.fill([size], self.beta), tf.fill([size], 1.0 - self.beta)], 0)
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = tf.cast(self.model(images, training=True), tf.float32)  # 16 bits: mixed precision
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
             loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / replicas
+            scaled = self.optimizer.scale_loss(loss)  # of a LossScaleOptimizer, which scales back
         variables = self.model.trainable_variables
         # Keras' optimizers sum the gradients over the replicas.
-        self.optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
+        self.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
         if replicas > 1:
             self._average_statistics(context)
         correct = tf.cast(tf.equal(tf.argmax(logits, -1, labels.dtype), labels), tf.float32)

@@ -154,7 +154,8 @@ class Trainer:
             labels = tf.tile(labels, [2])
             weight = tf.concat([tf.fill([size], self.beta), tf.fill([size], 1.0 - self.beta)], 0)
         with tf.GradientTape() as tape:
-            logits = tf.cast(self.model(images, training=True), tf.float32)  # 16 bits: mixed precision
+            # Float32 also where the model computes in 16 bits: mixed precision.
+            logits = tf.cast(self.model(images, training=True), tf.float32)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
             loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:

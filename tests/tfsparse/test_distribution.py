@@ -137,8 +137,10 @@ def test_workers_stop_together_and_go_on_when_one_was_killed(tmp_path, data_dir)
 
 @pytest.mark.parametrize(
     "config",
-    ["", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {}}']
-    + ['{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'],
+    [
+        *("", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {}}'),
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+    ],
 )
 def test_bad_tf_config_is_refused(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
@@ -149,5 +151,6 @@ def test_bad_tf_config_is_refused(config, monkeypatch):
 
 def test_one_process_is_its_own_chief():
     assert distribution.is_chief()
-    assert distribution.any_worker(True) and not distribution.any_worker(None)
+    assert distribution.any_worker(True)
+    assert not distribution.any_worker(None)
     distribution.check_same(3, "never")

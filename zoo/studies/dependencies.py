@@ -78,9 +78,9 @@ def page():
     lines = [
         "# Dependencies",
         "",
-        "From `python -m zoo.studies.dependencies`, on Linux. The oldest versions are tested with "
-        "Python 3.10 (`pip install -e '.[tests]' -c tests/constraints/oldest.txt`), the newest with "
-        "Python 3.11 and 3.13 (`newest.txt`, which the test command in the README installs). "
+        "From `python -m zoo.studies.dependencies`, on Linux. The oldest versions are tested "
+        "with Python 3.10 (`pip install -e '.[tests]' -c tests/constraints/oldest.txt`), the "
+        "newest with Python 3.11 and 3.13 (`newest.txt`, which the test command in the README installs). "
         "Licences are what each package states.",
         "",
         "| package | oldest | newest | licence |",

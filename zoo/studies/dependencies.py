@@ -80,8 +80,8 @@ def page():
         "",
         "From `python -m zoo.studies.dependencies`, on Linux. The oldest versions are tested "
         "with Python 3.10 (`pip install -e '.[tests]' -c tests/constraints/oldest.txt`), the "
-        "newest with Python 3.11 and 3.13 (`newest.txt`, which the test command in the README installs). "
-        "Licences are what each package states.",
+        "newest with Python 3.11 and 3.13 (`newest.txt`, which the test command in the README "
+        "installs). Licences are what each package states.",
         "",
         "| package | oldest | newest | licence |",
         "|---|---|---|---|",

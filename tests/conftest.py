@@ -7,10 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from zoo.data import open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+# Registered here, where pytest's option --hypothesis-profile finds them.
+ALL = list(HealthCheck)
+settings.register_profile(
+    "default", max_examples=300, derandomize=True, deadline=None, suppress_health_check=ALL
+)
+settings.register_profile("long", max_examples=40_000, deadline=None, suppress_health_check=ALL)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Readers of foreign data under property-based fuzzing: only our own error comes out.
 
-By default each test tries some hundred inputs; `--hypothesis-profile=long` tries 40,000 in each.
+By default each test tries 300 inputs; `--hypothesis-profile=long` tries 40,000 (conftest.py).
 """
 
 import json
@@ -9,7 +9,7 @@ import tracemalloc
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
@@ -17,14 +17,6 @@ from tflite import metadata
 from tfsparse import UsageError, packed, patterns
 from tfsparse.layers import PeriodicConv2D
 from zoo.cards import read_card
-
-settings.register_profile("default", max_examples=300, deadline=None, derandomize=True)
-settings.register_profile("long", max_examples=40_000, deadline=None)
-for profile in ("default", "long"):
-    settings.register_profile(
-        profile, settings.get_profile(profile), suppress_health_check=list(HealthCheck)
-    )
-settings.load_profile("default")
 
 MEMORY = 50e6  # bytes that reading an input of a few kilobytes may take
 

@@ -34,7 +34,7 @@ from tflite.compact import compact
 from tflite.flatbuffer import unpack
 from tflite.routes import find_route
 from tflite.verify import BOUNDS, EXAMPLES, check_images, check_precision, verify
-from tfsparse import commandline, files
+from tfsparse import commandline, copying, files
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 
@@ -101,15 +101,20 @@ def convert(
 
 def full_precision(model):
     """Returns `model`, or, where layers compute in 16 bits (mixed precision), a float32 copy."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
+
+    def is_short(operation):
+        return getattr(operation, "compute_dtype", None) in ("float16", "bfloat16")
+
+    def in_float32(operation):
+        changes = {"dtype": "float32"} if is_short(operation) else {}
+        return copying.make_again(
+            operation, lambda config: type(operation).from_config({**config, **changes})
+        )
+
+    if not any(map(is_short, model.layers)):
         return model
-
-    def in_float32(layer):
-        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
-
-    copy = keras.models.clone_model(model, clone_function=in_float32, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
+    copying.check_model(model)
+    return copying.copy_model(model, in_float32, lambda original, _: original.get_weights())
 
 
 def arithmetic(precision):

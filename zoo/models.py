@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import pathlib
 
-from tfsparse import packed
+from tfsparse import packed, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
 from zoo.cards import read_card
@@ -35,7 +35,7 @@ def card(name):
 
 
 def load(name):
-    """Returns the trained Keras model `name`.
+    """Returns the trained Keras model `name`, without its channels if it was pruned by channel.
 
     Returns:
         keras.Model that takes float images [n, height, width, channels] in [0, 1] and returns
@@ -47,6 +47,8 @@ def load(name):
     about = card(name)
     model = build(**about["model"])
     packed.load_weights(model, _checked(name, about["weights"]))
+    if about["recipe"].get("structure") == "channel":
+        model = pruning.remove_channels(model)
     return model
 
 

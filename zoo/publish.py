@@ -12,7 +12,7 @@ if __name__ == "__main__":
 import keras
 from absl import flags
 
-from tfsparse import commandline, packed
+from tfsparse import commandline, cost, packed, pruning
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 
@@ -62,6 +62,9 @@ def main():
     int8 = zoo / "weights" / f"{FLAGS.name}_int8.tflite"
     copied = {key: report[key] for key in _COPIED}  # before anything is written
     packed.save_weights(model, weights)
+    if report["recipe"]["structure"] == "channel":  # zoo.load removes them
+        spent = cost.model_cost(pruning.remove_channels(model))
+        copied |= {"parameters": spent.parameters, "macs": spent.macs}
     write_bytes(int8, tflite)
     card = {
         "name": FLAGS.name,

@@ -1,5 +1,7 @@
 """Files are complete or absent."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,47 @@ def test_new_folder_is_whole_or_absent(tmp_path):
     with pytest.raises(UsageError, match="Cannot write"):
         fill(tmp_path / "empty" / "file" / "below")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]
+
+
+FULL_DISK = """
+import pathlib, resource, sys
+import keras
+from tfsparse import UsageError, files
+
+folder = pathlib.Path(sys.argv[1])
+keras.utils.set_random_seed(0)
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(512, 3)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # writing more fails as on a full disk
+
+def save(path):
+    with files.replacing(path) as partial:
+        model.save(partial)
+
+def fill(path):
+    with files.new_folder(path) as partial:
+        (partial / "small").write_bytes(b"x")
+        (partial / "large").write_bytes(b"x" * 5000)
+
+for name, write in {
+    "bytes": lambda path: files.write_bytes(path, b"x" * 5000),
+    "model.keras": save,
+    "folder": fill,
+}.items():
+    try:
+        write(folder / name)
+        print(name, "was written")
+    except UsageError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited")
+def test_a_full_disk_leaves_what_was_there(tmp_path, run):
+    (tmp_path / "bytes").write_bytes(b"before")
+    result = run("-c", FULL_DISK, tmp_path)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 3, result.stderr
+    assert all(line.startswith("Cannot write") for line in lines)
+    assert all("space" in line for line in lines)
+    assert [path.name for path in tmp_path.rglob("*")] == ["bytes"]
+    assert (tmp_path / "bytes").read_bytes() == b"before"

@@ -1,6 +1,7 @@
 """Files that are complete or absent, and tensors in safetensors files."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -48,8 +49,19 @@ def write_bytes(path, content):
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`."""
-    write_bytes(path, safetensors.numpy.save(tensors, metadata))
+    """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`.
+
+    The same content gives the same bytes.
+    """
+    content = safetensors.numpy.save(tensors)
+    if metadata:
+        # Safetensors would write the entries in an order that changes from call to call.
+        size = 8 + int.from_bytes(content[:8], "little")
+        header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(content[8:size])}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+        content = len(text).to_bytes(8, "little") + text + content[size:]
+    write_bytes(path, content)
 
 
 def read_tensors(path):

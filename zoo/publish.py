@@ -64,7 +64,8 @@ def main():
     packed.save_weights(model, weights)
     if report["recipe"]["structure"] == "channel":  # zoo.load removes them
         spent = cost.model_cost(pruning.remove_channels(model))
-        copied |= {"parameters": spent.parameters, "macs": spent.macs}
+        copied |= {"parameters": spent.parameters, "nonzero_parameters": spent.nonzeros}
+        copied |= {"macs": spent.macs, "nonzero_macs": spent.nonzero_macs}
     write_bytes(int8, tflite)
     card = {
         "name": FLAGS.name,

@@ -7,6 +7,7 @@ import io
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -54,6 +55,7 @@ def density_picture(history):
     axes.plot(epochs, [100 * row["density"] for row in history], "k--", label="all layers")
     axes.set(xlabel="epoch", ylabel="weights that exist, in %", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(LogFormatter())  # numbers between, on less than a decade
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))

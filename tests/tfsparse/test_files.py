@@ -24,6 +24,20 @@ def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old"
 
 
+def test_same_tensors_give_the_same_bytes(tmp_path):
+    tensors = {name: np.arange(5.0) for name in "bca"}
+    metadata = {name: f'"{name}" of ü' for name in "qwertyuiop"}
+    contents = set()
+    for index in range(5):
+        write_tensors(tmp_path / str(index), tensors, metadata)
+        contents.add((tmp_path / str(index)).read_bytes())
+    assert len(contents) == 1
+    found, read = read_tensors(tmp_path / "0")
+    assert read == metadata
+    assert all(np.array_equal(found[name], tensors[name]) for name in tensors)
+    assert int.from_bytes(contents.pop()[:8], "little") % 8 == 0
+
+
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"Cannot write .*file/below"):

@@ -101,7 +101,8 @@ def write(report):
 
 def page(report):
     """Returns the Markdown page of a report as `main` makes it."""
-    first = next(iter(report["models"].values()))["white_box"]
+    name = next(iter(report["models"]))
+    first = report["models"][name]["white_box"]
     note = report["note"] and f" ({report['note']})"
     parts = [
         "# Robustness of the zoo",
@@ -115,9 +116,9 @@ def page(report):
         "model itself, 5,000 queries an image.",
         _files(report["models"]),
         "## What the attacks take",
-        f"Seconds for 1,000 images that are classified correctly, {first['machine']['cpu']}, "
-        f"{first['machine']['cores']} cores.",
-        _times(report["models"]),
+        f"Seconds for 1,000 images that are classified correctly, of `{name}`, "
+        f"{first['machine']['cpu']}, {first['machine']['cores']} cores; PyTorch uses one of them.",
+        _times(report["models"][name]),
     ]
     if report["masking"]:
         parts += [
@@ -165,18 +166,18 @@ def _files(models):
     return _table(header, rows)
 
 
-def _times(models):
-    columns = [
-        *(("white_box", attack) for attack in ("fgsm", "pgd", "pgd_dlr")),
-        *(("autoattack", "autoattack"), ("file", "float/square"), ("file", "square")),
-    ]
-    header = ["model", "FGSM", "PGD", "PGD-DLR", "AutoAttack", "Square", "Square, int8 file"]
-    rows = []
-    for name, parts in models.items():
-        found = [parts[part]["results"][attack] for part, attack in columns]
-        seconds = [1000 * each["seconds"] / max(each["attacked"], 1) for each in found]
-        rows.append([f"`{name}`", *(f"{each:,.1f}" for each in seconds)])
-    return _table(header, rows)
+def _times(parts):
+    columns = {
+        "FGSM": ("white_box", "fgsm"),
+        "PGD": ("white_box", "pgd"),
+        "PGD-DLR": ("white_box", "pgd_dlr"),
+        "AutoAttack": ("autoattack", "autoattack"),
+        "Square": ("file", "float/square"),
+        "Square, int8 file": ("file", "square"),
+    }
+    found = [parts[part]["results"][attack] for part, attack in columns.values()]
+    seconds = [1000 * each["seconds"] / max(each["attacked"], 1) for each in found]
+    return _table(list(columns), [[f"{each:,.1f}" for each in seconds]])
 
 
 def _checks(title, found):

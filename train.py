@@ -106,6 +106,12 @@ def main():
                 f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} "
                 f"training images of {FLAGS.dataset}."
             )
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if FLAGS.batch_size < replicas:
+            raise UsageError(
+                f"--batch_size={FLAGS.batch_size} is shared by {replicas} devices, each of which "
+                "needs an image."
+            )
         steps = steps_per_epoch * FLAGS.epochs
 
         # --- model -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 import zoo
 from tests.conftest import ROOT
+from tflite.runtimes import FileModel
 from tfsparse import UsageError, attacks
 from tfsparse.cost import model_cost
 from tfsparse.evaluation import accuracy
@@ -102,7 +103,7 @@ def test_changed_or_missing_file_is_noticed(copy):
 def test_weights_are_those_of_a_sparse_network():
     for name in NAMES:
         card = zoo.card(name)
-        if card["recipe"]["prune"] == "none":
+        if card["recipe"]["prune"] == "none" or card["recipe"]["structure"] == "channel":
             continue
         kernels = [
             keras.ops.convert_to_numpy(layer.kernel)
@@ -112,6 +113,19 @@ def test_weights_are_those_of_a_sparse_network():
         kept = sum(np.count_nonzero(kernel) for kernel in kernels)
         prunable = sum(kernel.size for kernel in kernels)
         assert kept == pytest.approx(card["recipe"]["density"] * prunable, abs=1)
+
+
+def test_pruned_channels_are_gone():
+    name = "resnet8_dnr_channel50_cifar10"
+    card, model = zoo.card(name), zoo.load(name)
+    spent = model_cost(model)
+    dense = zoo.card("resnet8_dense_robust_cifar10")
+    assert spent.parameters < 0.6 * dense["parameters"]
+    assert (spent.parameters, spent.nonzeros) == (card["parameters"], card["nonzero_parameters"])
+    assert (spent.macs, spent.nonzero_macs) == (card["macs"], card["nonzero_macs"])
+    images = np.random.default_rng(0).random((20, 32, 32, 3), np.float32)
+    logits, quantised = np.asarray(model(images)), FileModel(zoo.load_tflite(name).read_bytes())
+    assert np.corrcoef(quantised(images).ravel(), logits.ravel())[0, 1] > 0.99
 
 
 def test_readme_shows_the_cards():

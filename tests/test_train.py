@@ -116,7 +116,7 @@ def test_errors_are_one_line(run, tmp_path, flag, status, named):
 
 def test_recipes_name_flags_that_exist():
     source = (ROOT / "train.py").read_text()
-    for recipe in (ROOT / "zoo" / "recipes").glob("*.cfg"):
+    for recipe in (ROOT / "zoo" / "recipes").glob("*.cfg"):  # papers: test_recipes.py
         lines = recipe.read_text().splitlines()
         assert lines[0].startswith("# ")
         assert any(str(recipe.relative_to(ROOT)) in line for line in lines if line[0] == "#")

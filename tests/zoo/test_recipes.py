@@ -1,0 +1,86 @@
+"""Each row of the papers has a recipe, and each recipe takes a step."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+import train
+import zoo
+from tests.conftest import ROOT
+from tfsparse import attacks
+from tfsparse.training import Trainer, sgd
+from zoo.studies import costs, papers
+
+
+def test_all_rows_are_there():
+    patterns = list(costs.PUBLISHED["resnet18"])
+    assert len(patterns) == 13
+    periodic = {
+        (arch, pattern, dataset)
+        for arch in ("resnet18", "vgg16")
+        for dataset in ("cifar10", "tiny_imagenet")
+        for pattern in patterns
+    }
+    found = {
+        (recipe["arch"], recipe.get("pattern", "dense"), recipe["dataset"])
+        for recipe in papers.recipes().values()
+        if "prune" not in recipe
+    }
+    assert found == periodic
+    dnr = [recipe for recipe in papers.recipes().values() if recipe.get("prune") == "dnr"]
+    assert len(dnr) == 10
+    assert {recipe["dataset"] for recipe in dnr} == set(papers.DATASETS)
+    assert {recipe.get("structure", "irregular") for recipe in dnr} == {"irregular", "channel"}
+    for name, recipe in papers.recipes().items():
+        assert recipe["workdir"] == f"runs/papers/{name}"
+
+
+def test_operations_of_a_step_by_hand():
+    recipe = {"loss": "hybrid", "attack_steps": "7", "dataset": "cifar10", "epochs": "2"}
+    assert papers.operations(recipe, 5) == 2 * 5 * (2 + 4 + 14) * 50_000 * 2
+    recipe["loss"] = "standard"
+    assert papers.operations(recipe, 5) == 2 * 5 * 3 * 50_000 * 2
+
+
+def test_docs_show_the_recipes():
+    assert (ROOT / "docs" / "papers.md").read_text() == papers.page(10)
+
+
+# Narrow, one for each network with each method; data sets differ in sizes only.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, recipe in papers.recipes().items()
+        if recipe["dataset"] == "cifar10"
+        or (recipe["arch"], recipe.get("pattern")) in (("vgg16", "PSD1_P16"), ("vgg16", None))
+    ],
+)
+def test_a_step(name, monkeypatch):
+    monkeypatch.chdir(ROOT)  # recipes name those that they include from here
+    values = flags.FLAGS
+    saved = values.flag_values_dict()
+    try:
+        values(["train.py", f"--flagfile=zoo/recipes/papers/{name}.cfg", "--width=16"])
+        train.check_flags()
+        shape, classes, _ = papers.DATASETS[values.dataset]
+        keras.utils.set_random_seed(0)
+        model = zoo.build(values.arch, shape, classes, values.width, values.pattern)
+        pruner = train.make_pruner(model, steps=4, steps_per_epoch=2)
+        attack = None
+        if values.loss == "hybrid":
+            attack = attacks.pgd(model, values.eps, values.attack_steps)
+        optimizer = sgd(4, values.learning_rate, values.weight_decay, values.schedule)
+        trainer = Trainer(model, optimizer, attack, pruner)
+        images = np.random.default_rng(0).random((2, *shape), np.float32)
+        batches = tf.data.Dataset.from_tensors((images, np.array([0, classes - 1])))
+        assert np.isfinite(trainer.run_epoch(batches, seed=0)["loss"])
+        if pruner:
+            assert pruner.density == pytest.approx(values.density, abs=0.01)
+    finally:
+        for flag, value in saved.items():
+            if values[flag].value != value:
+                values[flag].value = value

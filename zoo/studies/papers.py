@@ -1,0 +1,106 @@
+"""The papers' own experiments as recipes: what each is, and how long a GPU would take.
+
+    python -m zoo.studies.papers --output=docs
+
+Counts the MACs of the network in each recipe in zoo/recipes/papers/, and from them the operations
+of its training. Nothing is trained. Writes --output/papers.md.
+"""
+
+import pathlib
+
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+from absl import flags
+
+import zoo
+from tfsparse import commandline, cost
+from tfsparse.files import write_bytes
+
+NAME = "papers"
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDER = ROOT / "zoo" / "recipes" / "papers"
+SHARED = ("periodic", "dnr")  # what recipes have in common; none themselves
+# Shape of an image, classes, training images.
+DATASETS = {
+    "cifar10": ((32, 32, 3), 10, 50_000),
+    "cifar100": ((32, 32, 3), 100, 50_000),
+    "tiny_imagenet": ((64, 64, 3), 200, 100_000),
+}
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_string("output", None, "Folder for the table.", required=True)
+    flags.DEFINE_float("tflops", 10, "What the GPU sustains, 10^12 operations per second.")
+
+
+def main():
+    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page(FLAGS.tflops))
+
+
+def recipes():
+    """Returns {name: {flag: str}} of all recipes, those that they include among them."""
+    paths = sorted(FOLDER.glob("*.cfg"))
+    return {path.stem: read(path) for path in paths if path.stem not in SHARED}
+
+
+def read(path):
+    """Returns {flag: str} of a flag file and the ones that it includes."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("--"):
+            name, value = line[2:].split("=", 1)
+            found |= read(ROOT / value) if name == "flagfile" else {name: value}
+    return found
+
+
+def operations(recipe, macs):
+    """Returns the floating-point operations of training with a recipe, two for each MAC.
+
+    An image costs a forward pass and two of the same size backwards, to weights and to inputs. With
+    the hybrid loss there is its adversarial twin too, and each step of the attack on it costs a
+    forward and a backward pass.
+    """
+    passes = 3
+    if recipe["loss"] == "hybrid":
+        passes = 3 * 2 + 2 * int(recipe["attack_steps"])
+    *_, images = DATASETS[recipe["dataset"]]
+    return 2 * macs * passes * images * int(recipe["epochs"])
+
+
+def page(tflops):
+    """Returns the Markdown page."""
+    lines = [
+        "# The papers' experiments",
+        "",
+        "From `python -m zoo.studies.papers`: "
+        "`python train.py --flagfile=zoo/recipes/papers/ROW.cfg` trains what a row of the papers "
+        "is, at its full width. Hours are computed, from the operations of a dense network's "
+        f"training and a GPU that sustains {tflops:g} TFLOPS; no row has been trained here. What "
+        "runs of the same methods reach on smaller networks is in [dnr.md](dnr.md) and "
+        "[pattern_accuracy.md](pattern_accuracy.md).",
+        "",
+        "| row | data set | MACs of the dense network, M | epochs | PFLOP | GPU hours |",
+        "|---|---|---|---|---|---|",
+    ]
+    macs = {}
+    for name, recipe in recipes().items():
+        shape, classes, _ = DATASETS[recipe["dataset"]]
+        network = recipe["arch"], shape, classes
+        if network not in macs:
+            macs[network] = cost.model_cost(zoo.build(*network)).macs
+        spent = operations(recipe, macs[network])
+        lines.append(
+            f"| {name} | {recipe['dataset']} | {macs[network] / 1e6:,.0f} | {recipe['epochs']} "
+            f"| {spent / 1e15:,.0f} | {spent / (tflops * 1e12) / 3600:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main)

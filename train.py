@@ -113,6 +113,7 @@ def main():
                 "needs an image."
             )
         steps = steps_per_epoch * FLAGS.epochs
+        training_data, held_out = dataset.read("train"), dataset.read("validation")
 
         # --- model -----------------------------------------------------------------------------
         architecture = {
@@ -139,7 +140,7 @@ def main():
         # --- training --------------------------------------------------------------------------
         if distribution.is_chief():
             write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
-        train(dataset, trainer, checkpoints, workdir)
+        train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return
         with replacing(workdir / "model.keras") as partial:
@@ -222,20 +223,17 @@ def main():
     print(f"\nmodel, .tflite, history and report.html are in {workdir}")
 
 
-def train(dataset, trainer, checkpoints, workdir):
+def train(training_data, held_out, trainer, checkpoints, workdir):
     """Trains to the last epoch. Several workers all do the same, and the chief alone writes."""
     model, pruner, history = trainer.model, trainer.pruner, checkpoints.history
     is_chief = distribution.is_chief()
     tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard")) if is_chief else None
-    train_images, train_labels = dataset.read("train")
-    held_out = dataset.read("validation")
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
     with checkpoints:  # which saves what is done before it ends the run on a signal
         for epoch in range(checkpoints.epoch, FLAGS.epochs):
             data = training_batches(
-                train_images,
-                train_labels,
+                *training_data,
                 FLAGS.batch_size,
                 FLAGS.seed,
                 epoch,

@@ -1,6 +1,7 @@
 """Memory that grows is seen to grow."""
 
 import json
+import signal
 import sys
 
 import numpy as np
@@ -16,11 +17,17 @@ def test_a_process_that_hoards_is_told_from_one_that_does_not():
     hoard = "import time; kept = []\nfor _ in range(30): kept.append(b'x' * 2**22); time.sleep(0.1)"
     still = "import time; kept = b'x' * 2**26; time.sleep(3)"
     for program, low, high in ((hoard, 0.5, 2.0), (still, -0.02, 0.02)):
-        report = soak.watch([sys.executable, "-c", program], 0.1)
+        report = soak.watch([sys.executable, "-c", program], 0.1, 60)
         assert report["status"] == 0
         assert len(report["bytes"]) > 10
         assert low < soak.growth(report) < high
     assert report["bytes"][-1] > 2**26
+
+
+def test_a_process_is_stopped_after_its_time():
+    report = soak.watch([sys.executable, "-c", "import time; time.sleep(60)"], 0.1, 1)
+    assert report["status"] == -signal.SIGTERM
+    assert 1 <= report["seconds"][-1] < 10
 
 
 def test_growth_of_a_line_and_of_spikes():

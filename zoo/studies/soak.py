@@ -2,13 +2,15 @@
 
     python -m zoo.studies.soak --flags=zoo/recipes/NAME.cfg --workdir=runs/NAME --output=docs
 
-Runs `train.py` with a flag file and reads its resident memory from the operating system every few
-seconds. Writes --output/soak.json, .md and a picture; fails where memory grows after the first
-epochs, which allocate what all others use again. Linux only.
+Runs `train.py` with a flag file, reads its resident memory from the operating system every few
+seconds, and asks it to save and stop (SIGTERM) after --hours. Writes --output/soak.json, .md and a
+picture; fails where memory grows after the first epochs, which allocate what all others use again.
+Linux only.
 """
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ NAME = "soak"
 ROOT = pathlib.Path(__file__).parents[2]
 SETTLED = 0.25  # of the time; memory may grow before
 GROWTH = 0.05  # of the memory; more than that fails
+ENDED, STOPPED = 0, 128 + signal.SIGTERM  # what train.py returns
 
 FLAGS = flags.FLAGS
 
@@ -34,6 +37,7 @@ def define_flags():
     flags.DEFINE_string("workdir", None, "Folder of the run; continues it.", required=True)
     flags.DEFINE_string("output", None, "Folder for table, picture and JSON.", required=True)
     flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+    flags.DEFINE_float("hours", 2, "How long the run may take.", lower_bound=0)
     flags.DEFINE_float("seconds", 10, "Between two looks.", lower_bound=0.1)
 
 
@@ -44,21 +48,24 @@ def main():
     if FLAGS.data_dir:
         arguments.append(f"--data_dir={FLAGS.data_dir}")
     report = {"flags": FLAGS.flags, "machine": timing.processor()}
-    report |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds)
+    report |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds, 3600 * FLAGS.hours)
     output = pathlib.Path(FLAGS.output)
     write_bytes(output / f"{NAME}.json", json.dumps(report) + "\n")
     write_bytes(output / f"{NAME}.md", page(report))
     with replacing(output / f"{NAME}.png") as partial:
         picture(report).savefig(partial, dpi=100)
     print(page(report))
-    if report["status"]:
+    if report["status"] not in (ENDED, STOPPED):
         raise UsageError(f"train.py ended with status {report['status']}.")
     if growth(report) > GROWTH:
         raise UsageError(f"Memory grew by {100 * growth(report):.1f} %; see {output}/{NAME}.png.")
 
 
-def watch(command, interval):
-    """Returns {"seconds", "bytes", "status"}: when, and how much memory a process had."""
+def watch(command, interval, limit):
+    """Returns {"seconds", "bytes", "status"}: when, and how much memory a process had.
+
+    A process that takes longer than `limit` seconds is sent SIGTERM.
+    """
     process = subprocess.Popen(command, cwd=ROOT)
     start, seconds, memory = time.monotonic(), [], []
     while True:
@@ -66,10 +73,12 @@ def watch(command, interval):
             process.wait(interval)
             return {"seconds": seconds, "bytes": memory, "status": process.returncode}
         except subprocess.TimeoutExpired:
-            now = resident_bytes(process.pid)
+            now, elapsed = resident_bytes(process.pid), time.monotonic() - start
             if now:
-                seconds.append(round(time.monotonic() - start, 1))
+                seconds.append(round(elapsed, 1))
                 memory.append(now)
+            if elapsed >= limit:
+                process.terminate()
 
 
 def resident_bytes(pid):

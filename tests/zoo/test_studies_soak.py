@@ -45,4 +45,4 @@ def test_docs_show_what_was_measured():
     report = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == soak.page(report)
     assert abs(soak.growth(report)) < soak.GROWTH
-    assert report["seconds"][-1] > 2 * 3600
+    assert report["seconds"][-1] >= 2 * 3600

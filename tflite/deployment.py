@@ -185,7 +185,36 @@ another way. Accuracy is that of the zoo's model on all test images, float and i
 have random weights.
 
 """
-    return introduction + "\n".join(table(run) for run in runs)
+    return introduction + "\n".join(table(run) for run in runs) + "\n" + savings(runs)
+
+
+def savings(runs):
+    """Returns the Markdown table of how much of the parameters' saving the files have."""
+    names = ["{arch} of width {width}".format(**run["settings"]) for run in runs]
+    lines = [
+        "## Fewer parameters, smaller files",
+        "",
+        "What a file is smaller by than the dense one, divided by what its parameters are fewer by "
+        "(those of the pattern, or without removed channels): float32 / int8 / int8 compressed. 1 "
+        "would be all of it.",
+        "",
+        f"| | {' | '.join(names)} |",
+        "|---" * (len(runs) + 1) + "|",
+    ]
+    for index, (form, (pattern, _, structure, _)) in enumerate(FORMS.items()):
+        if pattern or structure == "channel":
+            shares = (_shares(run["rows"][index], run["rows"][0]) for run in runs)
+            cells = (" / ".join(f"{share:.2f}" for share in each) for each in shares)
+            lines.append(f"| {form} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shares(row, dense):
+    """Returns that share for the float32, the int8 and the compressed int8 file of a row."""
+    sizes = [(row[each]["file_bytes"], dense[each]["file_bytes"]) for each in ("float32", "int8")]
+    sizes.append((row["tflm"].get("compressed_bytes", sizes[1][0]), sizes[1][1]))
+    fewer = 1 - min(row["parameters"], row["parameters_left"]) / dense["parameters"]
+    return [(1 - size / whole) / fewer for size, whole in sizes]
 
 
 def table(run):

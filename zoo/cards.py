@@ -44,6 +44,8 @@ def read_card(path):
         _check(path, f"{kind}.", entry, _FILE)
         if not re.fullmatch(r"\w[\w.-]*", entry["file"], re.ASCII):
             raise _damaged(path, f"{kind}.file is not the name of a file beside it")
+        if not re.match(r"https?://", str(entry.get("url", "https://"))):
+            raise _damaged(path, f"{kind}.url is none of http or https")
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
             raise _damaged(path, f"{kind}.sha256 is none")
     return card

@@ -1,7 +1,8 @@
 """The trained models that ship in this package.
 
 A model NAME is a card, `cards/NAME.json`, which says how it was made and what it reaches, its
-packed weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`.
+packed weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`. Where the
+card gives a "url", the file is not in the package and is downloaded from there.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from tfsparse import packed, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
 from zoo.cards import read_card
+from zoo.downloads import fetch
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -34,18 +36,28 @@ def card(name):
     return read_card(_FOLDER / "cards" / f"{name}.json")
 
 
-def load(name):
-    """Returns the trained Keras model `name`, without its channels if it was pruned by channel.
+def load(name, weights="trained"):
+    """Returns the Keras model `name`, without its channels if it was pruned by channel.
+
+    Args:
+        name: one of `list_models()`.
+        weights: "trained", or None for the network before training: randomly initialised, with all
+            channels.
 
     Returns:
         keras.Model that takes float images [n, height, width, channels] in [0, 1] and returns
         logits [n, classes]; `card(name)["class_names"]` names the classes.
 
     Raises:
-        UsageError: where there is no model of that name, or its file is not the one of the card.
+        UsageError: where there is no model of that name, its file is not the one of the card, or
+            `weights` is neither.
     """
     about = card(name)
+    if weights not in ("trained", None):
+        raise UsageError(f'weights must be "trained" or None. Received: {weights!r}')
     model = build(**about["model"])
+    if weights is None:
+        return model
     packed.load_weights(model, _checked(name, about["weights"]))
     if about["recipe"].get("structure") == "channel":
         model = pruning.remove_channels(model)
@@ -64,6 +76,8 @@ def load_tflite(name):
 def _checked(name, entry):
     """Returns the path of a file of model `name` after comparing its hash with the card's."""
     path = _FOLDER / "weights" / entry["file"]
+    if "url" in entry and not path.exists():
+        path = fetch(entry["url"], entry["file"], entry["bytes"], entry["sha256"])
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -51,7 +51,8 @@ def define_flags():
 
 def main():
     workdir = pathlib.Path(FLAGS.workdir)
-    models = dict.fromkeys(FLAGS.models, PARTS) | dict.fromkeys(FLAGS.white_box, ["white_box"])
+    models = {name: [*PARTS] for name in FLAGS.models}
+    models |= {name: ["white_box"] for name in FLAGS.white_box}
     for name in models:
         zoo.card(name)  # which says so where there is none
     report = {"note": FLAGS.note, "models": {}, "masking": {}}

@@ -1,0 +1,86 @@
+"""Files of models that are too large for the package: fetched once, into Keras' cache."""
+
+import hashlib
+import os
+import pathlib
+
+import requests
+import tqdm
+
+from tfsparse.errors import UsageError
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30  # seconds without a byte
+
+
+def fetch(url, name, size, sha256):
+    """Returns the path of the file at `url`, downloaded unless it was before.
+
+    It lies where `keras.utils.get_file` would put it, `models/tfsparse/` in KERAS_HOME or
+    ~/.keras. A download that was interrupted continues; the file gets its name when it is whole.
+
+    Args:
+        url: http or https.
+        name: of the file in the cache.
+        size: bytes that it has; more are not written.
+        sha256: hexadecimal, of its content.
+
+    Raises:
+        UsageError: where it cannot be fetched, or what came is another file.
+    """
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    path = home / "models" / "tfsparse" / name
+    if path.exists() and path.stat().st_size == size and _sha256(path) == sha256:
+        return path
+    partial = path.with_name(f"{name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, partial, size)
+    except (OSError, requests.RequestException) as error:
+        raise UsageError(
+            f"Cannot download {url} to {path}: {type(error).__name__}: {error}. Try again, which "
+            "continues, or put the file there."
+        ) from error
+    found = _sha256(partial)
+    if found != sha256:
+        partial.unlink()
+        raise UsageError(
+            f"{url} is not the file of the card: its sha256 is {found}, expected {sha256}. Try "
+            "again, or install the package again."
+        )
+    partial.replace(path)
+    return path
+
+
+def _download(url, partial, size):
+    """Adds to the file `partial` what it lacks."""
+    done = partial.stat().st_size if partial.exists() else 0
+    if done >= size:
+        return
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        response.raise_for_status()
+        if response.status_code != requests.codes.partial_content:
+            done = 0  # the server gives the whole file only
+        with (
+            partial.open("ab" if done else "wb") as file,
+            tqdm.tqdm(
+                desc=partial.stem,
+                total=size,
+                initial=done,
+                unit="B",
+                unit_scale=True,
+                leave=False,
+                disable=None,
+            ) as progress,
+        ):
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk[: size - done])
+                done += len(chunk)
+                progress.update(len(chunk))
+                if done > size:
+                    break
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

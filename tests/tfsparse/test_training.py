@@ -231,6 +231,8 @@ def test_best_epoch_and_catastrophic_overfitting():
     history.append(row(0.8, 0.9, 0.02))
     assert best_epoch(history) == 2
     assert overfits_attack(history)
+    assert not overfits_attack([row(0.3, 0.2, 0.01)])  # has yet to learn
+    assert not overfits_attack([*history[:3], row(0.2, 0.1, 0.1)])  # diverged: all is lost
     assert best_epoch([{"validation_clean_accuracy": accuracy} for accuracy in (0.5, 0.6)]) == 2
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tqdm
 
 from tfsparse.errors import UsageError
+from tfsparse.fused import fused_batch_norm
 
 
 class Trainer:
@@ -153,7 +154,7 @@ class Trainer:
             images = tf.concat([images, adversarial], axis=0)
             labels = tf.tile(labels, [2])
             weight = tf.concat([tf.fill([size], self.beta), tf.fill([size], 1.0 - self.beta)], 0)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, fused_batch_norm(self.model):
             # Float32 also where the model computes in 16 bits: mixed precision.
             logits = tf.cast(self.model(images, training=True), tf.float32)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)

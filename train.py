@@ -41,7 +41,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
     from tfsparse.training import SCHEDULES, Trainer, best_epoch, overfits_attack, sgd
-    from zoo.data import batches, open_dataset, training_batches
+    from zoo.data import batches, on_cpu, open_dataset, training_batches
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
@@ -113,7 +113,7 @@ def main():
                 "needs an image."
             )
         steps = steps_per_epoch * FLAGS.epochs
-        training_data, held_out = dataset.read("train"), dataset.read("validation")
+        training_data, held_out = (on_cpu(*dataset.read(part)) for part in ("train", "validation"))
 
         # --- model -----------------------------------------------------------------------------
         architecture = {

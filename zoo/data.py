@@ -182,7 +182,7 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
     order = rng.permutation(count)
     offsets = rng.integers(0, 2 * PADDING + 1, size=(count, 2))
     mirrored = rng.integers(0, 2, size=count).astype(bool)
-    images, labels = _on_cpu(images), _on_cpu(labels)
+    images, labels = on_cpu(images, labels)  # by reference for tf.data, not in its graph
 
     def batch(chosen, offsets, mirrored):
         x = tf.gather(images, chosen)
@@ -208,7 +208,7 @@ def batches(images, labels, batch_size):
         A `tf.data.Dataset` of float32 [b, height, width, channels] in [0, 1] and int32 [b].
     """
     count = len(images)
-    images, labels = _on_cpu(images), _on_cpu(labels)
+    images, labels = on_cpu(images, labels)  # by reference for tf.data, not in its graph
 
     def batch(start):
         return _to_float(images[start : start + batch_size]), labels[start : start + batch_size]
@@ -217,10 +217,15 @@ def batches(images, labels, batch_size):
     return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _on_cpu(array):
-    # A tensor that a tf.data function captures is passed to it by reference, not put into a graph.
+def on_cpu(*arrays):
+    """Returns arrays as a tuple of tensors in the computer's memory, not on a GPU.
+
+    The functions above copy arrays each time and do not copy tensors. What they copy is not free
+    before Python looks for cycles, which can be many epochs later: what is used more than once
+    should be put here first.
+    """
     with tf.device("CPU"):
-        return tf.convert_to_tensor(array)
+        return tuple(tf.convert_to_tensor(array) for array in arrays)
 
 
 def _to_float(images):

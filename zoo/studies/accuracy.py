@@ -31,7 +31,7 @@ from tfsparse.errors import UsageError
 from tfsparse.evaluation import accuracy
 from tfsparse.files import replacing, write_bytes
 from tfsparse.training import Trainer, sgd
-from zoo.data import batches, open_dataset, training_batches
+from zoo.data import batches, on_cpu, open_dataset, training_batches
 
 DENSE = "dense"
 PATTERNS = [
@@ -68,7 +68,7 @@ def main():
             patterns.parse(pattern)
     tf.get_logger().setLevel("ERROR")  # every run compiles functions of its own, on purpose
     dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir)
-    images = {split: dataset.read(split) for split in ("train", "validation", "test")}
+    images = {split: on_cpu(*dataset.read(split)) for split in ("train", "validation", "test")}
     settings = {"arch": ARCH, "dataset": FLAGS.dataset, "note": FLAGS.note, "epochs": FLAGS.epochs}
     output = pathlib.Path(FLAGS.output)
     runs = recorded(output / f"{NAME}.json", settings)

@@ -1,5 +1,6 @@
 """What every command of this project does alike: parse flags, and say an error in one line."""
 
+import functools
 import sys
 
 from absl import app, flags, logging
@@ -9,15 +10,15 @@ from tfsparse.errors import UsageError
 flags.disclaim_key_flags()  # a flag that `define_fraction` defines belongs to its caller
 
 
-def _parse_flags(argv):
+def _parse_flags(argv, names=False):
     """Parses `argv`; an unusable flag ends the process with one line and status 2."""
     try:
         extra = flags.FLAGS(argv)[1:]
     except (flags.Error, OSError, UnicodeDecodeError) as error:
         _exit(2, str(error).splitlines()[0].removeprefix("ERROR:: "))
-    if extra:
+    if extra and not names:
         _exit(2, f"arguments are given as --flag=value. Received: {' '.join(extra)}")
-    return argv[:1]
+    return [argv[0], *extra]
 
 
 def _exit(status, message):
@@ -46,16 +47,19 @@ def define_fraction(name, default, help_text):
     return flags.DEFINE(_FractionParser(), name, default, help_text)
 
 
-def run(main):
-    """Runs `main()` after parsing the absl flags; a `UsageError` becomes one line, status 1."""
+def run(main, names=False):
+    """Runs `main()` after parsing the absl flags; a `UsageError` becomes one line, status 1.
 
-    def guarded(_):
+    With `names`, it is `main(list of the arguments that are no flags)`, which others do not take.
+    """
+
+    def guarded(argv):
         logging.set_verbosity(logging.WARNING)  # TFDS reports each file it opens
         try:
-            main()
+            main(*([argv[1:]] if names else []))
         except UsageError as error:
             _exit(1, " ".join(str(error).split()))
         except KeyboardInterrupt:
             _exit(130, "interrupted")
 
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=functools.partial(_parse_flags, names=names))

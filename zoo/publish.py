@@ -1,4 +1,8 @@
-"""Makes a zoo model of a finished training run: `python -m zoo.publish --workdir=W --name=N`."""
+"""Makes a zoo model of a finished training run.
+
+python -m zoo.publish --workdir=runs/mine --name=NAME
+python -m zoo.verify NAME --autoattack --write  # adds AutoAttack to its card
+"""
 
 import hashlib
 import json
@@ -12,38 +16,43 @@ if __name__ == "__main__":
 import keras
 from absl import flags
 
-from tfsparse import commandline, cost, packed, pruning
+from tfsparse import commandline, packed, pruning
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
+from zoo import figures
+from zoo.data import open_dataset
+from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of a finished run of train.py.", required=True)
 flags.DEFINE_string("name", None, "Name of the model in the zoo.", required=True)
 flags.DEFINE_string("note", "", "What a user of the figures must know, such as the data's form.")
 
+flags.DEFINE_string("data_dir", None, "Where TFDS keeps the data set.")
+
 _COPIED = (
     "dataset",
     "image_size",
     "class_names",
     "recipe",
-    "clean_accuracy",
-    "clean_examples",
-    "robust_accuracy",
-    "robust_attack",
-    "robust_examples",
     "density",
-    "parameters",
-    "nonzero_parameters",
-    "macs",
-    "nonzero_macs",
     "dense_parameters",
     "dense_macs",
-    "int8",
     "epochs",
     "seconds_per_epoch",
     "seed",
     "hardware",
     "versions",
+)
+_INTENDED_USE = (
+    "Research on sparse and robust networks, comparison, teaching, and a start for training on "
+    "data of one's own."
+)
+_LIMITS = (
+    "For images like those of its data set, and for its classes only: it has no class for anything "
+    "else. Robust, if so trained, to small L_inf perturbations, as far as its results say, and to "
+    "nothing else. One training run; another seed gives other figures. Not for decisions about "
+    "people's safety."
 )
 
 
@@ -52,32 +61,45 @@ def main():
     try:
         report = json.loads((workdir / "report.json").read_text(encoding="utf-8"))
         model = keras.saving.load_model(workdir / "model.keras", compile=False)
-        tflite = (workdir / "model_int8.tflite").read_bytes()
+        content = (workdir / "model_int8.tflite").read_bytes()
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--workdir must be the folder of a finished run. Received: {workdir} ({error})"
         ) from error
-    zoo = pathlib.Path(__file__).parent
-    weights = zoo / "weights" / f"{FLAGS.name}.safetensors"
-    int8 = zoo / "weights" / f"{FLAGS.name}_int8.tflite"
-    copied = {key: report[key] for key in _COPIED}  # before anything is written
-    packed.save_weights(model, weights)
-    if report["recipe"]["structure"] == "channel":  # zoo.load removes them
-        spent = cost.model_cost(pruning.remove_channels(model))
-        copied |= {"parameters": spent.parameters, "nonzero_parameters": spent.nonzeros}
-        copied |= {"macs": spent.macs, "nonzero_macs": spent.nonzero_macs}
-    write_bytes(int8, tflite)
+    folder = pathlib.Path(__file__).parent
+    weights = folder / "weights" / f"{FLAGS.name}.safetensors"
+    int8 = folder / "weights" / f"{FLAGS.name}_int8.tflite"
+    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
+    # All is measured before anything is written.
     card = {
         "name": FLAGS.name,
         "note": FLAGS.note,
         "licence": "Apache-2.0",
+        "intended_use": _INTENDED_USE,
+        "limits": _LIMITS,
         "model": report["model"],
-        "weights": _entry(weights),
-        "tflite": _entry(int8),
-        **copied,
+        **{key: report[key] for key in _COPIED},
+        "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
+        **measure(small, content, report),
     }
-    write_bytes(zoo / "cards" / f"{FLAGS.name}.json", json.dumps(card, indent=2) + "\n")
+    packed.save_weights(model, weights)
+    write_bytes(int8, content)
+    card |= {"weights": _entry(weights), "tflite": _entry(int8)}
+    write_bytes(folder / "cards" / f"{FLAGS.name}.json", json.dumps(card, indent=2) + "\n")
     print(f"published {FLAGS.name}: {weights.stat().st_size:,} bytes of weights")
+
+
+def measure(model, content, report):
+    """Returns the card's figures of a run's model, as `zoo.load` will give it, and of its file."""
+    data = open_dataset(report["dataset"], FLAGS.data_dir, report["image_size"])
+    subjects = model_subject(FLAGS.name, model, {}), file_subject(FLAGS.name, content, {})
+    quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
+    return {
+        **figures.costs(model),
+        "golden": figures.golden(model, content),
+        "results": figures.accuracies(quick, *subjects, data, report["recipe"]["eps"]),
+        "device": figures.on_device(report["model"], content, data),
+    }
 
 
 def _entry(path):

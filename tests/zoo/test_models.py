@@ -40,7 +40,7 @@ def test_card_says_what_the_model_is(name):
     }.items():
         assert card[key] == value
     path = zoo.load_tflite(name)
-    assert path.stat().st_size == card["int8"]["bytes"] == card["tflite"]["bytes"]
+    assert path.stat().st_size == card["tflite"]["bytes"]
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["tflite"]["sha256"]
 
 
@@ -48,15 +48,49 @@ def test_bundled_model_reaches_what_its_card_says(data_dir):
     name = next(name for name in NAMES if zoo.card(name)["dataset"] == "fashion_mnist_small")
     card, model = zoo.card(name), zoo.load(name)
     images, labels = open_dataset("fashion_mnist_small", data_dir).read("test")
-    assert card["clean_examples"] == len(images)
+    assert card["results"]["clean"]["examples"] == len(images)
     # Two images of 1,000 for the rounding of other processors.
     clean = accuracy(model, batches(images, labels, 500))
-    assert clean == pytest.approx(card["clean_accuracy"], abs=0.0021)
+    assert clean == pytest.approx(card["results"]["clean"]["accuracy"], abs=0.0021)
     attack = attacks.pgd(model, card["recipe"]["eps"], 20)
     few = accuracy(model, batches(images[:200], labels[:200], 100), attack)
     # 200 of the card's 1,000 images: three standard deviations.
-    assert few == pytest.approx(card["robust_accuracy"], abs=0.1)
+    assert few == pytest.approx(card["results"]["pgd"]["accuracy"], abs=0.1)
     assert few < accuracy(model, batches(images[:200], labels[:200], 100))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_is_complete(name):
+    card = zoo.card(name)
+    assert card["hours"] > 0
+    for key in ("licence", "intended_use", "limits", "hardware", "versions", "recipe", "device"):
+        assert card[key]
+    assert card["dataset"] != "cifar10" or card["note"]
+    assert card["device"]["latency_ratio"] > 0.8
+    results = card["results"]
+    assert results.keys() >= {"clean", "int8", "pgd"}
+    for result in results.values():
+        assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
+    clean, int8 = results["clean"], results["int8"]
+    assert clean["examples"] == int8["examples"]
+    assert abs(clean["accuracy"] - int8["accuracy"]) <= 0.005
+    assert results["pgd"]["accuracy"] < clean["accuracy"]
+    if "autoattack" in results:
+        assert results["autoattack"]["accuracy"] <= results["pgd"]["interval"][1]
+
+
+def test_weights_of_none_are_an_untrained_network():
+    name = "resnet8_dnr_channel50_cifar10"
+    model = zoo.load(name, weights=None)
+    assert model.count_params() > zoo.load(name).count_params()
+    assert model.input_shape[1:] == tuple(zoo.card(name)["model"]["input_shape"])
+    with pytest.raises(UsageError, match="Received: 'imagenet'"):
+        zoo.load(name, weights="imagenet")
+
+
+def test_all_files_are_small():
+    sizes = [path.stat().st_size for path in (models._FOLDER / "weights").iterdir()]
+    assert sum(sizes) < 40e6
 
 
 @pytest.mark.slow
@@ -128,5 +162,6 @@ def test_pruned_channels_are_gone():
     assert np.corrcoef(quantised(images).ravel(), logits.ravel())[0, 1] > 0.99
 
 
-def test_readme_shows_the_cards():
+def test_readme_and_docs_show_the_cards():
     assert table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.page() == (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")

@@ -48,7 +48,11 @@ def find_subject(name):
     """
     if pathlib.Path(name).suffix == ".tflite":
         return _file(name)
-    model, about = find_model(name)
+    return model_subject(name, *find_model(name))
+
+
+def model_subject(name, model, about):
+    """Returns the `Subject` of a Keras model; raises a `UsageError` where it is no classifier."""
     _check_model(model)
     return Subject(
         name=name,
@@ -74,6 +78,11 @@ def _file(name):
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
+    return file_subject(name, content, about, source and str(source))
+
+
+def file_subject(name, content, about, source=None):
+    """Returns the `Subject` of the bytes of a .tflite file, made from the model `source`."""
     file = FileModel(content)
     return Subject(
         name=name,
@@ -83,7 +92,7 @@ def _file(name):
         num_classes=file.num_classes,
         sha256=hashlib.sha256(content).hexdigest(),
         about=about,
-        source=source and str(source),
+        source=source,
     )
 
 

@@ -1,0 +1,81 @@
+"""`python -m zoo.verify`: true cards pass, and a figure that is off is named."""
+
+import copy
+
+import pytest
+
+import zoo
+from zoo import figures, verify
+
+NAME = "resnet8_dnr10_fashion_mnist_small"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    content = zoo.load_tflite(NAME).read_bytes()
+    model = zoo.load(NAME)
+    return {**figures.costs(model), "golden": figures.golden(model, content)}
+
+
+def verdicts(card, measured):
+    return {figure: verdict for figure, _, _, verdict in verify.compare(card, measured)}
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_models_give_the_golden_outputs_of_their_cards(name):
+    content = zoo.load_tflite(name).read_bytes()
+    model = zoo.load(name)
+    found = {**figures.costs(model), "golden": figures.golden(model, content)}
+    assert set(verdicts(zoo.card(name), found).values()) == {"ok"}
+
+
+@pytest.mark.parametrize("key", ["parameters", "nonzero_macs"])
+def test_a_cost_that_is_off_by_one_is_wrong(measured, key):
+    wrong = {**measured, key: measured[key] + 1}
+    assert [k for k, v in verdicts(zoo.card(NAME), wrong).items() if v == "WRONG"] == [key]
+
+
+def test_golden_outputs_that_changed_are_wrong(measured):
+    changed = copy.deepcopy(measured)
+    changed["golden"]["logits"][2][3] += 0.5
+    changed["golden"]["int8"][3][0] += 1
+    wrong = [k for k, v in verdicts(zoo.card(NAME), changed).items() if v == "WRONG"]
+    assert wrong == ["golden logits", "golden int8"]
+
+
+@pytest.mark.parametrize(
+    ("examples", "difference", "verdict"),
+    [(10_000, 5e-4, "ok"), (10_000, 6e-4, "WRONG"), (1000, 1e-3, "ok"), (1000, 2e-3, "WRONG")],
+)
+def test_an_accuracy_may_be_off_by_five_of_ten_thousand_or_one(
+    measured, examples, difference, verdict
+):
+    card = {**zoo.card(NAME), "results": {"clean": {"accuracy": 0.5}}}
+    result = {"clean": {"accuracy": 0.5 - difference, "examples": examples}}
+    assert verdicts(card, {**measured, "results": result})[f"clean, n={examples:,}"] == verdict
+
+
+def test_a_figure_that_the_card_does_not_have_is_wrong(measured):
+    card = {key: value for key, value in zoo.card(NAME).items() if key not in ("golden", "results")}
+    result = {"pgd": {"accuracy": 0.5, "examples": 1000}}
+    found = verdicts(card, {**measured, "results": result})
+    assert {found["golden logits"], found["golden int8"], found["pgd, n=1,000"]} == {"WRONG"}
+
+
+def test_a_slower_machine_is_not_wrong(measured):
+    card = {**zoo.card(NAME), "device": {"arena_bytes": 100, "latency_ratio": 2.0}}
+    device = {"arena_bytes": None, "latency_ratio": 1.0}
+    found = verdicts(card, {**measured, "device": device})
+    assert (found["arena_bytes"], found["latency_ratio"]) == ("", "")
+    found = verdicts(card, {**measured, "device": {**device, "arena_bytes": 101}})
+    assert found["arena_bytes"] == "WRONG"
+
+
+def test_command(run):
+    result = run("-m", "zoo.verify", NAME, "--fast")
+    assert result.returncode == 0, result.stderr
+    assert "WRONG" not in result.stdout
+    assert result.stdout.count(" ok") == 6
+    result = run("-m", "zoo.verify", "resnet9000", "--fast")
+    assert result.returncode == 1
+    assert "Received: 'resnet9000'" in result.stderr

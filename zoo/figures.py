@@ -1,0 +1,121 @@
+"""The figures of a card, measured: `zoo.publish` writes them, `zoo.verify` measures them again."""
+
+import numpy as np
+
+from tflite.arena import arena
+from tflite.benchmark import benchmark, machine
+from tflite.convert import conversion_images, convert
+from tflite.runtimes import FileModel
+from tfsparse.cost import model_cost
+from tfsparse.errors import UsageError
+from tfsparse.evaluation import logits
+from zoo.architectures import build
+from zoo.robustness import catalogue, runner
+from zoo.robustness.intervals import wilson
+
+# {result: (of the file or of the Keras model, attack, first test images)}
+ACCURACIES = {
+    "clean": ("model", "clean", None),
+    "int8": ("file", "clean", None),
+    "pgd": ("model", "pgd", 1000),
+    "autoattack": ("model", "autoattack", 200),
+}
+SLOW = ("autoattack",)  # a quarter of an hour each, and needs PyTorch
+PGD_STEPS, PGD_RESTARTS = 50, 2
+GOLDEN_IMAGES = 4
+LATENCY_SECONDS = 20
+
+
+def costs(model):
+    """Returns what a Keras model has and does, as `tfsparse.cost` counts it."""
+    spent = model_cost(model)
+    return {
+        "parameters": spent.parameters,
+        "nonzero_parameters": spent.nonzeros,
+        "macs": spent.macs,
+        "nonzero_macs": spent.nonzero_macs,
+    }
+
+
+def golden(model, content):
+    """Returns what model and file make of images that need no data set, lists [images][classes].
+
+    "logits" are those of the Keras model, with 4 decimals; "int8" are the file's output in LiteRT's
+    reference kernels, which are the same bits on every machine.
+    """
+    file = FileModel(content, "reference")
+    images = golden_images(file.image_shape)
+    return {
+        "logits": np.asarray(logits(model, images), np.float64).round(4).tolist(),
+        "int8": file.outputs(images).tolist(),
+    }
+
+
+def golden_images(shape):
+    """Returns float32 images in [0, 1], [GOLDEN_IMAGES, h, w, c], the same for each call."""
+    # Blocks of pixels rather than pixels: networks say more of these than of noise.
+    height, width, channels = shape
+    coarse = np.random.default_rng(0).random((GOLDEN_IMAGES, 4, 4, channels), np.float32)
+    return coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
+
+
+def accuracies(names, model, file, data, eps, seed=0):
+    """Returns {name: {"accuracy", "interval", "examples", settings...}} for names of ACCURACIES.
+
+    Args:
+        names: what to measure.
+        model, file: the `zoo.robustness.subjects.Subject`s of a Keras model and its int8 file.
+        data: a `zoo.data.Dataset`; of its test images the first are taken.
+        eps: L_inf bound of the attacks.
+        seed: fixes their random starts.
+
+    Raises:
+        UsageError: where AutoAttack is asked for and not installed.
+    """
+    images, labels = data.read("test")
+    images = images.astype(np.float32) / 255
+    options = catalogue.Options(eps, PGD_STEPS, PGD_RESTARTS)
+    found = {}
+    for name in names:
+        kind, attack, count = ACCURACIES[name]
+        subject = {"model": model, "file": file}[kind]
+        few = images[:count], labels[:count]
+        found[name] = _accuracy(subject, attack, options, *few, seed)
+    return found
+
+
+def _accuracy(subject, attack, options, images, labels, seed):
+    identity = {"seed": seed, "batch_size": runner.fitting_batch(subject.model)}
+    results = runner.Results(None, identity, len(labels))
+    for name in dict.fromkeys(["clean", attack]):
+        runner.run(subject, catalogue.make(name, subject, options), images, labels, results)
+    held, settings = results.correct(attack), results.about(attack)["settings"]
+    return {
+        "accuracy": float(np.mean(held)),
+        "interval": wilson(int(held.sum()), len(held)),
+        "examples": len(held),
+        **{key: value for key, value in settings.items() if key != "sha256"},
+    }
+
+
+def on_device(architecture, content, data):
+    """Returns what an int8 file takes: RAM in TFLM, and its time beside that of the dense network.
+
+    Returns:
+        "arena_bytes": None where TFLM is not installed or cannot run the file.
+        "latency_ratio": the dense network's minimum latency by this file's, on one thread.
+        "runs", "machine": how often each was run, in turns, and on what.
+    """
+    calibration, *_ = conversion_images(data)
+    dense = convert(build(**{**architecture, "pattern": None}), "int8", calibration)
+    _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
+    try:
+        arena_bytes = arena(content).total
+    except UsageError:
+        arena_bytes = None
+    return {
+        "arena_bytes": arena_bytes,
+        "latency_ratio": measured["minimum_speedup"],
+        "runs": measured["runs"],
+        "machine": machine(),
+    }

@@ -1,0 +1,150 @@
+"""Are the cards true? Measures again what they claim.
+
+    python -m zoo.verify                                     # all models, on their data sets
+    python -m zoo.verify resnet8_dnr10_cifar10 --autoattack  # a quarter of an hour more
+    python -m zoo.verify --fast                              # without data, seconds
+
+Prints each figure beside the card's. Fails where an accuracy is off by more than 0.05 points, or by
+more than one example where few are attacked, or where anything that does not depend on the machine
+is off at all. Latency is shown and not judged.
+"""
+
+import json
+import pathlib
+
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+import zoo
+from tfsparse import commandline
+from tfsparse.errors import UsageError
+from tfsparse.files import write_bytes
+from zoo import figures
+from zoo.data import open_dataset
+from zoo.robustness.subjects import find_subject
+
+FLAGS = flags.FLAGS
+POINTS = 0.0005  # of an accuracy, a fraction
+LOGITS = 2e-3  # of float32 kernels on different processors
+
+
+def define_flags():
+    flags.DEFINE_boolean("fast", False, "Only what needs no data set.")
+    flags.DEFINE_boolean("autoattack", False, "AutoAttack, too.")
+    flags.DEFINE_boolean("write", False, "Put what was measured into the cards.")
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+
+
+def main(names):
+    tf.get_logger().setLevel("ERROR")  # every attack compiles a function of its own, on purpose
+    for name in names:
+        zoo.card(name)  # which says so where there is none
+    wrong = []
+    for name in names or zoo.list_models():
+        card, keras_model = zoo.card(name), zoo.load(name)
+        measured = measure(name, keras_model, card)
+        rows = compare(card, measured)
+        print(f"{name}\n{table(rows)}\n", flush=True)
+        wrong += [f"{name}: {figure}" for figure, _, _, verdict in rows if verdict == "WRONG"]
+        if FLAGS.write:
+            write(name, card, measured)
+        keras.backend.clear_session()
+    if wrong and not FLAGS.write:
+        raise UsageError(f"{len(wrong)} figures are not those of the cards: {', '.join(wrong)}.")
+
+
+def measure(name, model, card):
+    """Returns what the card says that can be measured, a dict with the card's keys."""
+    content = zoo.load_tflite(name).read_bytes()
+    measured = {**figures.costs(model), "golden": figures.golden(model, content)}
+    if FLAGS.fast:
+        return measured
+    data = open_dataset(card["dataset"], FLAGS.data_dir, card["image_size"])
+    wanted = [key for key in figures.ACCURACIES if FLAGS.autoattack or key not in figures.SLOW]
+    subjects = find_subject(name), find_subject(f"{name}.tflite")
+    results = figures.accuracies(wanted, *subjects, data, card["recipe"]["eps"])
+    device = figures.on_device(card["model"], content, data)
+    return {**measured, "results": results, "device": device}
+
+
+def write(name, card, measured):
+    """Writes the card with the measured figures; those that were not measured stay."""
+    results = {**card.get("results", {}), **measured.get("results", {})}
+    path = pathlib.Path(__file__).parent / "cards" / f"{name}.json"
+    write_bytes(path, json.dumps({**card, **measured, "results": results}, indent=2) + "\n")
+
+
+def compare(card, measured):
+    """Returns (figure, in the card, measured, verdict) for each; the verdict is ok, WRONG or ''."""
+    rows = []
+
+    def row(figure, claimed, found, good):
+        verdict = "" if good is None else "ok" if good and claimed is not None else "WRONG"
+        rows.append((figure, claimed, found, verdict))
+
+    for key in ("parameters", "nonzero_parameters", "macs", "nonzero_macs"):
+        row(key, card[key], measured[key], card[key] == measured[key])
+    claimed, found = card.get("golden", {}), measured["golden"]
+    row("golden logits", *_digests("logits", claimed, found), _close(claimed, found))
+    row(
+        "golden int8",
+        *_digests("int8", claimed, found),
+        claimed.get("int8") == found["int8"],
+    )
+    for name, result in measured.get("results", {}).items():
+        claim = card.get("results", {}).get(name, {}).get("accuracy")
+        allowed = max(POINTS, 1 / result["examples"]) + 1e-9
+        good = claim is not None and abs(claim - result["accuracy"]) <= allowed
+        row(f"{name}, n={result['examples']:,}", claim, result["accuracy"], good)
+    for key in ("arena_bytes", "latency_ratio"):
+        if "device" in measured:
+            claim, value = card.get("device", {}).get(key), measured["device"][key]
+            judged = key == "arena_bytes" and value is not None
+            row(key, claim, value, claim == value if judged else None)
+    return rows
+
+
+def _close(claimed, found):
+    if "logits" not in claimed:
+        return False
+    logits = np.array(claimed["logits"])
+    return np.allclose(logits, found["logits"], rtol=LOGITS, atol=LOGITS * np.abs(logits).max())
+
+
+def _digests(key, *golden):
+    """Returns what a table shows of outputs of four images: the first image's class and score."""
+    shown = []
+    for each in golden:
+        first = each[key][0] if key in each else None
+        shown.append(first and f"class {int(np.argmax(first))}: {max(first):.4g}")
+    return shown
+
+
+def table(rows):
+    lines = [("figure", "card", "measured", "")]
+    lines += [
+        (figure, _text(claim), _text(found), verdict) for figure, claim, found, verdict in rows
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _text(value):
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    define_flags()
+    commandline.run(main, names=True)

@@ -43,6 +43,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse.training import SCHEDULES, Trainer, best_epoch, overfits_attack, sgd
     from zoo.data import batches, on_cpu, open_dataset, training_batches
 
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
 flags.DEFINE_string("dataset", "fashion_mnist_small", "Image classification set of TFDS.")
@@ -66,6 +67,7 @@ commandline.define_fraction("ema_momentum", 0, "Of the weights' moving average; 
 commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
 flags.DEFINE_enum("distribution", "none", distribution.STRATEGIES, "Over GPUs, or machines too.")
+flags.DEFINE_enum("dtype_policy", "float32", DTYPE_POLICIES, "Keras': mixed ones train faster.")
 flags.DEFINE_boolean("synchronized", False, "BatchNorm's statistics are those of all replicas.")
 flags.DEFINE_boolean("deterministic", False, "The same bits in each run on one machine; slower.")
 commandline.define_fraction("checkpoint_minutes", 10, "Besides the end of each epoch.")
@@ -124,12 +126,14 @@ def main():
             "pattern": FLAGS.pattern,
         }
         keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
-        model = zoo.build(**architecture)
+        model = build(architecture, FLAGS.dtype_policy)
         synchronize(model)
         pruner = make_pruner(model, steps, steps_per_epoch)
         optimizer = sgd(
             steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
         )
+        if FLAGS.dtype_policy == "mixed_float16":  # in which small gradients would be 0
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         attack = None
         if FLAGS.loss == "hybrid":
             attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps)
@@ -143,8 +147,7 @@ def main():
         train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return
-        with replacing(workdir / "model.keras") as partial:
-            model.save(partial)
+        save(model, workdir / "model.keras")
     # --- evaluation: the test set is read here, once -------------------------------------------
     model = keras.saving.load_model(workdir / "model.keras", compile=False)  # on one device
     images, labels = dataset.read("test")
@@ -259,10 +262,32 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
                 if trainer.attack and overfits_attack(history):
                     print(OVERFITTED)
                 if best_epoch(history) == epoch + 1:
-                    with replacing(workdir / "best.keras") as partial, trainer.averaged_weights():
-                        model.save(partial)
+                    with trainer.averaged_weights():
+                        save(model, workdir / "best.keras")
             checkpoints.after_epoch()
     trainer.average_weights()
+
+
+def build(architecture, dtype_policy):
+    """Returns the network, of layers that compute in `dtype_policy`."""
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
+        return zoo.build(**architecture)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def save(model, path):
+    """Saves the network, of layers that compute in float32 whatever they were trained in."""
+    policies = [layer.dtype_policy for layer in model.layers]
+    try:
+        for layer in model.layers:
+            layer.dtype_policy = "float32"
+        with replacing(path) as partial:
+            model.save(partial)
+    finally:
+        for layer, policy in zip(model.layers, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 def synchronize(model):

@@ -99,6 +99,23 @@ def test_finished_run_is_evaluated_again_and_another_recipe_is_refused(run, work
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_ends_in_float32(run, tmp_path, data_dir, policy):
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--width=4"]
+    arguments += ["--prune=dnr", "--density=0.5", "--ema_momentum=0.9", "--epochs=1"]
+    result = run("train.py", *arguments, f"--dtype_policy={policy}")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["clean_accuracy"] > 0.3
+    for name in ("model", "best"):
+        model = keras.saving.load_model(tmp_path / "run" / f"{name}.keras")
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+        kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+        ones = sum(np.count_nonzero(kernel) for kernel in map(np.asarray, kernels))
+        assert ones / sum(map(np.size, kernels)) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "status", "named"),
     [("--frobnicate=1", 2, "frobnicate"), ("--density=1.5", 1, "Received: 1.5")],

@@ -16,9 +16,9 @@ import tensorflow as tf
 def fused_batch_norm(model):
     """Within the block, `model(images, training=True)` uses FusedBatchNorm where it can.
 
-    That is in `keras.layers.BatchNormalization` of the last of four axes, in float32, with scale
-    and centre, by the statistics of one replica. Outputs and moving statistics are the same up to
-    rounding.
+    That is in `keras.layers.BatchNormalization` of the last of four axes, with scale and centre, by
+    the statistics of one replica. Outputs and moving statistics are the same up to rounding, of
+    which there is less in mixed precision: the statistics are those of float32.
     """
     layers = [layer for layer in model.layers if _can_be_fused(layer)]
     for layer in layers:
@@ -39,7 +39,7 @@ def _can_be_fused(layer):
         and layer.beta is not None
         and len(layer.input.shape) == 4
         and not layer.synchronized
-        and layer.compute_dtype == "float32"
+        and layer.compute_dtype in ("float32", "bfloat16", "float16")
     )
 
 
@@ -53,12 +53,10 @@ class _Fused:
         layer = self._layer
         if not training or mask is not None:
             return self._call(inputs, training=training, mask=mask)
+        # Keras hands a layer its weights in the precision in which it computes.
+        gamma, beta = (tf.cast(weight, tf.float32) for weight in (layer.gamma, layer.beta))
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            tf.convert_to_tensor(layer.gamma),
-            tf.convert_to_tensor(layer.beta),
-            epsilon=layer.epsilon,
-            is_training=True,
+            inputs, gamma, beta, epsilon=layer.epsilon, is_training=True
         )
         # TensorFlow gives the variance of the population, n / (n - 1) of the batch's, Keras keeps
         # that of the batch.

@@ -74,8 +74,9 @@ class Trainer:
         They are those that an optimizer with `use_ema` keeps, after the weights' constraints: what
         is pruned is 0 in them, too. Without `use_ema` nothing changes.
         """
-        if self.optimizer.use_ema:
-            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # LossScaleOptimizer
+        if optimizer.use_ema:
+            optimizer.finalize_variable_values(self.model.trainable_variables)
             for weight in self.model.trainable_variables:
                 if weight.constraint:
                     weight.assign(weight.constraint(weight))

@@ -332,10 +332,12 @@ def check_workdir(workdir, recipe):
         before = dict(before)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
-    differing = [name for name in recipe if before.get(name) != recipe[name]]
+    # A flag that came after the run had its default.
+    before = {name: before.get(name, FLAGS[name].default) for name in recipe}
+    differing = [name for name in recipe if before[name] != recipe[name]]
     if differing:
         changes = ", ".join(
-            f"--{name}={before.get(name)} there, {recipe[name]} here" for name in differing[:3]
+            f"--{name}={before[name]} there, {recipe[name]} here" for name in differing[:3]
         )
         if len(differing) > 3:
             changes += f", and {len(differing) - 3} more"

@@ -34,10 +34,9 @@ def _can_be_fused(layer):
     return (
         type(layer) is keras.layers.BatchNormalization
         and layer.trainable
-        and layer.axis in (-1, 3)
+        and layer.axis in (-1, 3)  # 3 is the last where there are four, and is checked there
         and layer.gamma is not None
         and layer.beta is not None
-        and len(layer.input.shape) == 4
         and not layer.synchronized
         and layer.compute_dtype in ("float32", "bfloat16", "float16")
     )
@@ -51,7 +50,7 @@ class _Fused:
 
     def __call__(self, inputs, training=None, mask=None):
         layer = self._layer
-        if not training or mask is not None:
+        if not training or mask is not None or len(inputs.shape) != 4:
             return self._call(inputs, training=training, mask=mask)
         # Keras hands a layer its weights in the precision in which it computes.
         gamma, beta = (tf.cast(weight, tf.float32) for weight in (layer.gamma, layer.beta))

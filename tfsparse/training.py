@@ -248,8 +248,11 @@ def overfits_attack(history):
 def best_epoch(history):
     """Returns the epoch, from 1, of the best held-out robust accuracy; the first of equal ones.
 
-    Without an attack in training it is that of the best clean accuracy.
+    Without an attack in training it is that of the best clean accuracy. Of a network that is pruned
+    as it trains, only the epochs of its lowest density so far count.
     """
     name = "validation_robust_accuracy"
     name = name if name in history[0] else "validation_clean_accuracy"
-    return max(range(len(history)), key=lambda index: history[index][name]) + 1
+    densities = [row.get("density", 1.0) for row in history]
+    sparse = [index for index, density in enumerate(densities) if density == min(densities)]
+    return max(sparse, key=lambda index: history[index][name]) + 1

@@ -103,3 +103,18 @@ def test_inference_is_not_changed():
     expected = model(images, training=False)
     with fused_batch_norm(model):
         np.testing.assert_array_equal(model(images, training=False), expected)
+
+
+def test_subclassed_models_and_other_ranks():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.norm = keras.layers.Dense(3), keras.layers.BatchNormalization(axis=-1)
+
+        def call(self, x, training=False):
+            return self.norm(self.dense(x), training=training)
+
+    model, images = Net(), tf.random.stateless_normal((7, 6), (1, 2))
+    expected = model(images, training=True)
+    with fused_batch_norm(model):
+        np.testing.assert_array_equal(model(images, training=True), expected)

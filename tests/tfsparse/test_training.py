@@ -234,6 +234,9 @@ def test_best_epoch_and_catastrophic_overfitting():
     assert not overfits_attack([row(0.3, 0.2, 0.01)])  # has yet to learn
     assert not overfits_attack([*history[:3], row(0.2, 0.1, 0.1)])  # diverged: all is lost
     assert best_epoch([{"validation_clean_accuracy": accuracy} for accuracy in (0.5, 0.6)]) == 2
+    pruned = [(1.0, 0.9), (0.5, 0.8), (0.1, 0.6), (0.1, 0.7), (0.1, 0.65)]
+    history = [{"density": d, "validation_clean_accuracy": a} for d, a in pruned]
+    assert [best_epoch(history[:count]) for count in range(1, 6)] == [1, 2, 3, 4, 4]
 
 
 def convolutional_model():

@@ -35,3 +35,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         optimizer = self.model.optimizer
         self.pruner.update(int(optimizer.iterations), optimizer)
+
+    def on_train_end(self, logs=None):
+        """Masks the weights: an optimizer with `use_ema` has just put its averages there."""
+        self.pruner.apply_masks()

@@ -28,13 +28,20 @@ class ConvolutionPolicy(PruningPolicy):
 
 
 def prunable_layers(model, policy):
-    """Returns [(layer, weight variable)] of all weights that `policy` lets be pruned."""
+    """Returns [(layer, weight variable)] of all trainable weights that `policy` lets be pruned.
+
+    Layers within other layers are found where these are models, and each once.
+    """
     policy.ensure_model_supports_pruning(model)
-    return [
-        (layer, weight)
+    found = {
+        id(weight): (layer, weight)
         for layer in leaf_layers(model)
         if policy.allow_pruning(layer)
         for weight in (
             layer.get_prunable_weights() if isinstance(layer, PrunableLayer) else [layer.kernel]
         )
-    ]
+        if weight.trainable
+    }
+    if not found:
+        raise UsageError(f"All layers of model {model.name!r} that could be pruned are frozen.")
+    return list(found.values())

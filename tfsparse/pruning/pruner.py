@@ -34,14 +34,15 @@ class Pruner:
         schedule: TF-MOT `PruningSchedule`.
         policy: TF-MOT `PruningPolicy` that takes Keras 3 layers; None for `ConvolutionPolicy()`.
         structure: "irregular" prunes single weights, "channel" all weights of an input channel of
-            a layer together. The first prunable layer, whose channels are the image's, is not
+            a layer together. The model's first convolution, whose channels are the image's, is not
             pruned by channel.
         rho: weight of DNR's dynamic L2 regulariser.
         seed: int that fixes DNR's random initial masks.
 
     Raises:
         UsageError: where an argument is out of range, the density leaves a layer without any
-            weight, or channels of a periodic layer differ in their number of weights.
+            weight, another pruner is attached to the model, or channels cannot be pruned as one:
+            those of a periodic layer that differ in their number of weights, or of groups.
 
     Reference: Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083.
     """
@@ -51,18 +52,22 @@ class Pruner:
             raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
         found = prunable_layers(model, policy or ConvolutionPolicy())
         if structure == "channel":
-            found = _prunable_by_channel(found)
+            found = _prunable_by_channel(model, found)
+        for _, weight in found:
+            if getattr(getattr(weight.constraint, "func", None), "__name__", "") == "_constrain":
+                raise UsageError(
+                    f"A pruner prunes {weight.path!r} already. Call its detach() first."
+                )
         self.schedule = schedule
         self.structure = structure
         self.rho = rho
         self.layer_names = [layer.name for layer, _ in found]
         self.weights = [weight for _, weight in found]
-        indices = {id(weight): i for i, weight in enumerate(model.trainable_variables)}
-        self._indices = [indices[id(weight)] for weight in self.weights]
         # The unit of each weight, flattened; None where each weight is a unit of its own.
         self._units = [_channels(*item) if structure == "channel" else None for item in found]
         self._filters = [_filters(*item) if structure == "irregular" else None for item in found]
         self.masks = [_variable(tf.ones(weight.shape), weight, "mask") for weight in self.weights]
+        self._last_change = tf.Variable(-1, trainable=False, dtype=tf.int64, name="last_change")
         self._is_dnr = isinstance(schedule, DNRSchedule)
         self._targets, self._multipliers = [], []  # Z and U of the dynamic regulariser
         if self._is_dnr:
@@ -70,7 +75,7 @@ class Pruner:
             self.apply_masks()
             self._targets = [_variable(w, w, "target") for w in self.weights]
             self._multipliers = [
-                _variable(tf.zeros(w.shape), w, "multiplier") for w in self.weights
+                _variable(tf.zeros(w.shape, w.dtype), w, "multiplier") for w in self.weights
             ]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
         for index, (weight, original) in enumerate(zip(self.weights, self._originals, strict=True)):
@@ -94,16 +99,18 @@ class Pruner:
 
         That is rho / 2 * ||W - Z + U||^2, the term of the augmented Lagrangian that ADMM pruning
         adds to the loss: Z is the projection of W + U on the current masks, U the sum of what the
-        projections took away. Both change with the masks only.
+        projections took away. Both change with the masks only. Outside the masks, where W and Z are
+        0, it is constant and left out: its gradient there, rho * U, is no reason to regrow.
         """
         loss = regularizer(weight) if regularizer else 0.0
         distance = weight - self._targets[index] + self._multipliers[index]
+        distance *= tf.cast(self.masks[index], distance.dtype)
         return loss + 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
 
     @property
     def variables(self):
         """All state besides the model's own: what a checkpoint must hold."""
-        return [*self.masks, *self._targets, *self._multipliers]
+        return [self._last_change, *self.masks, *self._targets, *self._multipliers]
 
     @property
     def density(self):
@@ -117,20 +124,27 @@ class Pruner:
         return dict(zip(self.layer_names, means, strict=True))
 
     def update(self, step, optimizer):
-        """Changes the masks if the schedule asks for it at `step`.
+        """Changes the masks if the schedule asks for it at `step`, once.
+
+        A step that comes again, as after gradients that a LossScaleOptimizer finds too large and
+        does not apply, changes nothing.
 
         Args:
             step: int, the number of training steps done.
-            optimizer: the Keras optimizer that trains the model's `trainable_variables`.
+            optimizer: the Keras optimizer that trains the model.
 
         Returns:
             Whether the masks may have changed.
+
+        Raises:
+            UsageError: where DNR finds no momentum of a weight in `optimizer`.
         """
         should_prune, sparsity = self.schedule(tf.constant(step))
-        if not bool(should_prune):
+        if not bool(should_prune) or step == int(self._last_change):
             return False
+        self._last_change.assign(step)
         if self._is_dnr:
-            self._rewire(self.schedule.prune_rate(step), self._momenta(optimizer))
+            self._rewire(self.schedule.prune_rate(step), *self._slots(optimizer))
         else:
             self._prune_by_magnitude(float(sparsity))
         return True
@@ -140,8 +154,8 @@ class Pruner:
         for weight, mask in zip(self.weights, self.masks, strict=True):
             weight.assign(weight * mask)
 
-    def _momenta(self, optimizer):
-        """Returns the momentum variables of `optimizer` that belong to the pruned weights."""
+    def _slots(self, optimizer):
+        """Returns what `optimizer` keeps of each pruned weight: momenta, and moving averages."""
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale optimizer
         buffers = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None)
         if not buffers:
@@ -149,7 +163,15 @@ class Pruner:
                 "DNR regrows weights by momentum and needs an optimizer that has one, such as "
                 f"keras.optimizers.SGD(momentum=0.9) or Adam. Received: {optimizer.name}"
             )
-        return [buffers[index] for index in self._indices]
+        try:
+            indices = [optimizer._get_variable_index(weight) for weight in self.weights]
+        except KeyError as error:
+            raise UsageError(
+                "The optimizer does not train all weights that are pruned; build it on the "
+                f"trainable variables of the model. Received: {optimizer.name}"
+            ) from error
+        averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+        return [buffers[i] for i in indices], [averages[i] for i in indices if averages]
 
     def _total(self):
         """Number of weights that exist at the schedule's target."""
@@ -175,9 +197,11 @@ class Pruner:
     def _paired(self):
         return zip(self.masks, self._units, strict=True)
 
-    def _rewire(self, prune_rate, momenta):
-        if self.schedule.target_sparsity == 0.0:
-            return  # nothing is masked, so there is nothing to move
+    def _rewire(self, prune_rate, momenta, averages):
+        if self.schedule.target_sparsity == 0.0:  # nothing is masked: there is nothing to move
+            for index in range(len(self.weights)):
+                self._project(index)
+            return
         states = [
             _layer_state(*map(keras.ops.convert_to_numpy, (mask, weight, momentum)), units)
             for mask, weight, momentum, units in zip(
@@ -195,6 +219,8 @@ class Pruner:
             stays = _spread(survived, units, mask.shape)
             weight.assign(weight * stays)
             momenta[index].assign(momenta[index] * (1.0 + stays - mask))
+            if averages:
+                averages[index].assign(averages[index] * stays)
 
     def _project(self, index):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
@@ -213,11 +239,18 @@ class Pruner:
         self.apply_masks()
 
 
-def _prunable_by_channel(found):
-    """Returns `found` without its first layer, after a check that channels are of one size."""
-    if len(found) < 2:
+def _prunable_by_channel(model, found):
+    """Returns `found` without the model's first convolution, after a check of the channels."""
+    (stem, _), *_ = prunable_layers(model, ConvolutionPolicy())
+    found = [(layer, weight) for layer, weight in found if layer is not stem]
+    if not found:
         raise UsageError("Pruning by channel needs a second layer that can be pruned.")
-    for layer, weight in found[1:]:
+    for layer, weight in found:
+        if getattr(layer, "groups", 1) > 1:
+            raise UsageError(
+                f"Layer {layer.name!r} is of {layer.groups} groups and cannot be pruned by "
+                "channel; leave it out by a policy, or use structure 'irregular'."
+            )
         sizes = np.bincount(_channels(layer, weight))
         if len(set(sizes)) > 1:
             raise UsageError(
@@ -225,7 +258,7 @@ def _prunable_by_channel(found):
                 "channel and cannot be pruned by channel; use another pattern, or structure "
                 "'irregular'."
             )
-    return found[1:]
+    return found
 
 
 def _channels(layer, weight):

@@ -19,7 +19,8 @@ class DNRSchedule(PruningSchedule):
         end_step: last step at which rewiring may happen; the number of training steps minus one
             leaves the last epoch as it is.
         frequency: steps between rewirings, usually those of an epoch.
-        begin_step: first step at which rewiring happens; None for `frequency`.
+        begin_step: first step at which rewiring happens, at least 1, since momentum says where to
+            regrow; None for `frequency`.
         initial_prune_rate: share of active weights dropped at step 0, in [0, 1].
 
     Raises:
@@ -35,11 +36,16 @@ class DNRSchedule(PruningSchedule):
         self.target_sparsity = target_sparsity
         self.frequency = frequency
         self.begin_step = frequency if begin_step is None else begin_step
-        # A run of a single epoch ends before the first rewiring.
         self.end_step = end_step
         self.initial_prune_rate = initial_prune_rate
+        # A run of a single epoch ends before the first rewiring.
         self._validate_step(self.begin_step, max(end_step, self.begin_step), frequency, False)
         self._validate_sparsity(target_sparsity, "target_sparsity")
+        if self.begin_step < 1 or end_step < 0:
+            raise ValueError(
+                "begin_step must be at least 1 and end_step at least 0. Received: "
+                f"begin_step={self.begin_step}, end_step={end_step}"
+            )
         if not 0.0 <= initial_prune_rate <= 1.0:
             raise ValueError(
                 f"initial_prune_rate must be in range [0,1]. Received: {initial_prune_rate}"

@@ -5,13 +5,13 @@
 Trains networks with the hybrid loss (one attack step), dense and with DNR, on random images. Steps
 of the two are measured in turns in one process; the rewiring is compared with an epoch of
 --images images; peak memory is that of two processes of their own, each after some steps and, with
-DNR, a rewiring. Writes pruning_cost.json and pruning_cost.md to --output.
+DNR, a rewiring (Linux only). Writes pruning_cost.json and pruning_cost.md to --output.
 """
 
 import json
 import multiprocessing
 import pathlib
-import resource
+import re
 import time
 
 from zoo import environment
@@ -123,7 +123,9 @@ def peak_memory(arch, batch_size, pruned):
         if pruned:
             each.pruner.update(step, each.optimizer)
         each._train_step(*batch, tf.constant([0, step])).numpy()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    # Not getrusage's ru_maxrss, which starts at the peak of the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
 COLUMNS = {

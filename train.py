@@ -99,7 +99,12 @@ def main():
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
 
-    with distribution.scope(FLAGS.distribution):
+    # A cluster whose workers are done cannot start again: then the chief finishes by itself.
+    is_trained = (workdir / "model.keras").exists()
+    is_multi_worker = FLAGS.distribution == "multi_worker"
+    if is_trained and is_multi_worker and not distribution.is_chief_of_cluster():
+        return
+    with distribution.scope("none" if is_trained else FLAGS.distribution):
         # --- data ------------------------------------------------------------------------------
         dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
         steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
@@ -302,16 +307,16 @@ def check_flags():
     ranges = {
         "density": (1e-9 < FLAGS.density <= 1, "in (0, 1]"),
         "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
-        "learning_rate": (FLAGS.learning_rate > 0, "above 0"),
+        "learning_rate": (0 < FLAGS.learning_rate < np.inf, "above 0 and finite"),
         "ema_momentum": (0 <= FLAGS.ema_momentum < 1, "in [0, 1)"),
-        "weight_decay": (FLAGS.weight_decay >= 0, "at least 0"),
+        "weight_decay": (0 <= FLAGS.weight_decay < np.inf, "at least 0 and finite"),
         "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),
         "epochs": (FLAGS.epochs >= 1, "at least 1"),
         "batch_size": (FLAGS.batch_size >= 1, "at least 1"),
         "seed": (0 <= FLAGS.seed < 2**31, "from 0 to 2147483647"),
         "checkpoint_minutes": (FLAGS.checkpoint_minutes >= 0, "at least 0"),
         "image_size": (FLAGS.image_size is None or FLAGS.image_size >= 1, "at least 1"),
-        "width": (FLAGS.width is None or FLAGS.width >= 1, "at least 1"),
+        "width": (FLAGS.width is None or 1 <= FLAGS.width <= 4096, "from 1 to 4096"),
         "workdir": (bool(FLAGS.workdir), "the folder of the run"),
     }
     for name, (fits, allowed) in ranges.items():
@@ -320,6 +325,17 @@ def check_flags():
             raise UsageError(f"--{name} must be {allowed}. Received: {received}")
     if FLAGS.pattern is not None:
         patterns.parse(FLAGS.pattern)
+    for name, needed in {
+        "density": ("prune", "none"),
+        "structure": ("prune", "none"),
+        "attack_steps": ("loss", "standard"),
+        "synchronized": ("distribution", "none"),
+    }.items():
+        if FLAGS[name].present and FLAGS[needed[0]].value == needed[1]:
+            raise UsageError(
+                f"--{name} means nothing with --{needed[0]}={needed[1]}. "
+                f"Received: --{name}={FLAGS[name].value}"
+            )
 
 
 def check_workdir(workdir, recipe):
@@ -401,10 +417,16 @@ def log_epoch(row, workdir, history, tensorboard):
         writer = csv.DictWriter(file, history[0].keys())
         writer.writeheader()
         writer.writerows(history)
-    with tensorboard.as_default(step=row["epoch"]):
-        for name, value in row.items():
-            tf.summary.scalar(name, value)
-    tensorboard.flush()
+    try:
+        with tensorboard.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                tf.summary.scalar(name, value)
+        tensorboard.flush()
+    except tf.errors.OpError as error:
+        raise UsageError(
+            f"Cannot write to {workdir / 'tensorboard'}: {error.message}. The same command "
+            "continues this run once there is space."
+        ) from error
 
 
 def adversarial_examples(model, data, attack, dataset, count=8):

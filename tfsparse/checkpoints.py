@@ -19,7 +19,7 @@ import numpy as np
 
 from tfsparse import distribution
 from tfsparse.errors import UsageError
-from tfsparse.files import read_tensors, write_tensors
+from tfsparse.files import read_tensors, replacing, tensor_bytes
 
 PROGRESS = "progress/sums"
 
@@ -46,6 +46,7 @@ class Checkpoints:
         self.previous = self.path.with_name("checkpoint-previous.safetensors")
         self.trainer = trainer
         self.epoch, self.history = 0, []
+        self._newest_is_whole = False  # which this process has read or written
         self._minutes = minutes
         self._saved = time.monotonic()
         self._signal = None
@@ -53,7 +54,11 @@ class Checkpoints:
     def save(self):
         """Writes the trainer's state; it is there as a whole or not at all.
 
-        Of several workers, which all hold the same state, only the chief writes.
+        The checkpoint of before is kept, unless it is damaged. Of several workers, which all hold
+        the same state, only the chief writes.
+
+        Raises:
+            UsageError: where the state is not finite, which no checkpoint should hold.
         """
         self._saved = time.monotonic()
         if not distribution.is_chief():
@@ -62,6 +67,13 @@ class Checkpoints:
             name: keras.ops.convert_to_numpy(variable)
             for name, variable in self.trainer.variables.items()
         }
+        for name, value in tensors.items():
+            if not np.all(np.isfinite(value)):
+                raise UsageError(
+                    f"The training has diverged: {name} is not finite after step "
+                    f"{self.trainer.step}. Choose a smaller learning rate; the checkpoint of "
+                    "before is kept."
+                )
         tensors[PROGRESS] = self.trainer.sums
         metadata = {
             "epoch": str(self.epoch),
@@ -70,9 +82,11 @@ class Checkpoints:
             "seconds": str(self.trainer.seconds),
         }
         metadata["sha256"] = _digest(tensors, metadata)
-        if self.path.exists():
-            os.replace(self.path, self.previous)
-        write_tensors(self.path, tensors, metadata)
+        with replacing(self.path) as partial:
+            partial.write_bytes(tensor_bytes(tensors, metadata))
+            if self._newest_is_whole and self.path.exists():
+                os.replace(self.path, self.previous)
+        self._newest_is_whole = True
 
     def restore(self):
         """Puts the newest checkpoint that is whole into the trainer; does nothing if there is none.
@@ -99,6 +113,7 @@ class Checkpoints:
                 damaged = damaged or error
                 continue
             self._assign(path, tensors, metadata)
+            self._newest_is_whole = path == self.path
             if path == self.previous:
                 reason = damaged or f"{self.path} is missing."
                 print(f"warning: {reason} Continuing from the one before.", file=sys.stderr)
@@ -140,14 +155,17 @@ class Checkpoints:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         self._signal = number
 
-    def after_step(self):
+    def after_step(self, is_last):
         """Saves where it is time to, or where the run was asked to stop.
+
+        So it does after the last step of an epoch: what comes next, the validation, can take
+        longer than a run that is stopped is given.
 
         Raises:
             Stopped: in the latter case, after saving.
         """
         asked = distribution.any_worker(self._signal)
-        if asked or time.monotonic() - self._saved >= 60 * self._minutes:
+        if asked or is_last or time.monotonic() - self._saved >= 60 * self._minutes:
             self.save()
         if asked:
             self._stop()

@@ -40,7 +40,8 @@ def scope(name):
             before anything else that TensorFlow does.
 
     Raises:
-        UsageError: where TF_CONFIG is missing or wrong, or a worker was lost.
+        UsageError: where TF_CONFIG is missing or wrong, the cluster cannot be started, or a worker
+            was lost.
     """
     if name == "none":
         yield
@@ -49,8 +50,15 @@ def scope(name):
         with tf.distribute.MirroredStrategy().scope():
             yield
         return
-    check_tf_config()
-    with tf.distribute.MultiWorkerMirroredStrategy().scope():
+    read_tf_config()
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            "Cannot start the cluster of TF_CONFIG; is each address that of its machine, and its "
+            f"port free? TensorFlow says: {str(error)[:200]}"
+        ) from error
+    with strategy.scope():
         try:
             yield
         except _LOST as error:
@@ -60,13 +68,19 @@ def scope(name):
             ) from error
 
 
-def check_tf_config():
-    """Raises UsageError where the environment variable TF_CONFIG describes no cluster."""
+def read_tf_config():
+    """Returns the cluster that the environment variable TF_CONFIG describes, a dict.
+
+    Raises:
+        UsageError: where it describes none.
+    """
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
-        tasks = config["cluster"][config["task"]["type"]]
-        fits = 0 <= int(config["task"]["index"]) < len(tasks)
+        cluster, task = config["cluster"], config["task"]
+        fits = task["type"] in cluster and 0 <= task["index"] < len(cluster[task["type"]])
+        fits = fits and cluster.keys() <= {"chief", "worker"}
+        fits = fits and all(map(_are_hosts, cluster.values()))
     except (ValueError, KeyError, TypeError):
         fits = False
     if not fits:
@@ -74,6 +88,22 @@ def check_tf_config():
             "Several workers need the environment variable TF_CONFIG on each, such as "
             f"{_EXAMPLE}. Received: {text!r}"
         )
+    return config
+
+
+def _are_hosts(tasks):
+    """Whether these are the addresses of a job's tasks: a list of HOST:PORT."""
+    parts = [str(task).rpartition(":") for task in tasks]
+    return isinstance(tasks, list) and all(
+        host and port.isdecimal() and 0 < int(port) < 2**16 for host, _, port in parts
+    )
+
+
+def is_chief_of_cluster():
+    """Whether TF_CONFIG says that this process is the chief; see `is_chief`."""
+    config = read_tf_config()
+    task = config["task"]
+    return task["type"] == "chief" or ("chief" not in config["cluster"] and task["index"] == 0)
 
 
 def is_chief():

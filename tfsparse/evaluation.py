@@ -11,6 +11,11 @@ def logits(model, images):
     return model(images, training=False)
 
 
+def random_seed(seed, restart):
+    """Returns the seed of an attack's restart: no other seed below 2**31 has it, up to 1000."""
+    return seed * 1000 + restart
+
+
 def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evaluating"):
     """Returns the fraction of images that `model` classifies correctly.
 
@@ -33,7 +38,7 @@ def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evalu
         for restart in range(restarts if attack else 1):
             attacked = images
             if attack:
-                attacked = attack(images, labels, tf.constant([seed + restart, index]))
+                attacked = attack(images, labels, tf.constant([random_seed(seed, restart), index]))
             held &= np.argmax(logits(model, attacked), axis=-1) == labels.numpy()
         correct += int(np.sum(held))
         count += len(held)

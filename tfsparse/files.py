@@ -49,10 +49,12 @@ def write_bytes(path, content):
 
 
 def write_tensors(path, tensors, metadata=None):
-    """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`.
+    """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`."""
+    write_bytes(path, tensor_bytes(tensors, metadata))
 
-    The same content gives the same bytes.
-    """
+
+def tensor_bytes(tensors, metadata=None):
+    """Returns the safetensors file of both, bytes: the same content gives the same bytes."""
     content = safetensors.numpy.save(tensors)
     if metadata:
         # Safetensors would write the entries in an order that changes from call to call.
@@ -61,7 +63,7 @@ def write_tensors(path, tensors, metadata=None):
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
         content = len(text).to_bytes(8, "little") + text + content[size:]
-    write_bytes(path, content)
+    return content
 
 
 def read_tensors(path):
@@ -74,7 +76,8 @@ def read_tensors(path):
         with safetensors.safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
+    # Types that NumPy does not have, such as 8-bit floats, break it in other ways.
+    except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"Cannot read the tensors of {path}: {error}") from error
 
 

@@ -101,7 +101,8 @@ class Trainer:
                 [n, h, w, c] in [0, 1], labels int [n].
             seed: int that, with the step, fixes the attack's random starts.
             description: what the progress bar says.
-            after_step: None, or a function that is called after each step.
+            after_step: None, or a function that is called after each step with whether it was the
+                last of the epoch.
 
         Returns:
             {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}: means over
@@ -128,7 +129,7 @@ class Trainer:
             loss = self.sums[0] / self.batches_done
             progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             if after_step:
-                after_step()
+                after_step(self.batches_done == total)
         means = (self.sums / self.batches_done).tolist()
         names = ["loss", "train_clean_accuracy", "train_adversarial_accuracy"]
         metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}

@@ -7,6 +7,7 @@ import re
 from tfsparse.errors import UsageError
 
 MAX_BYTES = 1 << 20  # of a card; those of this package have some thousand
+MAX_SIZE = 1 << 16  # of an image's side, a width, and a number of classes
 # What reading a model needs, and of which types it is.
 _MODEL = {
     "arch": str,
@@ -37,13 +38,17 @@ def read_card(path):
         raise _damaged(path, "it is not JSON") from error
     _check(path, "", card, {**_FIELDS, "model": dict, "weights": dict, "tflite": dict})
     _check(path, "model.", card["model"], _MODEL)
-    if not all(type(size) is int and size > 0 for size in card["model"]["input_shape"]):
-        raise _damaged(path, "model.input_shape is not a list of sizes")
+    model = card["model"]
+    sizes = [*model["input_shape"], model["num_classes"], model["width"] or 1]
+    if not all(type(size) is int and 0 < size <= MAX_SIZE for size in sizes) or len(sizes) != 5:
+        raise _damaged(path, f"its sizes are not three of an image and others, 1 to {MAX_SIZE:,}")
     for kind in ("weights", "tflite"):
         entry = card[kind]
         _check(path, f"{kind}.", entry, _FILE)
         if not re.fullmatch(r"\w[\w.-]*", entry["file"], re.ASCII):
             raise _damaged(path, f"{kind}.file is not the name of a file beside it")
+        if entry["bytes"] < 0:
+            raise _damaged(path, f"{kind}.bytes is negative")
         if not re.match(r"https?://", str(entry.get("url", "https://"))):
             raise _damaged(path, f"{kind}.url is none of http or https")
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):

@@ -21,11 +21,11 @@ from tfsparse import commandline
 from tfsparse.errors import UsageError
 from tfsparse.timing import aligned
 from zoo.robustness.intervals import paired
-from zoo.robustness.runner import HELD, read_examples
+from zoo.robustness.runner import HELD, NOT_RUN, read_examples
 
 FLAGS = flags.FLAGS
 # What has to be equal for two examples of the same number to be the same.
-SAME = ("dataset", "examples")
+SAME = ("dataset", "examples", "images")
 
 
 def main():
@@ -52,21 +52,31 @@ def main():
 
 
 def read(path):
-    """Returns {"model", "dataset", "examples", "correct", "settings"}; the last two by attack."""
+    """Returns {"model", "correct", "settings"}, the last two by attack, and what SAME names.
+
+    All but the model's name is that of the examples beside the JSON file, which is of before where
+    another run was stopped.
+    """
     try:
-        report = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        about = {key: report[key] for key in ("model", *SAME)}
-        settings = {name: dict(result["settings"]) for name, result in report["results"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        model = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} is not a file that zoo.evaluate wrote: {error!r}") from error
-    examples = read_examples(pathlib.Path(path).with_suffix(".safetensors"))[0]
-    missing = settings.keys() - examples.keys()
-    if missing:
-        raise UsageError(f"The examples of {path} lack {', '.join(sorted(missing))}.")
-    for each in settings.values():
-        each.pop("sha256", None)  # which model was attacked
-    correct = {name: examples[name] == HELD for name in settings}
-    return {**about, "correct": correct, "settings": settings}
+    beside = pathlib.Path(path).with_suffix(".safetensors")
+    examples, attacks, identity = read_examples(beside)
+    unfinished = [name for name, held in examples.items() if (held == NOT_RUN).any()]
+    if unfinished or identity.keys() < set(SAME):
+        raise UsageError(
+            f"{beside} is not complete ({', '.join(unfinished) or 'of another version'}). Run "
+            "zoo.evaluate to its end."
+        )
+    correct = {name: held == HELD for name, held in examples.items()}
+    # Without which model was attacked.
+    settings = {
+        name: {key: value for key, value in about["settings"].items() if key != "sha256"}
+        for name, about in attacks.items()
+    }
+    about = {key: identity[key] for key in SAME}
+    return {"model": model, **about, "correct": correct, "settings": settings}
 
 
 def cells(first, second):

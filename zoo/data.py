@@ -61,6 +61,10 @@ class Dataset:
         self.sizes = {
             split: builder.info.splits[part].num_examples for split, part in self._slices.items()
         }
+        if not all(self.sizes.values()):
+            raise UsageError(
+                f"The data set {name!r} has too few images: {self.sizes}. Choose another --dataset."
+            )
 
     def read(self, split, count=None):
         """Reads a split.
@@ -87,12 +91,13 @@ class Dataset:
         images = np.empty(shape, np.uint8)
         labels = np.empty(shape[0], np.int32)
         start = 0
-        with tqdm.tqdm(total=shape[0], desc=f"{self.name} {split}", delay=1, disable=None) as bar:
+        progress = tqdm.tqdm(total=shape[0], desc=f"{self.name} {split}", delay=1, disable=None)
+        with progress, _damage_is_said(self._builder):
             for x, y in self._batches(split, shape[0]):
                 images[start : start + len(x)] = x
                 labels[start : start + len(x)] = y
                 start += len(x)
-                bar.update(len(x))
+                progress.update(len(x))
         if (labels < 0).any():
             raise UsageError(
                 f"The {split} images of {self.name!r} are published without labels. "
@@ -252,11 +257,12 @@ def _builder(name, data_dir):
         close = difflib.get_close_matches(name.split("/")[0], tfds.list_builders(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See tfds.list_builders()."
         raise UsageError(f"There is no data set {name!r} in tensorflow-datasets. {hint}") from error
-    except (ValueError, AssertionError, ImportError) as error:
-        # A configuration or version that there is not, or a name that cannot be parsed.
+    except Exception as error:
+        # A configuration or version that there is not, a name that cannot be parsed, or damaged
+        # files, in each builder's own way.
         raise UsageError(
             f"Cannot open the data set {name!r}; give --dataset as NAME or NAME/CONFIG. "
-            f"{str(error).strip().splitlines()[0]}"
+            f"{type(error).__name__}: {_one_line(error)[:200]}"
         ) from error
 
 
@@ -294,8 +300,21 @@ def _slices(name, builder):
 
 def _is_labelled(builder, split):
     """Whether a split has labels; competitions keep those of their test images to themselves."""
-    _, label = next(iter(builder.as_dataset(split=f"{split}[:1]", as_supervised=True)))
-    return int(label) >= 0
+    with _damage_is_said(builder):
+        first = builder.as_dataset(split=f"{split}[:1]", as_supervised=True)
+        return all(int(label) >= 0 for _, label in first)
+
+
+@contextlib.contextmanager
+def _damage_is_said(builder):
+    """Turns what TensorFlow says of damaged files into a `UsageError`."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UsageError(
+            f"The data set {builder.name!r} in {builder.data_dir} is damaged: "
+            f"{_one_line(error.message)[:200]} Remove that folder, and it is prepared again."
+        ) from error
 
 
 def _prepare(name, builder):

@@ -30,20 +30,20 @@ def fetch(url, name, size, sha256):
     """
     home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
     path = home / "models" / "tfsparse" / name
-    if path.exists() and path.stat().st_size == size and _sha256(path) == sha256:
+    if path.exists() and path.stat().st_size == size and sha256_of(path) == sha256:
         return path
     partial = path.with_name(f"{name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(url, partial, size)
+        found = sha256_of(partial)
     except (OSError, requests.RequestException) as error:
         raise UsageError(
             f"Cannot download {url} to {path}: {type(error).__name__}: {error}. Try again, which "
             "continues, or put the file there."
         ) from error
-    found = _sha256(partial)
     if found != sha256:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
         raise UsageError(
             f"{url} is not the file of the card: its sha256 is {found}, expected {sha256}. Try "
             "again, or install the package again."
@@ -53,12 +53,16 @@ def fetch(url, name, size, sha256):
 
 
 def _download(url, partial, size):
-    """Adds to the file `partial` what it lacks."""
+    """Adds to the file `partial` what it lacks; raises OSError where less comes."""
     done = partial.stat().st_size if partial.exists() else 0
     if done >= size:
         return
-    headers = {"Range": f"bytes={done}-"} if done else {}
+    headers = {"Accept-Encoding": "identity"}  # bytes are counted as they lie in the file
+    if done:
+        headers["Range"] = f"bytes={done}-"
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        if done and response.status_code == requests.codes.requested_range_not_satisfiable:
+            partial.unlink()  # the next try begins anew
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             done = 0  # the server gives the whole file only
@@ -80,7 +84,14 @@ def _download(url, partial, size):
                 progress.update(len(chunk))
                 if done > size:
                     break
+    if done < size:
+        raise OSError(f"the connection ended after {done:,} of {size:,} bytes")
 
 
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256_of(path):
+    """Returns the sha256 of a file's content, a hexadecimal str."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

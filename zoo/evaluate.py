@@ -8,6 +8,7 @@ each attack. The same command continues where it was stopped; with more attacks,
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 
@@ -59,25 +60,31 @@ def main():
     tf.get_logger().setLevel("ERROR")  # every attack compiles a function of its own, on purpose
     subject = find_subject(FLAGS.model)
     source = FLAGS.source or subject.source
+    source = find_subject(source) if source else None
     options = catalogue.Options(
         FLAGS.eps,
         FLAGS.steps,
         FLAGS.restarts,
         FLAGS.step_size,
         FLAGS.queries,
-        source=find_subject(source) if source else None,
+        source=source,
     )
     data = find_dataset(subject.about, FLAGS.model, FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
-    check_fit(subject.image_shape, subject.num_classes, data)
+    for each in (subject, source) if source else (subject,):
+        check_fit(each.image_shape, each.num_classes, data)
+    if source and source.model is None:
+        raise UsageError(f"--source is a Keras model, not a file. Received: {source.name}")
     sweeps = planned_sweeps(options.eps)
     attacks = planned_attacks(subject, options, sweeps)
     images, labels = data.read("test", FLAGS.examples)
+    hashed = hash_of_images(images, labels)
     images = images.astype(np.float32) / 255
 
     identity = {
         "sha256": subject.sha256,
         "dataset": data.name,
         "examples": len(labels),
+        "images": hashed,
         "seed": FLAGS.seed,
         "batch_size": FLAGS.batch_size or runner.fitting_batch(subject.model),
     }
@@ -139,9 +146,23 @@ def number(flag, text, parse):
         raise UsageError(f"--{flag} is a list of numbers. Received: {text!r}") from error
 
 
+def masking_attacks():
+    """Returns the names of the attacks that the checks of --masking are about."""
+    if not FLAGS.masking:
+        return []
+    return [*MASKING_ATTACKS, *(["transfer"] if FLAGS.source else [])]
+
+
+def hash_of_images(images, labels):
+    """Returns the sha256 of images and labels: one name can stand for several data sets."""
+    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.hexdigest()
+
+
 def planned_attacks(subject, options, sweeps):
     """Returns what to run, a list of (prefix of the result's name, subject, attack)."""
-    names = dict.fromkeys(["clean", *FLAGS.attacks, *(MASKING_ATTACKS if FLAGS.masking else ())])
+    names = dict.fromkeys(["clean", *FLAGS.attacks, *masking_attacks()])
     planned = [("", subject, catalogue.make(name, subject, options)) for name in names]
     if subject.model is None:
         if sweeps["eps"] or sweeps["steps"]:
@@ -171,14 +192,13 @@ def summary(results, name):
 
 def masking_checks(results, sweeps, num_classes):
     """Returns the checks of `zoo.robustness.masking` as dicts."""
-    correct = {
-        name: results.correct(name)
-        for name in ("clean", *MASKING_ATTACKS, *(["transfer"] * ("transfer" in FLAGS.attacks)))
+    correct = {name: results.correct(name) for name in ("clean", *masking_attacks())}
+    by_eps = {value: results.correct(name) for name, value in sweeps["eps"].items()}
+    by_steps = {
+        value: results.correct(name)
+        for name, value in sweeps["steps"].items()
+        if value in masking.STEPS
     }
-    by_eps, by_steps = (
-        {value: results.correct(name) for name, value in sweeps[kind].items()}
-        for kind in ("eps", "steps")
-    )
     checks = masking.checks(correct, by_eps, by_steps, num_classes)
     return [dataclasses.asdict(check) for check in checks]
 

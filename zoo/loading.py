@@ -4,13 +4,17 @@ import hashlib
 import json
 import pathlib
 import textwrap
+import zipfile
 
 import keras
 import numpy as np
 
 from tfsparse.errors import UsageError
+from tfsparse.layers import leaf_layers
 from zoo.data import open_dataset
 from zoo.models import card, list_models, load
+
+MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
 
 
 def find_model(name):
@@ -27,8 +31,12 @@ def find_model(name):
         UsageError: where there is no such model or Keras cannot load it.
     """
     path = pathlib.Path(name)
-    if path.is_dir() and name not in list_models():
-        path = path / "model.keras"
+    try:
+        if path.is_dir() and name not in list_models():
+            path = path / "model.keras"
+        is_file = path.is_file()
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        raise UsageError(f"Cannot read --model={name}: {error.strerror}.") from error
     if path.suffix != ".keras":
         if name not in list_models():
             raise UsageError(
@@ -36,14 +44,32 @@ def find_model(name):
                 f"Received: {name}"
             )
         return load(name), card(name)
-    if not path.is_file():
+    if not is_file:
         raise UsageError(f"There is no file {path}. Check --model.")
     try:
+        _check_unpacked_size(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged or foreign file can break anywhere in Keras
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UsageError(f"Keras cannot load {path}: {reason}") from error
     return model, read_report(path.with_name("report.json"))
+
+
+def _check_unpacked_size(path):
+    """Raises ValueError where a .keras file, a zip, unpacks to far more than a model would."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_UNPACKED * path.stat().st_size + 10e6:
+        raise ValueError(f"it unpacks to {size:,} bytes from {path.stat().st_size:,}")
+
+
+# What of a report others read, and of which types it is.
+_REPORT = {
+    "dataset": (str, type(None)),
+    "data_dir": (str, type(None)),
+    "image_size": (int, type(None)),
+    "model": (dict, type(None)),
+}
 
 
 def read_report(path):
@@ -56,10 +82,14 @@ def read_report(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"Cannot read {path}: {error}. Repair or remove it.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a report, a JSON object. Repair or remove it.")
+    for name, kind in _REPORT.items():
+        if not isinstance(content.get(name), kind):
+            found = repr(content[name])[:80]
+            raise UsageError(f"{path}: {name} cannot be {found}. Repair or remove it.")
     return content
 
 
@@ -102,3 +132,13 @@ def hash_of_weights(model):
     for weight in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
     return digest.hexdigest()
+
+
+def hash_of_model(model):
+    """Returns a sha256 of a Keras model's layers and weights, whatever the layers are called."""
+    layers = []
+    for layer in leaf_layers(model):
+        config = {key: value for key, value in layer.get_config().items() if key != "name"}
+        layers.append([type(layer).__qualname__, config])
+    text = json.dumps(layers, sort_keys=True, default=lambda value: type(value).__qualname__)
+    return hashlib.sha256((hash_of_weights(model) + text).encode()).hexdigest()

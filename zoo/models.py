@@ -6,14 +6,13 @@ card gives a "url", the file is not in the package and is downloaded from there.
 """
 
 import difflib
-import hashlib
 import pathlib
 
 from tfsparse import packed, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
 from zoo.cards import read_card
-from zoo.downloads import fetch
+from zoo.downloads import fetch, sha256_of
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -79,12 +78,14 @@ def _checked(name, entry):
     if "url" in entry and not path.exists():
         path = fetch(entry["url"], entry["file"], entry["bytes"], entry["sha256"])
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        size = path.stat().st_size
+        found = sha256_of(path) if size == entry["bytes"] else None
     except OSError as error:
         raise UsageError(f"Cannot read {path} of model {name}: {error.strerror}") from error
     if found != entry["sha256"]:
         raise UsageError(
-            f"{path} is not the file of model {name}'s card: its sha256 is {found}, expected "
-            f"{entry['sha256']}. Install the package again."
+            f"{path} is not the file of model {name}'s card: it has {size:,} bytes and the sha256 "
+            f"{found}, expected {entry['bytes']:,} and {entry['sha256']}. Install the package "
+            "again."
         )
     return path

@@ -13,7 +13,6 @@ from zoo import environment
 if __name__ == "__main__":
     environment.prepare()
 
-import keras
 from absl import flags
 
 from tfsparse import commandline, packed, pruning
@@ -21,6 +20,7 @@ from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from zoo import figures
 from zoo.data import open_dataset
+from zoo.loading import find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
@@ -58,14 +58,17 @@ _LIMITS = (
 
 def main():
     workdir = pathlib.Path(FLAGS.workdir)
+    model, report = find_model(str(workdir))
+    missing = {*_COPIED, "model"} - report.keys()
     try:
-        report = json.loads((workdir / "report.json").read_text(encoding="utf-8"))
-        model = keras.saving.load_model(workdir / "model.keras", compile=False)
         content = (workdir / "model_int8.tflite").read_bytes()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        missing.add(str(error))
+    if missing:
         raise UsageError(
-            f"--workdir must be the folder of a finished run. Received: {workdir} ({error})"
-        ) from error
+            f"--workdir must be the folder of a finished run. Received: {workdir}, which lacks "
+            f"{', '.join(sorted(missing))}"
+        )
     folder = pathlib.Path(__file__).parent
     weights = folder / "weights" / f"{FLAGS.name}.safetensors"
     int8 = folder / "weights" / f"{FLAGS.name}_int8.tflite"

@@ -140,6 +140,11 @@ def test_workers_stop_together_and_go_on_when_one_was_killed(tmp_path, data_dir)
     [
         *("", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {}}'),
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:999999"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": 5}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
     ],
 )
 def test_bad_tf_config_is_refused(config, monkeypatch):
@@ -147,6 +152,33 @@ def test_bad_tf_config_is_refused(config, monkeypatch):
     with pytest.raises(UsageError, match="TF_CONFIG") as caught, distribution.scope("multi_worker"):
         pass
     assert repr(config) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "type_", "index", "is_chief"),
+    [
+        ({"worker": ["a:1", "b:1"]}, "worker", 0, True),
+        ({"worker": ["a:1", "b:1"]}, "worker", 1, False),
+        ({"chief": ["c:1"], "worker": ["a:1"]}, "worker", 0, False),
+        ({"chief": ["c:1"], "worker": ["a:1"]}, "chief", 0, True),
+    ],
+)
+def test_the_chief_by_its_tf_config(jobs, type_, index, is_chief, monkeypatch):
+    task = {"type": type_, "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
+    assert distribution.is_chief_of_cluster() == is_chief
+
+
+def test_a_port_that_is_taken_is_said(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        jobs = {"worker": [f"127.0.0.1:{taken.getsockname()[1]}"]}
+        config = json.dumps({"cluster": jobs, "task": {"type": "worker", "index": 0}})
+        result = run("train.py", "--distribution=multi_worker", "--workdir=none", TF_CONFIG=config)
+    assert result.returncode == 1
+    (line,) = [each for each in result.stderr.splitlines() if each.startswith("error:")]
+    assert "Cannot start the cluster" in line
 
 
 def test_one_process_is_its_own_chief():

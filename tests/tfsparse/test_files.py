@@ -130,3 +130,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, run):
     assert all("space" in line for line in lines)
     assert [path.name for path in tmp_path.rglob("*")] == ["bytes"]
     assert (tmp_path / "bytes").read_bytes() == b"before"
+
+
+def test_tensors_of_a_type_that_numpy_lacks_are_refused(tmp_path):
+    header = b'{"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}'
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(UsageError, match="Cannot read the tensors"):
+        read_tensors(path)

@@ -1,6 +1,7 @@
 """A training step against its formula, and a resumed run against one that was not interrupted."""
 
 import os
+import pathlib
 import signal
 
 import keras
@@ -99,8 +100,8 @@ def test_stopped_run_ends_as_one_that_was_not(fashion_mnist, tmp_path, stops):
         checkpoints = Checkpoints(folder, trainer, minutes=0)
         checkpoints.restore()
 
-        def after_step():
-            checkpoints.after_step()
+        def after_step(is_last):
+            checkpoints.after_step(is_last)
             if trainer.step in stops and trainer.step > first:
                 raise KilledError
 
@@ -131,10 +132,10 @@ def test_signal_is_obeyed_after_the_step_and_saved(fashion_mnist, tmp_path, numb
     trainer = make_trainer()
     before = signal.getsignal(number)
 
-    def after_step():
+    def after_step(is_last):
         if trainer.step == 2:
             os.kill(os.getpid(), number)
-        checkpoints.after_step()
+        checkpoints.after_step(is_last)
 
     with pytest.raises(Stopped) as caught, Checkpoints(tmp_path, trainer) as checkpoints:
         trainer.run_epoch(batches_of(*fashion_mnist), seed=0, after_step=after_step)
@@ -144,6 +145,69 @@ def test_signal_is_obeyed_after_the_step_and_saved(fashion_mnist, tmp_path, numb
     resumed = make_trainer()
     Checkpoints(tmp_path, resumed).restore()
     assert (resumed.step, resumed.batches_done) == (2, 2)
+    same_bits(resumed, trainer)
+
+
+def test_a_good_checkpoint_outlives_a_damaged_one_and_a_full_disk(
+    fashion_mnist, tmp_path, monkeypatch, capsys
+):
+    trainer = make_trainer()
+    checkpoints = Checkpoints(tmp_path, trainer)
+    checkpoints.save()
+    trainer.run_epoch(batches_of(*fashion_mnist), seed=0)
+    checkpoints.save()
+    checkpoints.path.write_bytes(b"\xff" * 99)
+
+    def restored():
+        fresh = make_trainer()
+        checkpoints = Checkpoints(tmp_path, fresh)
+        checkpoints.restore()
+        return checkpoints, fresh
+
+    checkpoints, fresh = restored()
+    assert fresh.step == 0
+    assert "warning:" in capsys.readouterr().err
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_bytes", full)
+        with pytest.raises(UsageError, match="No space left"):
+            checkpoints.save()
+    checkpoints, fresh = restored()
+    assert fresh.step == 0
+    fresh.run_epoch(batches_of(*fashion_mnist), seed=0)
+    checkpoints.save()
+    _, fresh = restored()
+    assert fresh.step == trainer.step
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    trainer = make_trainer()
+    checkpoints = Checkpoints(tmp_path, trainer)
+    checkpoints.save()
+    weight = trainer.model.trainable_variables[0]
+    weight.assign(np.full(weight.shape, np.inf))
+    with pytest.raises(UsageError, match=r"diverged.*smaller learning rate"):
+        checkpoints.save()
+    fresh = make_trainer()
+    Checkpoints(tmp_path, fresh).restore()
+    assert np.isfinite(to_numpy(fresh.model.trainable_variables[0])).all()
+
+
+def test_no_step_is_lost_while_an_epoch_is_validated(fashion_mnist, tmp_path):
+    """What is killed between an epoch's last step and `after_epoch` has its steps."""
+    trainer = make_trainer()
+    checkpoints = Checkpoints(tmp_path, trainer, minutes=1000)
+    data = batches_of(*fashion_mnist)
+    means = trainer.run_epoch(data, seed=0, after_step=checkpoints.after_step)
+    resumed = make_trainer()
+    again = Checkpoints(tmp_path, resumed)
+    again.restore()
+    assert (again.epoch, resumed.batches_done, resumed.step) == (0, len(data), len(data))
+    rest = batches_of(*fashion_mnist, resumed.batches_done)
+    assert resumed.run_epoch(rest, seed=0)["loss"] == means["loss"]
     same_bits(resumed, trainer)
 
 

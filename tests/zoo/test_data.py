@@ -48,6 +48,13 @@ class ImagesOfAllSizes(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": np.full((10 + i, 30 - i, 3), 10 * i, np.uint8), "label": i}
 
 
+class FewImages(ImagesOfAllSizes):
+    """Three of them, of which a tenth is none."""
+
+    def _generate_examples(self):
+        yield from list(super()._generate_examples())[:3]
+
+
 class SecretTestLabels(ImagesOfAllSizes):
     """Its test labels are not public, as in competitions; a validation split is."""
 
@@ -427,3 +434,26 @@ def test_batches_keep_order_and_remainder():
     np.testing.assert_array_equal(y, labels)
     assert x.dtype == np.float32
     np.testing.assert_array_equal(x, images / np.float32(255))
+
+
+@pytest.mark.parametrize("damage", ["half", "missing", "description"])
+def test_a_damaged_prepared_set_is_said(tmp_path, damage):
+    opened = data.open_dataset("fashion_mnist_small", tmp_path)
+    folder = opened._builder.data_path
+    shard = sorted(folder.glob("*train*tfrecord*"))[0]
+    if damage == "half":
+        shard.write_bytes(shard.read_bytes()[:100_000])
+    elif damage == "missing":
+        shard.unlink()
+    else:
+        (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(UsageError, match=r"damaged|Cannot open") as caught:
+        data.open_dataset("fashion_mnist_small", tmp_path).read("train")
+    assert "fashion_mnist_small" in str(caught.value)
+
+
+def test_a_set_that_leaves_nothing_to_hold_out_is_refused(tmp_path):
+    builder = FewImages(data_dir=tmp_path)
+    builder.download_and_prepare()
+    with pytest.raises(UsageError, match=r"too few images.*'test': 0"):
+        data.Dataset("few_images", builder, 8)

@@ -23,16 +23,19 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 class Server(http.server.SimpleHTTPRequestHandler):
     """Serves one file, from the byte that is asked for if `ranges`; keeps what was asked."""
 
-    ranges, asked = True, []
+    ranges, most, asked = True, None, []
 
     def do_GET(self):
         start = self.headers.get("Range")
         self.asked.append(start)
         first = int(start.removeprefix("bytes=").rstrip("-")) if start and self.ranges else 0
         content = pathlib.Path(self.translate_path(self.path)).read_bytes()
+        if first > len(content):
+            self.send_error(416)
+            return
         self.send_response(206 if first else 200)
         self.end_headers()
-        self.wfile.write(content[first:])
+        self.wfile.write(content[first:][: self.most])
 
     def log_message(self, *_):
         pass
@@ -82,6 +85,28 @@ def test_another_file_is_refused_and_the_next_try_starts_anew(server, tmp_path):
     with pytest.raises(UsageError, match="sha256"):
         fetch(f"{url}/file", "weights", len(CONTENT), SHA256)
     assert not list((tmp_path / "home" / "models" / "tfsparse").iterdir())
+    (folder / "file").write_bytes(CONTENT)
+    assert fetch(f"{url}/file", "weights", len(CONTENT), SHA256).read_bytes() == CONTENT
+
+
+def test_a_connection_that_ends_early_loses_nothing(server):
+    url, _, handler = server
+    handler.most = 1_000_000
+    for done in (1, 2):
+        with pytest.raises(UsageError, match=f"after {done},000,000 of 3,000,000.*continues"):
+            fetch(f"{url}/file", "weights", len(CONTENT), SHA256)
+    assert fetch(f"{url}/file", "weights", len(CONTENT), SHA256).read_bytes() == CONTENT
+    assert handler.asked == [None, "bytes=1000000-", "bytes=2000000-"]
+
+
+def test_a_rest_that_the_server_does_not_have_is_dropped(server, tmp_path):
+    url, folder, _ = server
+    partial = tmp_path / "home" / "models" / "tfsparse" / "weights.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(CONTENT[:2_000_000])
+    (folder / "file").write_bytes(b"short")
+    with pytest.raises(UsageError, match="416"):
+        fetch(f"{url}/file", "weights", len(CONTENT), SHA256)
     (folder / "file").write_bytes(CONTENT)
     assert fetch(f"{url}/file", "weights", len(CONTENT), SHA256).read_bytes() == CONTENT
 

@@ -7,8 +7,9 @@ import pytest
 
 import zoo
 from tfsparse.evaluation import accuracy
+from tfsparse.files import write_tensors
 from zoo.data import batches, open_dataset
-from zoo.robustness.runner import HELD, read_examples
+from zoo.robustness.runner import HELD, NOT_RUN, read_examples
 
 NAME = "resnet8_dnr10_fashion_mnist_small"
 EVALUATE = ("-m", "zoo.evaluate", f"--model={NAME}", "--examples=60", "--steps=5")
@@ -74,8 +75,41 @@ def test_more_attacks_are_added_and_models_compared(evaluated, run, data_dir):
     compared = run("-m", "zoo.compare", f"--results={path},{file}")
     assert compared.returncode == 0, compared.stderr
     rows = {line.split()[0]: line.split() for line in compared.stdout.splitlines()[4:]}
-    assert rows.keys() == {"clean"}
+    assert rows.keys() == {"clean", "uniform"}  # what both were ever run under
     assert float(rows["clean"][1]) == pytest.approx(100 * after["clean"]["accuracy"], abs=0.01)
+
+
+def test_results_that_do_not_compare_are_refused(evaluated, run, tmp_path):
+    path, _ = evaluated
+    examples, attacks, identity = read_examples(path.with_suffix(".safetensors"))
+
+    def compare(examples=examples, attacks=attacks, identity=identity):
+        other = tmp_path / "other.json"
+        other.write_text(path.read_text())
+        metadata = {"identity": json.dumps(identity), "attacks": json.dumps(attacks)}
+        write_tensors(other.with_suffix(".safetensors"), examples, metadata)
+        result = run("-m", "zoo.compare", f"--results={path},{other}")
+        (line,) = result.stderr.splitlines() or [""]
+        return line
+
+    assert compare() == ""
+    assert "of other images: images" in compare(identity={**identity, "images": "other"})
+    settings = {**attacks["fgsm"]["settings"], "eps": 0.1}
+    changed = {**attacks, "fgsm": {**attacks["fgsm"], "settings": settings}}
+    assert "fgsm was run with other settings" in compare(attacks=changed)
+    half = np.where(np.arange(60) < 30, examples["pgd"], NOT_RUN).astype(np.int8)
+    assert "is not complete (pgd)" in compare({**examples, "pgd": half})
+
+
+def test_transfer_from_a_keras_model_of_the_same_images(run, data_dir, tmp_path):
+    path = tmp_path / "r.json"
+    arguments = (f"--source={NAME}", "--attacks=transfer,pgd", f"--json={path}")
+    result = run(*EVALUATE, *arguments, "--sweep_steps=1,3", f"--data_dir={data_dir}")
+    assert result.returncode == 0, result.stderr
+    results = json.loads(path.read_text())["results"]
+    assert results["transfer"]["accuracy"] == results["pgd"]["accuracy"]  # from itself
+    assert results["pgd, 3 steps"]["accuracy"] <= results["pgd, 1 steps"]["accuracy"]
+    assert results.keys() == {"clean", "transfer", "pgd", "pgd, 1 steps", "pgd, 3 steps"}
 
 
 MISTAKES = {
@@ -84,6 +118,8 @@ MISTAKES = {
     "--sweep_eps=a": "--sweep_eps is a list of numbers. Received: 'a'",
     "--json=r.txt": "ends with .json. Received: r.txt",
     "--attacks=transfer": "needs --source",
+    f"--source={NAME}.tflite": "--source is a Keras model",
+    "--source=resnet8_dnr10_cifar10": "(28, 28, 1)",
     "--model=none.tflite": "Cannot read none.tflite",
     f"--model={NAME}.tflite": "needs gradients",
     "--model=none": "Received: none",

@@ -62,7 +62,6 @@ def test_docs_show_the_recipes():
 def test_a_step(name, monkeypatch):
     monkeypatch.chdir(ROOT)  # recipes name those that they include from here
     values = flags.FLAGS
-    saved = values.flag_values_dict()
     try:
         values(["train.py", f"--flagfile=zoo/recipes/papers/{name}.cfg", "--width=16"])
         train.check_flags()
@@ -81,6 +80,4 @@ def test_a_step(name, monkeypatch):
         if pruner:
             assert pruner.density == pytest.approx(values.density, abs=0.01)
     finally:
-        for flag, value in saved.items():
-            if values[flag].value != value:
-                values[flag].value = value
+        values.unparse_flags()

@@ -67,7 +67,7 @@ class Pruner:
         self._units = [_channels(*item) if structure == "channel" else None for item in found]
         self._filters = [_filters(*item) if structure == "irregular" else None for item in found]
         self.masks = [_variable(tf.ones(weight.shape), weight, "mask") for weight in self.weights]
-        self._last_change = tf.Variable(-1, trainable=False, dtype=tf.int64, name="last_change")
+        self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
         self._is_dnr = isinstance(schedule, DNRSchedule)
         self._targets, self._multipliers = [], []  # Z and U of the dynamic regulariser
         if self._is_dnr:
@@ -140,9 +140,9 @@ class Pruner:
             UsageError: where DNR finds no momentum of a weight in `optimizer`.
         """
         should_prune, sparsity = self.schedule(tf.constant(step))
-        if not bool(should_prune) or step == int(self._last_change):
+        if not bool(should_prune) or step == self._last_change.numpy()[0]:
             return False
-        self._last_change.assign(step)
+        self._last_change.assign([step])
         if self._is_dnr:
             self._rewire(self.schedule.prune_rate(step), *self._slots(optimizer))
         else:

@@ -23,6 +23,7 @@ STEPS = 100
 TARGETS = 9  # of APGD-T and FAB-T: the classes that come next after the true one
 # What the logits of the two backends may differ by, as a fraction of the largest.
 BACKENDS_DIFFER = 1e-3
+CLASSES_TIE = 1e-5  # and what the two highest of an image may, to be the same
 
 
 def autoattack(model, eps):
@@ -59,7 +60,12 @@ def autoattack(model, eps):
             "seed": np.random.SeedSequence([seed, index]).generate_state(1).astype(np.int64),
         }
         write_tensors(path / "in.safetensors", tensors)
-        environment = {**os.environ, "KERAS_BACKEND": "torch", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": "torch",
+            "KERAS_TORCH_DEVICE": "cpu",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         command = [sys.executable, "-m", "zoo.robustness.autoattack", str(path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -91,7 +97,9 @@ def main(folder):
             self.model = model
 
         def forward(self, images):
-            return self.model(images.permute(0, 2, 3, 1), training=False)
+            logits = self.model(images.permute(0, 2, 3, 1), training=False)
+            # An input layer without a gradient has one of 0.
+            return logits + 0 * images.sum()
 
     classifier = Classifier()
     with torch.no_grad():
@@ -113,9 +121,14 @@ def main(folder):
 
 def check_logits(tensorflow, torch):
     """Raises a `UsageError` unless the logits [n, classes] of the two backends are the same."""
-    difference = np.abs(tensorflow - torch).max() / np.abs(tensorflow).max()
-    classes = (tensorflow.argmax(axis=1) != torch.argmax(axis=1)).sum()
-    if not difference <= BACKENDS_DIFFER:
+    largest = np.abs(tensorflow).max()
+    difference = np.abs(tensorflow - torch).max() / largest
+    others = tensorflow.argmax(axis=1) != torch.argmax(axis=1)
+    classes = others.sum()
+    second, first = np.sort(tensorflow, axis=1)[:, -2:].T
+    # Rounding may decide between two classes that are next to equal, and no others.
+    decided = first - second > CLASSES_TIE * largest
+    if not difference <= BACKENDS_DIFFER or (others & decided).any():
         raise UsageError(
             "The model is not the same under PyTorch as under TensorFlow: its logits differ by "
             f"{difference:.1e} of the largest, and {classes} of {len(torch)} images have another "

@@ -9,7 +9,9 @@ import numpy as np
 import tqdm
 
 from tfsparse.errors import UsageError
+from tfsparse.evaluation import random_seed
 from tfsparse.files import read_tensors, write_tensors
+from tfsparse.layers import leaf_layers
 
 # For each example: not attacked yet, misclassified, or classified correctly whatever was tried.
 NOT_RUN, FOOLED, HELD = -1, 0, 1
@@ -48,6 +50,8 @@ class Results:
                 f"{self._path} has results of another evaluation ({changes}). Choose another "
                 "--json or remove the file."
             )
+        if any(held.shape != (self._count,) for held in self._examples.values()):
+            raise UsageError(f"{self._path} is damaged: it lacks examples. Remove the file.")
 
     def examples(self, name, settings):
         """Returns the int8 array [n] of an attack, NOT_RUN where it has yet to be run.
@@ -99,8 +103,10 @@ def read_examples(path):
     try:
         attacks = json.loads(metadata["attacks"])
         examples = {name: np.array(tensors[name], np.int8) for name in attacks}
+        if not all(isinstance(about["settings"], dict) for about in attacks.values()):
+            raise TypeError("the settings of an attack are none")
         return examples, attacks, dict(json.loads(metadata["identity"]))
-    except (KeyError, ValueError, TypeError) as error:
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise UsageError(f"{path} has no results of zoo.evaluate: {error!r}") from error
 
 
@@ -138,9 +144,8 @@ def run(subject, attack, images, labels, results, prefix=""):
             for restart in range(attack.restarts):
                 left = batch[held]
                 if len(left):
-                    held[held] = _held(
-                        subject, attack, images[left], labels[left], seed + restart, index
-                    )
+                    own_seed = random_seed(seed, restart)
+                    held[held] = _held(subject, attack, images[left], labels[left], own_seed, index)
             results.add(name, batch, held, attacked, time.perf_counter() - begin)
             bar.update()
 
@@ -175,7 +180,7 @@ def fitting_batch(model):
     """
     if model is None:
         return 250
-    sizes = [np.prod(layer.output.shape[1:]) for layer in model.layers if _has_output(layer)]
+    sizes = [np.prod(layer.output.shape[1:]) for layer in leaf_layers(model) if _has_output(layer)]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 8
     return int(np.clip(memory / (4 * 4 * sum(sizes)), 1, 250))
 

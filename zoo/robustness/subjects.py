@@ -10,7 +10,7 @@ import keras
 from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.loading import find_model, hash_of_weights, read_report
+from zoo.loading import find_model, hash_of_model, read_report
 from zoo.models import card, list_models, load_tflite
 
 
@@ -60,7 +60,7 @@ def model_subject(name, model, about):
         model=model,
         image_shape=tuple(model.inputs[0].shape[1:]),
         num_classes=model.outputs[0].shape[-1],
-        sha256=hash_of_weights(model),
+        sha256=hash_of_model(model),
         about=about,
     )
 

@@ -8,6 +8,7 @@ from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
 from tfsparse.layers import PeriodicConv2D
 from zoo.robustness import autoattack, catalogue, runner, square
+from zoo.studies.robustness import behind_rounding
 
 EPS = 0.02
 torchattacks = pytest.importorskip("torchattacks")
@@ -48,6 +49,24 @@ def test_a_model_that_differs_between_backends_is_refused():
     autoattack.check_logits(logits, logits * (1 + 1e-6))
     with pytest.raises(UsageError, match="20 of 20 images have another class"):
         autoattack.check_logits(logits, -np.sort(-logits)[:, ::-1] - logits)
+
+
+def test_a_model_whose_classes_flip_between_backends_is_refused():
+    logits = np.array([[1000.0, 1000.4, 0, 0]], np.float32)
+    with pytest.raises(UsageError, match="1 of 1 images"):
+        autoattack.check_logits(logits, logits[:, [1, 0, 2, 3]])
+    tied = np.array([[1000.0, 1000.001, 0, 0]], np.float32)
+    autoattack.check_logits(tied, tied[:, [1, 0, 2, 3]])
+
+
+def test_a_model_without_gradients_is_attacked_all_the_same():
+    model, _ = linear()
+    masked = behind_rounding(model)
+    x = images(12)
+    labels = np.asarray(masked(x)).argmax(axis=1).astype(np.int32)
+    adversarial, fooled = autoattack.autoattack(masked, 0.1)(x, labels, 0, 0)
+    assert fooled.any()  # by Square
+    assert np.abs(adversarial - x).max() <= 0.1 + 1e-6
 
 
 def test_too_few_classes():

@@ -1,0 +1,76 @@
+"""Models and reports by path: what cannot be one is refused before it takes memory."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from tfsparse.errors import UsageError
+from zoo.loading import find_model, hash_of_model, read_report
+from zoo.studies.robustness import behind_rounding
+
+
+def small_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 1))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)))
+
+
+def test_model_and_its_report(tmp_path):
+    model = small_model()
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "report.json").write_text('{"dataset": "cifar10"}')
+    for name in (tmp_path, tmp_path / "model.keras"):
+        found, about = find_model(str(name))
+        assert about == {"dataset": "cifar10"}
+        for weight, expected in zip(found.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    path = tmp_path / "bomb.keras"
+    small_model().save(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("padding", bytes(100_000_000))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(UsageError, match=r"bomb\.keras: .*unpacks to 100,0"):
+        find_model(str(path))
+
+
+def test_a_member_outside_of_the_file_is_not_written(tmp_path):
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    path = folder / "model.keras"
+    small_model().save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../escaped", b"x")
+    find_model(str(path))
+    assert [each.name for each in tmp_path.rglob("*")] == ["a", "b", "model.keras"]
+
+
+def test_a_name_that_is_too_long():
+    with pytest.raises(UsageError, match="Cannot read --model"):
+        find_model("x" * 300)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "[" * 100_000, '{"dataset": 5}', '{"image_size": "x"}', '{"model": "x"}'],
+    ids=lambda content: content[:20],
+)
+def test_what_is_no_report(tmp_path, content):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UsageError, match=r"report\.json"):
+        read_report(tmp_path / "report.json")
+    (tmp_path / "report.json").write_text(json.dumps({"dataset": None, "model": {}}))
+    assert read_report(tmp_path / "report.json") == {"dataset": None, "model": {}}
+
+
+def test_a_layer_without_weights_makes_another_model():
+    model = small_model()
+    keras.utils.set_random_seed(0)
+    assert hash_of_model(model) == hash_of_model(small_model())
+    masked = behind_rounding(model)
+    assert hash_of_model(masked) != hash_of_model(model)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tflite.quiet import captured
-from tflite.runtimes import tflm_interpreter
+from tflite.runtimes import ARENA_BYTES, tflm_interpreter
+from tfsparse.errors import UsageError
 
 
 class Arena(NamedTuple):
@@ -25,17 +26,41 @@ class Arena(NamedTuple):
     persistent: int
 
 
-def arena(content):
-    """Returns the `Arena` of a file's bytes.
+def smallest_arena(content, measured):
+    """Returns bytes in which TFLM starts and runs a file, at most a kilobyte too many.
+
+    While it plans, TFLM takes memory that it then gives back and does not count.
+
+    Args:
+        content: bytes of the file.
+        measured: its `Arena`.
+
+    Raises:
+        UsageError: where it does not run in twice what was measured either.
+    """
+    for size in range(1024 * -(-measured.total // 1024), 2 * measured.total + 8192, 1024):
+        try:
+            arena(content, size)
+            return size
+        except UsageError as error:
+            reason = error
+    raise reason
+
+
+def arena(content, arena_bytes=ARENA_BYTES):
+    """Returns the `Arena` of a file's bytes, run in so many.
 
     Raises:
         UsageError: where TFLM is not installed or cannot run the file.
     """
-    interpreter = tflm_interpreter(content)
+    interpreter = tflm_interpreter(content, arena_bytes)
     details = interpreter.get_input_details(0)
     interpreter.set_input(np.zeros(details["shape"], details["dtype"]), 0)
     with captured() as messages:
-        interpreter.invoke()
+        try:
+            interpreter.invoke()
+        except RuntimeError as error:
+            raise UsageError(f"TFLM cannot run the file in {arena_bytes:,} bytes.") from error
         interpreter.print_allocations()
     sizes = dict(re.findall(r"Arena allocation (\w+) (\d+) bytes", messages()))
     return Arena(*(int(sizes[name]) for name in ("total", "head", "tail")))

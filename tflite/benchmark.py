@@ -145,7 +145,7 @@ def _interpreter(name, content, threads):
 def _random(rng, shape, dtype):
     if np.issubdtype(dtype, np.floating):
         return rng.random(shape).astype(dtype)
-    if dtype in (np.int8, np.uint8):
+    if dtype in (np.int8, np.uint8, np.int16):
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     return np.zeros(shape, dtype)  # such as indices, of which only 0 is known to exist

@@ -4,18 +4,23 @@ from typing import NamedTuple
 
 
 class Board(NamedTuple):
-    """A board with the flash and RAM of its microcontroller, in bytes, as `source` states them."""
+    """A board with the flash and RAM of its microcontroller, in bytes, as `source` states them.
+
+    RAM is that of all banks together, `bank` the largest that an array can lie in, where that is
+    less: of the STM32H743 its AXI SRAM, of the ESP32-S3 its SRAM1.
+    """
 
     name: str
     processor: str
     flash: int
     ram: int
     source: str
+    bank: int | None = None
 
 
 _K = 1024
+TIGHT = 0.75  # of flash or RAM: code, stack and the camera's image need some, too
 
-# RAM is that of all banks together; some boards have no bank as large as that.
 BOARDS = [
     Board(
         "BBC micro:bit V2",
@@ -65,6 +70,7 @@ BOARDS = [
         2048 * _K,
         1024 * _K,
         "https://www.st.com/en/microcontrollers-microprocessors/stm32h743zi.html",
+        512 * _K,
     ),
     Board(
         "ESP32-S3-DevKitC-1-N8",
@@ -72,6 +78,7 @@ BOARDS = [
         8192 * _K,
         512 * _K,
         "https://www.espressif.com/en/products/socs/esp32-s3",
+        416 * _K,
     ),
 ]
 
@@ -83,21 +90,26 @@ def fit_table(variants):
         variants: {name: (bytes of flash, bytes of RAM)}.
     """
     lines = [
-        "| board | processor | flash, KB | RAM, KB | " + " | ".join(variants) + " |",
+        "| board | processor | flash, KB | RAM (largest bank), KB | " + " | ".join(variants) + " |",
         "|---|---|---|---|" + "---|" * len(variants),
     ]
     for board in BOARDS:
         cells = [_fit(board, flash, ram) for flash, ram in variants.values()]
         lines.append(
             f"| [{board.name}]({board.source}) | {board.processor} | {board.flash // _K:,} "
-            f"| {board.ram // _K:,} | {' | '.join(cells)} |"
+            f"| {board.ram // _K:,} ({_bank(board) // _K:,}) | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
 
 
+def _bank(board):
+    return board.bank or board.ram
+
+
 def _fit(board, flash, ram):
-    shares = f"{_percent(flash / board.flash)} of flash, {_percent(ram / board.ram)} of RAM"
-    return shares if flash < board.flash and ram < board.ram else f"does not fit: {shares}"
+    shares = flash / board.flash, ram / _bank(board)
+    verdict = "does not fit" if max(shares) > 1 else "tight" if max(shares) > TIGHT else "fits"
+    return f"{verdict}: {_percent(shares[0])} of flash, {_percent(shares[1])} of RAM"
 
 
 def _percent(share):

@@ -37,6 +37,7 @@ from tflite.verify import BOUNDS, EXAMPLES, check_images, check_precision, verif
 from tfsparse import commandline, copying, files
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
+from tfsparse.layers import PeriodicConv2D, leaf_layers
 
 # Operators of the precisions that need calibration, and the type of their inputs and outputs.
 QUANTIZED = {
@@ -246,7 +247,11 @@ def convert_file(
         for name, count in EXAMPLES.items()
         if name != "tflm"
     ]
-    print(report(content, find_route(network, arithmetic(precision)).notes, verifications))
+    notes = find_route(network, arithmetic(precision)).notes
+    if sparse_storage:
+        used = "used" if has_sparse_tensors(content) else "not used: the file would hardly shrink"
+        notes = [*notes, f"sparse storage: {used}"]
+    print(report(content, notes, verifications))
     failures = [failure for each in verifications for failure in each.failures]
     if failures:
         raise UsageError(f"Not written: {output}. {' '.join(failures)}")
@@ -287,13 +292,26 @@ def file_facts(model, about, data, precision, calibration):
     return {
         "labels": data.class_names,
         "input_range": [0, 1],
-        "pattern": about.get("model", {}).get("pattern"),
+        "pattern": _patterns(model),
         "density": sum(layer.nonzeros for layer in costs) / weights if weights else 1.0,
         "dataset": data.name,
         "source_sha256": hash_of_weights(model),
         "calibration": calibrated,
         "producer": f"tfsparse {importlib.metadata.version('tfsparse')}",
     }
+
+
+def _patterns(model):
+    """Returns the name of the pattern of a model's periodic layers; a list of several; or None."""
+    layers = [layer for layer in leaf_layers(model) if isinstance(layer, PeriodicConv2D)]
+    names = [layer.get_config()["pattern"] for layer in layers]
+    different = [name for index, name in enumerate(names) if name not in names[:index]]
+    return different if len(different) > 1 else (different or [None])[0]
+
+
+def has_sparse_tensors(content):
+    """Whether TFLite's own sparse format is used in a file."""
+    return any(tensor.sparsity for tensor in unpack(content).subgraphs[0].tensors)
 
 
 def report(content, notes, verifications):
@@ -343,15 +361,10 @@ def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES):
 
     Returns:
         `(calibration, images, labels)`; images are float32 [n, h, w, c] in [0, 1], labels int32
-        [n]. Verification takes the first VERIFICATION_EXAMPLES validation images; where there are
-        fewer, training images that do not calibrate make up the number.
+        [n]. Verification takes the first VERIFICATION_EXAMPLES test images, or all there are.
     """
-    images, labels = data.read("validation", VERIFICATION_EXAMPLES)
-    missing = VERIFICATION_EXAMPLES - len(images)
-    train_images, train_labels = data.read("train", calibration_examples + missing)
-    calibration, more = np.split(train_images, [calibration_examples])
-    images = np.concatenate([images, more])
-    labels = np.concatenate([labels, train_labels[calibration_examples:]])
+    images, labels = data.read("test", VERIFICATION_EXAMPLES)
+    calibration, _ = data.read("train", calibration_examples)
     return as_float(calibration), as_float(images), labels
 
 

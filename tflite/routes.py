@@ -4,12 +4,15 @@
 - Periodic layers become small dense convolutions where these are faster (tflite/lowering.py).
 - Other zeros stay. LiteRT has no kernel that is faster without them but for 1x1 convolutions on
   ARM, and TFLM none at all; they make the file smaller when it is compressed.
+
+In int8, fully connected layers become 1x1 convolutions (tflite/fully_connected.py).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from tflite.fully_connected import as_convolutions
 from tflite.lowering import best_form, lower
 from tflite.quiet import quiet
 
@@ -44,6 +47,7 @@ def find_route(model, arithmetic="float", lowered=True):
         lowered: whether periodic layers may become small convolutions; else they become single
             ones with their dense kernels, whose file is larger and slower and needs less RAM.
     """
+    zeros = _zeros(model)
     network, notes = _without_channels(model)
     small = []
 
@@ -59,12 +63,19 @@ def find_route(model, arithmetic="float", lowered=True):
             f"periodic: {sum(small)} layers as small convolutions, {len(small) - sum(small)} with "
             "their dense kernels"
         )
-    zeros = _zeros(network)
-    if zeros >= WORTH_MENTION and not periodic:
-        notes.append(
-            f"irregular: {zeros:.0%} of the weights are zero and stay; they show in the gzip size"
-        )
+    # Channels that were removed were zeros, too.
+    if zeros >= WORTH_MENTION and (periodic or not notes):
+        notes.append(f"irregular: {zeros:.0%} of the kept weights are zero and stay")
+    if arithmetic == "int8":
+        network = _without_fully_connected(network)
     return Route(network, notes or ["none"])
+
+
+def _without_fully_connected(model):
+    try:
+        return as_convolutions(model)
+    except UsageError:  # a subclass, or layers that cannot be copied
+        return model
 
 
 def _without_channels(model):
@@ -79,8 +90,9 @@ def _without_channels(model):
 
 
 def _zeros(model):
-    """Returns the share of zeros among the weights of all convolutions, 0 to 1."""
-    convolutions = [each for each in leaf_layers(model) if isinstance(each, keras.layers.Conv2D)]
-    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in convolutions]
+    """Returns the share of zeros among the kernels' weights, the kept ones of periodic layers."""
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense, PeriodicConv2D)
+    layers = [layer for layer in leaf_layers(model) if isinstance(layer, kinds)]
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in layers]
     sizes = sum(kernel.size for kernel in kernels)
     return 1 - sum(np.count_nonzero(kernel) for kernel in kernels) / sizes if sizes else 0.0

@@ -5,7 +5,13 @@ import numpy as np
 from tflite.flatbuffer import operator_name, unpack
 
 # Operators whose method of MicroMutableOpResolver is not their name in camel case.
-_METHODS = {"PADV2": "PadV2", "TFLM_DECODE": "Decode"}
+_METHODS = {
+    "BATCH_MATMUL": "BatchMatMul",
+    "CUMSUM": "CumSum",
+    "PADV2": "PadV2",
+    "TFLM_DECODE": "Decode",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+}
 
 
 def operator_names(content):

@@ -27,18 +27,24 @@ TOP1_OR_TIED_OF_FEW = 0.94
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """What a file must keep to; differences are fractions of the logits' root mean square.
+    """What a file must keep to.
+
+    Differences are fractions of the root mean square of what tells classes apart: the logits of an
+    image less their mean.
 
     Attributes:
         difference: largest allowed difference.
         kind: which difference `difference` bounds, "largest" or "mean".
         top1_or_tied: smallest allowed share of images for which the file gives Keras' class its
-            highest output, 0 to 1.
+            highest output, or one that it shares with another class, 0 to 1.
+        accuracy_loss: how much of the accuracy on the labels a file may lose, a fraction; more is
+            allowed as far as so few images can tell.
     """
 
     difference: float
     kind: str
     top1_or_tied: float
+    accuracy_loss: float = 0.005
 
 
 # float32: both sides add the same products in another order, which was measured to stay below 1e-5.
@@ -68,14 +74,17 @@ class Verification:
         runtime: that ran the file, a key of `tflite.runtimes.RUNTIMES`.
         examples: number of images compared.
         largest_difference: largest absolute difference of a logit, as a fraction of the root mean
-            square of Keras' logits. NaN where either side gives one.
+            square of Keras' logits less each image's mean. NaN where either side gives one.
         mean_difference: the same, averaged over images and classes.
         top1_agreement: share of images for which the file chooses Keras' class, 0 to 1; of classes
             with the same output the first is chosen.
-        top1_or_tied: share of images for which no class has a higher output than Keras' class. Int8
-            outputs have few values, and ties between the first two classes are common.
+        top1_or_tied: share of images for which no class has a higher output than Keras' class, and
+            at most one the same. Int8 outputs have few values, and ties between the first two
+            classes are common.
         keras_accuracy: of the Keras model on the labels, 0 to 1; None without labels.
         file_accuracy: of the file, likewise.
+        accuracy_error: standard error of the difference of the two, from the images on which one
+            is right and the other is not.
         bounds: the `Bounds` that apply.
     """
 
@@ -88,6 +97,7 @@ class Verification:
     top1_or_tied: float
     keras_accuracy: float | None
     file_accuracy: float | None
+    accuracy_error: float | None = None
 
     @property
     def bounds(self):
@@ -118,6 +128,13 @@ class Verification:
                 f"The file gives Keras' class its highest output on {self.top1_or_tied:.2%} of the "
                 f"images; {self.bounds.top1_or_tied:.0%} are asked for."
             )
+        if self.keras_accuracy is not None:
+            loss = self.keras_accuracy - self.file_accuracy
+            if not loss - 2 * self.accuracy_error <= self.bounds.accuracy_loss:
+                failures.append(
+                    f"The file classifies {self.file_accuracy:.2%} of the images correctly, Keras "
+                    f"{self.keras_accuracy:.2%}; {self.bounds.accuracy_loss:.1%} may be lost."
+                )
         return failures
 
     @property
@@ -158,7 +175,7 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
             f"The file gives outputs of shape {actual.shape} where the Keras model gives "
             f"{expected.shape}. Convert the file from this model."
         )
-    scale = np.sqrt(np.mean(np.square(expected)))
+    scale = np.sqrt(np.mean(np.square(expected - expected.mean(axis=1, keepdims=True))))
     difference = np.abs(actual - expected)
     return Verification(
         precision=precision,
@@ -170,6 +187,7 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
         top1_or_tied=_agreement_or_tie(expected, actual),
         keras_accuracy=_accuracy(expected, labels),
         file_accuracy=_accuracy(actual, labels),
+        accuracy_error=_accuracy_error(expected, actual, labels),
     )
 
 
@@ -218,13 +236,24 @@ def _agreement(expected, actual):
 
 
 def _agreement_or_tie(expected, actual):
-    """Share of the rows in which no class of `actual` is above that of `expected`; NaN is above."""
+    """Share of the rows in which no class of `actual` is above that of `expected`; NaN is above.
+
+    One class may be the same; where more are, the file says next to nothing.
+    """
     chosen = actual[np.arange(len(actual)), expected.argmax(axis=1)]
     finite = np.isfinite(expected).all(axis=1)
-    return float(np.mean(finite & (chosen >= actual.max(axis=1))))
+    few = (actual == actual.max(axis=1, keepdims=True)).sum(axis=1) <= 2
+    return float(np.mean(finite & few & (chosen >= actual.max(axis=1))))
 
 
 def _accuracy(logits, labels):
     if labels is None:
         return None
     return float(np.mean(logits.argmax(axis=1) == np.asarray(labels)))
+
+
+def _accuracy_error(expected, actual, labels):
+    if labels is None:
+        return None
+    right = (logits.argmax(axis=1) == np.asarray(labels) for logits in (expected, actual))
+    return float(np.sqrt(np.sum(np.not_equal(*right))) / len(labels))

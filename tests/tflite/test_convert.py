@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,7 @@ import zoo.data
 from tflite import convert as command
 from tflite.convert import convert, convert_file
 from tflite.runtimes import FileModel
-from tflite.verify import BOUNDS, _agreement, _agreement_or_tie, verify
+from tflite.verify import BOUNDS, Verification, _agreement, _agreement_or_tie, verify
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
 from zoo import loading
@@ -108,7 +109,8 @@ def test_file_agrees_with_keras(network, content, held_out, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_file_takes_one_image_with_builtin_operators(content, precision):
     found = set(operators(content[precision])) - {"DEQUANTIZE"}  # of float16's weights
-    assert found == {"CONV_2D", "ADD", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED"}
+    dense = set() if precision == "int8" else {"FULLY_CONNECTED"}
+    assert found == {"CONV_2D", "ADD", "MAX_POOL_2D", "RESHAPE"} | dense
     interpreter = Interpreter(model_content=content[precision])
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     assert source["shape"].tolist() == source["shape_signature"].tolist() == [1, 28, 28, 1]
@@ -197,7 +199,37 @@ def test_file_of_another_model_fails(network, calibration, held_out, precision):
     other = convert(residual_network(seed=1), precision, calibration)
     result = verify(other, network, *held_out, precision=precision)
     assert not result.passed
-    assert len(result.failures) == 2  # the difference and the agreement
+    assert len(result.failures) == 3  # the difference, the agreement and the accuracy
+
+
+def test_a_file_that_says_the_same_of_every_image_fails(held_out):
+    """Large biases alone make logits large, and constant outputs close to them."""
+    images, labels = held_out
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28, 1))
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+    kernel, _ = model.get_weights()
+    model.set_weights([kernel, np.full(10, 20.0)])
+    constant = keras.models.clone_model(model)
+    constant.set_weights([0 * kernel, np.full(10, 20.0)])
+    labels = np.asarray(model(images)).argmax(axis=1)
+    result = verify(convert(constant, "float32"), model, images, labels, precision="int8")
+    assert len(result.failures) == 3
+    assert result.keras_accuracy == 1.0
+
+
+def test_the_accuracy_may_fall_by_what_few_images_cannot_tell():
+    def loss(lost, examples):
+        error = np.sqrt(lost) / examples
+        accuracies = {"keras_accuracy": 0.8, "file_accuracy": 0.8 - lost / examples}
+        found = Verification("int8", "xnnpack", examples, 0, 0, 1, 1, **accuracies)
+        return dataclasses.replace(found, accuracy_error=error).passed
+
+    assert loss(10, 2000)  # half a point
+    assert loss(16, 2000)  # 0.8 points, with a standard error of 0.2
+    assert not loss(30, 2000)
+    assert loss(100, 20_000)
+    assert not loss(160, 20_000)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -234,9 +266,11 @@ def test_nan_fails(network, held_out, both):
 
 def test_ties_are_told_apart_from_agreement():
     keras_logits = np.array([[0.0, 2.0, 1.9], [0.0, 2.0, 1.9], [5.0, 1.0, 1.0], [1.0, 5.0, np.nan]])
-    file_logits = np.array([[2.0, 2.0, 2.0], [0.0, 2.0, 1.0], [5.0, 6.0, 5.0], [1.0, 5.0, 0.0]])
+    file_logits = np.array([[2.0, 2.0, 1.0], [0.0, 2.0, 1.0], [5.0, 6.0, 5.0], [1.0, 5.0, 0.0]])
     assert _agreement(keras_logits, file_logits) == 1 / 4  # the second row only
     assert _agreement_or_tie(keras_logits, file_logits) == 2 / 4  # and the first
+    # The same for every class is no answer.
+    assert _agreement_or_tie(keras_logits, np.ones((4, 3))) == 0
 
 
 def test_accuracy_needs_labels(network, content, held_out):

@@ -46,7 +46,7 @@ def test_a_row_has_the_zoo_model_that_fits():
 def test_in_tflm(images, form):
     model = deployment.untrained("resnet8", 8, form)
     found = deployment.in_tflm(convert(model, "int8", images), images[:2])
-    assert found["steps"] in (0, 1)
+    assert found["steps"] == 0
     assert found["arena"] > 32 * 32 * 8
     assert ("compressed_bytes" in found) == (form != "dense")
     refused = deployment.in_tflm(convert(model, "dynamic_range"), images[:2])

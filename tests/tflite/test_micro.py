@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 import zoo
+from tflite import micro
+from tflite.arena import arena
+from tflite.boards import BOARDS, fit_table
 from tflite.flatbuffer import unpack
 from tflite.micro import make_forms, table, unbeaten, write_package
 from tflite.runtimes import FileModel, tflm_interpreter
@@ -119,10 +122,57 @@ def test_resolver_has_the_operators_of_the_file(package):
         ("PADV2", "PadV2"),
         ("STRIDED_SLICE", "StridedSlice"),
         ("CONCATENATION", "Concatenation"),
+        ("BATCH_MATMUL", "BatchMatMul"),
+        ("CUMSUM", "CumSum"),
     ],
 )
 def test_names_of_methods(operator, method):
     assert _METHODS.get(operator, _camel_case(operator)) == method
+
+
+STACKS = {
+    "small convolutions": lambda x: [keras.layers.Conv2D(4, 1) for _ in range(20)],
+    "depthwise": lambda x: [keras.layers.DepthwiseConv2D(3, padding="same") for _ in range(12)],
+}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_stated_arena_is_enough(stack):
+    """Where planning takes more than what is kept, as in many small layers."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((8, 8, 4))
+    for layer in STACKS[stack](x):
+        x = layer(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(0).random((4, 8, 8, 4), np.float32)
+    for form in make_forms(model, images):
+        assert form.arena.total <= form.smallest_arena <= form.arena_bytes
+        arena(form.content, form.smallest_arena)
+        arena(form.content, form.arena_bytes)
+
+
+def test_a_form_of_other_bits_is_refused(monkeypatch, fashion_mnist):
+    images, labels = fashion_mnist
+    model = zoo.load(MODEL)
+    (form, *_) = make_forms(model, images[:50])
+    kernels = micro.difference
+    monkeypatch.setattr(micro, "difference", lambda a, b: kernels(a, b) + 1)
+    with pytest.raises(UsageError, match=r"Nothing is written\. plain: .* 1 steps"):
+        micro.check([form], model, images, labels)
+
+
+@pytest.mark.parametrize(
+    ("ram", "verdict"),
+    [(300_000, "fits: 5% of flash, 57%"), (450_000, "tight: "), (600_000, "does not fit: ")],
+)
+def test_boards_are_judged_by_their_largest_bank(ram, verdict):
+    """The STM32H743 has 1 MB, of which 512 KB in one piece."""
+    lines = fit_table({"plain": (100_000, ram)}).splitlines()
+    (row,) = [line for line in lines if "H743" in line]
+    assert "1,024 (512)" in row
+    assert verdict in row
+    assert len(lines) == 2 + len(BOARDS)
+    assert all(board.source.startswith("https://") for board in BOARDS)
 
 
 def test_forms_of_a_periodic_network():

@@ -69,6 +69,17 @@ CASES = {
         "run of another recipe": (["--workdir={other_run}"], 1, "another recipe"),
         "damaged flags.json": (["--workdir={damaged_run}"], 1, "flags.json"),
         "damaged checkpoint": (["--workdir={damaged_checkpoint}"], 1, "checkpoint.safetensors"),
+        "precision of the layers": (["--dtype_policy=float8"], 2, "float8"),
+        "learning rate inf": (["--learning_rate=inf"], 1, "finite"),
+        "too wide": (["--width=1000000"], 1, "--width must be from 1 to 4096"),
+        "density without pruning": (["--prune=none"], 1, "--density means nothing with"),
+        "attack without its loss": (
+            ["--loss=standard", "--attack_steps=2"],
+            1,
+            "--attack_steps means nothing with --loss=standard",
+        ),
+        "one device": (["--synchronized"], 1, "--synchronized means nothing with"),
+        "no cluster": (["--distribution=multi_worker"], 1, "TF_CONFIG"),
         "loss that diverges": (["--learning_rate=1e30", "--epochs=1"], 1, "loss is"),
     },
     "tflite.convert": {
@@ -79,6 +90,7 @@ CASES = {
         "zip that leaves its folder": (["--model={escaping}.keras"], 1, "escaping.keras"),
         "unknown name": (["--model=resnet99"], 1, "resnet99"),
         "folder without a model": (["--model={folder}"], 1, "model.keras"),
+        "name that is too long": ([f"--model={'x' * 300}"], 1, "Cannot read --model"),
         "two inputs": (["--model={two_inputs}.keras", "--dataset=fashion_mnist_small"], 1, "2"),
         "other classes": (["--model={three}.keras", "--dataset=fashion_mnist_small"], 1, "3"),
         "nobody knows the data": (["--model={three}.keras"], 1, "--dataset"),
@@ -113,6 +125,10 @@ CASES = {
         "no source": (["--attacks=transfer"], 1, "--source"),
         "source": (["--attacks=transfer", "--source=resnet99"], 1, "resnet99"),
         "results of another model": (["--json={noise}.json"], 1, "noise.safetensors"),
+    },
+    "zoo.verify": {
+        "unknown name": (["resnet99", "--fast"], 1, "'resnet99'"),
+        "unknown flag": (["--frobnicate=1"], 2, "frobnicate"),
     },
     "zoo.compare": {
         "one file": (["--results=a.json"], 1, "a.json"),

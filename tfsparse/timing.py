@@ -38,14 +38,26 @@ def interleaved(functions, seconds, warm_up=1):
             return samples
 
 
+# Instruction sets on which the ratio of two times depends: how many numbers a vector has, and
+# products of 8-bit integers that are summed in one instruction.
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+
 def processor():
-    """Returns {"cpu": name, "cores": number, "system": name, "python": version} of this machine."""
+    """Returns {"cpu": name, "cores": number, "system": name, "python": version} of this machine.
+
+    The name has those of INSTRUCTIONS behind it that the processor has.
+    """
     try:
-        names = re.findall(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())
+        text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux
-        names = []
+        text = ""
+    names = re.findall(r"model name\s*:\s*(.+)", text)
+    flags = re.search(r"^(?:flags|Features)\s*:(.+)", text, re.MULTILINE)
+    found = [each for each in INSTRUCTIONS if flags and each in flags[1].split()]
+    name = names[0] if names else platform.processor() or platform.machine()
     return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cpu": f"{name} ({', '.join(found)})" if found else name,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -1,6 +1,8 @@
 """Functions timed in turns, by what they are called."""
 
 import json
+import pathlib
+import platform
 
 import pytest
 
@@ -26,6 +28,26 @@ def test_every_round_runs_each_once_and_begins_with_the_next(count, warm_up):
 
 def test_without_time_there_is_one_round():
     assert len(timing.interleaved({"a": lambda: None}, 0)["a"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "model name\t: A CPU\nflags\t: fpu avx2 avx512f avx512_vnni sse\n",
+            "A CPU (avx2, avx512f, ",
+        ),
+        ("model name\t: Old\nflags\t: fpu avx\n", "Old"),
+        (
+            "Features\t: fp asimd asimddp\n",
+            f"{platform.processor() or platform.machine()} (asimddp)",
+        ),
+    ],
+)
+def test_the_processor_has_what_times_depend_on(text, name, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda _: text)
+    assert timing.processor()["cpu"].startswith(name)
+    assert ("(" in timing.processor()["cpu"]) == ("(" in name)
 
 
 def test_columns_are_aligned():

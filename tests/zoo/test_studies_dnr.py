@@ -49,6 +49,13 @@ def test_table_has_mean_and_spread():
     assert lines[6:] == [expected, "| b | 9,637 of 78,426 | 12.50 | 40.00 | 20.00 | 1 | 0.5 |"]
 
 
+def test_page_shows_the_pictures():
+    page = dnr.page([row("a", 0, 0.50, 0.30)], "", ["a"])
+    assert page.startswith(dnr.table([row("a", 0, 0.50, 0.30)], ""))
+    assert "![Densities of a](dnr_a.png)" in page
+    assert "Share" not in dnr.page([row("a", 0, 0.50, 0.30)], "", [])
+
+
 def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """Rows that are recorded are not run again; the others are, first seeds first."""
     first, second = "resnet8_dnr10_cifar10", "vgg16_w16_dnr5_cifar10"

@@ -76,12 +76,13 @@ def main():
         train(name, seed, folder)
         rows += evaluate(name, folder)
         rows.sort(key=lambda row: list(known).index(row["recipe"]))
-        write_bytes(output / f"{NAME}.json", json.dumps(rows, indent=2) + "\n")
-        write_bytes(output / f"{NAME}.md", table(rows, FLAGS.note))
         picture = density_picture(read_history(folder))
         if picture and seed == 0:
             with replacing(output / f"{NAME}_{name}.png") as partial:
                 picture.savefig(partial, dpi=100)
+        pictures = [each for each in known if (output / f"{NAME}_{each}.png").exists()]
+        write_bytes(output / f"{NAME}.json", json.dumps(rows, indent=2) + "\n")
+        write_bytes(output / f"{NAME}.md", page(rows, FLAGS.note, pictures))
 
 
 def recorded(path):
@@ -149,8 +150,17 @@ def read_history(folder):
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
+def page(rows, note, pictures):
+    """Returns the Markdown page of all rows, with the pictures of those recipes' densities."""
+    parts = [table(rows, note)]
+    if pictures:
+        parts += ["## Share of each layer's weights that exist, over the epochs (seed 0)\n"]
+        parts += [f"{each}\n\n![Densities of {each}]({NAME}_{each}.png)\n" for each in pictures]
+    return "\n".join(parts)
+
+
 def table(rows, note):
-    """Returns the Markdown page of all rows: mean and spread over the seeds of each recipe."""
+    """Returns the Markdown table of all rows: mean and spread over the seeds of each recipe."""
     first = rows[0]
     lines = [
         "# DNR beside its rivals",

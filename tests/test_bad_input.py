@@ -56,7 +56,7 @@ CASES = {
         "batch of more than all": (["--batch_size=5000"], 1, "--batch_size=5000"),
         "seed": (["--seed=-1"], 1, "--seed must be from 0"),
         "seed too large": (["--seed=2147483648"], 1, "--seed must be from 0"),
-        "width": (["--width=0"], 1, "--width must be at least 1"),
+        "width": (["--width=0"], 1, "--width must be from 1 to 4096"),
         "image size": (["--image_size=0"], 1, "--image_size must be at least 1"),
         "images too large": (["--image_size=60000"], 1, "GB"),
         "checkpoints": (["--checkpoint_minutes=-1"], 1, "--checkpoint_minutes must be at least 0"),

@@ -58,6 +58,8 @@ _LIMITS = (
 
 def main():
     workdir = pathlib.Path(FLAGS.workdir)
+    if not (workdir / "report.json").is_file():
+        raise UsageError(f"--workdir must be the folder of a finished run. Received: {workdir}")
     model, report = find_model(str(workdir))
     missing = {*_COPIED, "model"} - report.keys()
     try:

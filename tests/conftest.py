@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from zoo.data import open_dataset  # noqa: E402
+from zoo.data import open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -64,7 +64,7 @@ def read(path):
     beside = pathlib.Path(path).with_suffix(".safetensors")
     examples, attacks, identity = read_examples(beside)
     unfinished = [name for name, held in examples.items() if (held == NOT_RUN).any()]
-    if unfinished or identity.keys() < set(SAME):
+    if unfinished or not identity.keys() >= set(SAME):
         raise UsageError(
             f"{beside} is not complete ({', '.join(unfinished) or 'of another version'}). Run "
             "zoo.evaluate to its end."

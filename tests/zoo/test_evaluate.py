@@ -94,6 +94,8 @@ def test_results_that_do_not_compare_are_refused(evaluated, run, tmp_path):
 
     assert compare() == ""
     assert "of other images: images" in compare(identity={**identity, "images": "other"})
+    before = {key: value for key, value in identity.items() if key != "images"}
+    assert "of another version" in compare(identity=before)
     settings = {**attacks["fgsm"]["settings"], "eps": 0.1}
     changed = {**attacks, "fgsm": {**attacks["fgsm"], "settings": settings}}
     assert "fgsm was run with other settings" in compare(attacks=changed)

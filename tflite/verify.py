@@ -37,7 +37,8 @@ class Bounds:
         kind: which difference `difference` bounds, "largest" or "mean".
         top1_or_tied: smallest allowed share of images for which the file gives Keras' class its
             highest output, or one that it shares with another class, 0 to 1.
-        accuracy_loss: how much of the accuracy on the labels a file may lose, a fraction; more is
+        accuracy_loss: how much of the accuracy on the labels a file may lose, a fraction, where
+            the first of classes with the same output is as likely right as the others; more is
             allowed as far as so few images can tell.
     """
 
@@ -83,8 +84,9 @@ class Verification:
             classes are common.
         keras_accuracy: of the Keras model on the labels, 0 to 1; None without labels.
         file_accuracy: of the file, likewise.
-        accuracy_error: standard error of the difference of the two, from the images on which one
-            is right and the other is not.
+        accuracy_loss: `keras_accuracy` less that of the file, where an image whose k best classes
+            have the same output counts 1 / k if the right one is among them.
+        accuracy_error: standard error of `accuracy_loss`, from the images on which the two differ.
         bounds: the `Bounds` that apply.
     """
 
@@ -97,6 +99,7 @@ class Verification:
     top1_or_tied: float
     keras_accuracy: float | None
     file_accuracy: float | None
+    accuracy_loss: float | None = None
     accuracy_error: float | None = None
 
     @property
@@ -128,14 +131,15 @@ class Verification:
                 f"The file gives Keras' class its highest output on {self.top1_or_tied:.2%} of the "
                 f"images; {self.bounds.top1_or_tied:.0%} are asked for."
             )
-        if self.keras_accuracy is not None:
-            loss = self.keras_accuracy - self.file_accuracy
-            if not loss - 2 * self.accuracy_error <= self.bounds.accuracy_loss:
-                failures.append(
-                    f"The file classifies {self.file_accuracy:.2%} of the images correctly, Keras "
-                    f"{self.keras_accuracy:.2%}; {self.bounds.accuracy_loss:.1%} may be lost."
-                )
+        if self.accuracy_loss is not None and not self._keeps_accuracy():
+            failures.append(
+                f"The file classifies {self.file_accuracy:.2%} of the images correctly, Keras "
+                f"{self.keras_accuracy:.2%}; {self.bounds.accuracy_loss:.1%} may be lost."
+            )
         return failures
+
+    def _keeps_accuracy(self):
+        return self.accuracy_loss - 2 * self.accuracy_error <= self.bounds.accuracy_loss
 
     @property
     def passed(self):
@@ -175,6 +179,7 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
             f"The file gives outputs of shape {actual.shape} where the Keras model gives "
             f"{expected.shape}. Convert the file from this model."
         )
+    accuracy_loss, accuracy_error = _accuracy_loss(expected, actual, labels)
     scale = np.sqrt(np.mean(np.square(expected - expected.mean(axis=1, keepdims=True))))
     difference = np.abs(actual - expected)
     return Verification(
@@ -187,7 +192,8 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
         top1_or_tied=_agreement_or_tie(expected, actual),
         keras_accuracy=_accuracy(expected, labels),
         file_accuracy=_accuracy(actual, labels),
-        accuracy_error=_accuracy_error(expected, actual, labels),
+        accuracy_loss=accuracy_loss,
+        accuracy_error=accuracy_error,
     )
 
 
@@ -252,8 +258,16 @@ def _accuracy(logits, labels):
     return float(np.mean(logits.argmax(axis=1) == np.asarray(labels)))
 
 
-def _accuracy_error(expected, actual, labels):
+def _accuracy_loss(expected, actual, labels):
+    """Returns how much accuracy `actual` loses against `expected`, and the standard error."""
     if labels is None:
-        return None
-    right = (logits.argmax(axis=1) == np.asarray(labels) for logits in (expected, actual))
-    return float(np.sqrt(np.sum(np.not_equal(*right))) / len(labels))
+        return None, None
+    lost = _chances(expected, labels) - _chances(actual, labels)
+    return float(np.mean(lost)), float(np.sqrt(np.sum(np.square(lost))) / len(labels))
+
+
+def _chances(logits, labels):
+    """Chance of each row that a class drawn from its best ones, mostly the one best, is right."""
+    best = logits == logits.max(axis=1, keepdims=True)
+    right = best[np.arange(len(logits)), np.asarray(labels)]
+    return right / np.maximum(best.sum(axis=1), 1)

@@ -12,7 +12,14 @@ import zoo.data
 from tflite import convert as command
 from tflite.convert import convert, convert_file
 from tflite.runtimes import FileModel
-from tflite.verify import BOUNDS, Verification, _agreement, _agreement_or_tie, verify
+from tflite.verify import (
+    BOUNDS,
+    Verification,
+    _accuracy_loss,
+    _agreement,
+    _agreement_or_tie,
+    verify,
+)
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
 from zoo import loading
@@ -221,9 +228,9 @@ def test_a_file_that_says_the_same_of_every_image_fails(held_out):
 def test_the_accuracy_may_fall_by_what_few_images_cannot_tell():
     def loss(lost, examples):
         error = np.sqrt(lost) / examples
-        accuracies = {"keras_accuracy": 0.8, "file_accuracy": 0.8 - lost / examples}
-        found = Verification("int8", "xnnpack", examples, 0, 0, 1, 1, **accuracies)
-        return dataclasses.replace(found, accuracy_error=error).passed
+        found = Verification("int8", "xnnpack", examples, 0, 0, 1, 1, 0.8, 0.8 - lost / examples)
+        losses = {"accuracy_loss": lost / examples, "accuracy_error": error}
+        return dataclasses.replace(found, **losses).passed
 
     assert loss(10, 2000)  # half a point
     assert loss(16, 2000)  # 0.8 points, with a standard error of 0.2
@@ -271,6 +278,16 @@ def test_ties_are_told_apart_from_agreement():
     assert _agreement_or_tie(keras_logits, file_logits) == 2 / 4  # and the first
     # The same for every class is no answer.
     assert _agreement_or_tie(keras_logits, np.ones((4, 3))) == 0
+
+
+def test_a_tie_is_half_right():
+    keras_logits = np.array([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0], [2.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    file_logits = np.array([[2.0, 2.0, 0.0], [2.0, 2.0, 0.0], [1.0, 2.0, 0.0], [2.0, 2.0, 2.0]])
+    labels = np.array([0, 1, 1, 0])
+    # Keras is right of images 0 and 3; the file by 1/2, 1/2, 1 and 1/3.
+    loss, error = _accuracy_loss(keras_logits, file_logits, labels)
+    assert loss == pytest.approx((1 / 2 - 1 / 2 - 1 + 2 / 3) / 4)
+    assert error == pytest.approx(np.sqrt(1 / 4 + 1 / 4 + 1 + 4 / 9) / 4)
 
 
 def test_accuracy_needs_labels(network, content, held_out):

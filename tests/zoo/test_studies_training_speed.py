@@ -156,7 +156,8 @@ def test_command_line(run, tmp_path):
     output = tmp_path / "new"
     arguments = ["--arch=resnet8", "--width=4", "--size=8", "--batch_size=2", "--seconds=0"]
     module = ["-m", "zoo.studies.training_speed"]
-    done = run(*module, *arguments, "--patterns=dense", f"--output={output}")
+    arguments += ["--patterns=dense", f"--output={output}"]
+    done = run(*module, *arguments, TF_ENABLE_ONEDNN_OPTS="1")
     assert done.returncode == 0, done.stderr
     (written,) = json.loads((output / "training_speed.json").read_text())
     assert [row["variant"] for row in written["variants"]] == ["dense"]

@@ -1,11 +1,11 @@
-"""Is anything lost when training is killed? Kills a real run again and again and compares the ends.
+"""Is anything lost when a command is killed? Kills real ones again and again and compares the ends.
 
     python -m zoo.studies.interruption --kills=20 --workdir=runs/interruption --output=docs
 
-Trains the quick start's network, smaller and for two epochs, once in peace, and again killed at
-random moments by SIGKILL and SIGTERM in turn and started with the same command; as often as it
-takes for so many kills. The weights, of which masks are the zeros, and the history have to be the
-same to the bit. Writes --output/interruption.json and .md; fails where a bit differs.
+Runs training, evaluation and conversion once in peace, and again killed at random moments by
+SIGKILL and SIGTERM in turn and started with the same command; each as often as it takes for so many
+kills. What they write has to be the same to the bit. Writes --output/interruption.json and .md;
+fails where a bit differs.
 """
 
 import csv
@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import tqdm
 from absl import flags
+from safetensors.numpy import load_file
 
 from tfsparse import commandline, timing
 from tfsparse.errors import UsageError
@@ -33,19 +34,15 @@ from tfsparse.files import write_bytes
 
 NAME = "interruption"
 ROOT = pathlib.Path(__file__).parents[2]
-# A checkpoint after every step, so that kills fall into the writing of one, too.
-RUN = [
-    *("--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8"),
-    *("--deterministic", "--checkpoint_minutes=0"),
-]
+MODEL = "--model=resnet8_dnr10_fashion_mnist_small"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_integer("kills", 20, "So many, at least.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Fixes when runs are killed.")
+    flags.DEFINE_integer("kills", 20, "Of each command, at least so many.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Fixes when commands are killed.")
     flags.DEFINE_string("workdir", None, "A folder that is new or empty.", required=True)
     flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
     flags.DEFINE_string("output", None, "Folder for table and JSON.")
@@ -55,59 +52,126 @@ def main():
     workdir = pathlib.Path(FLAGS.workdir)
     if workdir.exists() and any(workdir.iterdir()):
         raise UsageError(f"--workdir must be new or empty. Received: {workdir}")
-    report = compare(workdir, FLAGS.kills, FLAGS.seed, FLAGS.data_dir)
+    commands = {
+        name: compare(name, workdir / name, FLAGS.kills, FLAGS.seed, FLAGS.data_dir)
+        for name in COMMANDS
+    }
+    report = {"commands": commands, "machine": timing.processor()}
     print(page(report))
     if FLAGS.output:
-        write_bytes(
-            pathlib.Path(FLAGS.output) / f"{NAME}.json", json.dumps(report, indent=2) + "\n"
-        )
-        write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page(report))
-    if report["different"]:
-        raise UsageError(f"Runs that were killed ended differently: {report['different']}.")
+        output = pathlib.Path(FLAGS.output)
+        write_bytes(output / f"{NAME}.json", json.dumps(report, indent=2) + "\n")
+        write_bytes(output / f"{NAME}.md", page(report))
+    different = {name: found["different"] for name, found in commands.items()}
+    if any(different.values()):
+        raise UsageError(f"Commands that were killed ended differently: {different}.")
 
 
-def compare(workdir, kills, seed, data_dir=None):
+# ---- What is killed, and what it has to end with: {name: array, bytes or text} ----
+
+
+def train(folder):
+    """A checkpoint after every step, so that kills fall into the writing of one, too."""
+    return [
+        *("train.py", "--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8"),
+        *("--deterministic", "--checkpoint_minutes=0", f"--workdir={folder}"),
+    ]
+
+
+def trained(folder):
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    found = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found |= {f"{key}, epoch {row['epoch']}": row[key] for key in row if key != "seconds"}
+    return found
+
+
+def evaluate(folder):
+    return [
+        *("-m", "zoo.evaluate", MODEL, "--attacks=fgsm,pgd,gaussian,random", "--steps=10"),
+        *("--examples=400", "--batch_size=20", f"--json={folder / 'results.json'}"),
+    ]
+
+
+def evaluated(folder):
+    report = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    accuracies = {name: repr(found["accuracy"]) for name, found in report["results"].items()}
+    return accuracies | {
+        f"{name}, image by image": array
+        for name, array in load_file(folder / "results.safetensors").items()
+        if "seconds" not in name
+    }
+
+
+def convert(folder):
+    return [
+        *("-m", "tflite.convert", MODEL, "--precision=int8"),
+        f"--output={folder / 'model.tflite'}",
+    ]
+
+
+def converted(folder):
+    return {"model.tflite": (folder / "model.tflite").read_bytes()}
+
+
+COMMANDS = {
+    "training": (train, trained),
+    "evaluation": (evaluate, evaluated),
+    "conversion": (convert, converted),
+}
+
+
+# ---- Killing and comparing ----
+
+
+def compare(name, workdir, kills, seed, data_dir=None):
     """Returns what happened: kills by moment, runs, and in what they differ from the peaceful one.
+
+    Args:
+        name: a key of `COMMANDS`.
+        workdir: folder for what the runs write.
+        kills: how many, at least.
+        seed: of the moments.
+        data_dir: where TFDS keeps its data.
 
     Raises:
         UsageError: where a run fails that was not killed.
     """
+    command, outcome = COMMANDS[name]
+    workdir, rest = workdir.resolve(), [f"--data_dir={data_dir}"] if data_dir else []
     start = time.monotonic()
-    run(workdir / "peace", data_dir)
+    run([*command(workdir / "peace"), *rest])
     duration = time.monotonic() - start
     expected = outcome(workdir / "peace")
     rng = np.random.default_rng(seed)
     moments, different, runs = [], [], 0
-    with tqdm.tqdm(total=kills, desc="kills", disable=None) as bar:
+    with tqdm.tqdm(total=kills, desc=f"kills of {name}", disable=None) as bar:
         while len(moments) < kills:
             folder = workdir / "killed"
             shutil.rmtree(folder, ignore_errors=True)
-            while not (folder / "report.json").exists():
+            number, after = SIGNALS[0], rng.uniform(0, duration)
+            while run([*command(folder), *rest], number, after):
+                moments.append({"signal": number.name, "seconds": round(after, 2)})
+                bar.update()
                 number = SIGNALS[len(moments) % len(SIGNALS)]
                 after = rng.uniform(0, duration) if len(moments) < kills else None
-                if run(folder, data_dir, number, after):
-                    moments.append({"signal": number.name, "seconds": round(after, 2)})
-                    bar.update()
             runs += 1
             found = outcome(folder)
-            different += [name for name in expected if not same(found.get(name), expected[name])]
+            different += [key for key in expected if not same(found.get(key), expected[key])]
     return {
         "kills": moments,
         "runs": runs,
         "seconds_in_peace": round(duration, 1),
         "compared": len(expected),
         "different": different,
-        "machine": timing.processor(),
     }
 
 
-def run(folder, data_dir, number=None, after=None):
-    """Runs train.py; returns whether it was killed by signal `number`, `after` so many seconds."""
-    arguments = [*RUN, f"--workdir={folder.resolve()}"]
-    if data_dir:
-        arguments.append(f"--data_dir={data_dir}")
+def run(arguments, number=None, after=None):
+    """Runs Python; returns whether it was killed by signal `number`, `after` so many seconds."""
     process = subprocess.Popen(
-        [sys.executable, "train.py", *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -121,42 +185,38 @@ def run(folder, data_dir, number=None, after=None):
         if process.returncode in (-number, 128 + number):
             return True
     if process.returncode:
-        raise UsageError(f"train.py ended with status {process.returncode}: {errors[-300:]}")
+        raise UsageError(f"{arguments} ended with status {process.returncode}: {errors[-300:]}")
     return False
 
 
-def outcome(folder):
-    """Returns {name: array or text} of all that a run has to end with."""
-    model = keras.saving.load_model(folder / "model.keras", compile=False)
-    found = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found |= {f"{key}, epoch {row['epoch']}": row[key] for key in row if key != "seconds"}
-    return found
-
-
 def same(found, expected):
-    if isinstance(expected, str):
-        return found == expected
-    return found is not None and found.tobytes() == expected.tobytes()
+    if isinstance(expected, np.ndarray):
+        return found is not None and found.tobytes() == expected.tobytes()
+    return found == expected
 
 
 def page(report):
-    """Returns the Markdown page of what `compare` returned."""
-    counts = {
-        name.name: sum(kill["signal"] == name.name for kill in report["kills"]) for name in SIGNALS
-    }
-    machine = report["machine"]
+    """Returns the Markdown page of what `main` collects."""
+    commands, machine = report["commands"], report["machine"]
+    kills = [kill["signal"] for found in commands.values() for kill in found["kills"]]
+    rows = "".join(
+        f"| {name} | {found['seconds_in_peace']:.0f} s | {len(found['kills'])} | {found['runs']} | "
+        f"{found['compared']} | **{len(found['different'])}** |\n"
+        for name, found in commands.items()
+    )
+    each = min(len(found["kills"]) for found in commands.values())
     return (
-        "# Runs that are killed\n\n"
-        f"From `python -m zoo.studies.interruption --kills={len(report['kills'])}`: ResNet8 of "
-        f"width 8 on the bundled images, two epochs with DNR and adversarial examples, "
-        f"{report['seconds_in_peace']:.0f} s in peace ({machine['cpu']}, {machine['cores']} "
-        f"cores).\n\n"
-        f"{len(report['kills'])} kills at random moments ({counts['SIGKILL']} SIGKILL, "
-        f"{counts['SIGTERM']} SIGTERM), {report['runs']} runs to their end; "
-        f"{report['compared']} weights and entries of the history compared with those of the run "
-        f"that was not killed: **{len(report['different'])} differ**.\n"
+        "# Commands that are killed\n\n"
+        f"From `python -m zoo.studies.interruption --kills={each}` ({machine['cpu']}, "
+        f"{machine['cores']} cores): {len(kills)} kills at random moments "
+        f"({kills.count('SIGKILL')} SIGKILL, {kills.count('SIGTERM')} SIGTERM), each followed by "
+        "the same command. *Training* is ResNet8 of width 8 on the bundled images, two epochs with "
+        "DNR and adversarial examples; *evaluation* is four attacks on a shipped model, "
+        "*conversion* that model's int8 file. What they end with is compared, to the bit, with "
+        "what the same command ends with in peace: weights and history, accuracies and results "
+        "image by image, the file.\n\n"
+        "| command | in peace | kills | runs to their end | compared | different |\n"
+        "|---|---|---|---|---|---|\n" + rows
     )
 
 

@@ -436,3 +436,54 @@ def test_a_dense_target_still_refreshes_the_regulariser(images):
     trainer.run_epoch(images, seed=0)
     trainer.pruner.update(trainer.step, trainer.optimizer)
     assert float(sum(trainer.model.losses)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("structure", "schedule", "averaged"),
+    [
+        ("irregular", DNRSchedule(0.7, 8, 3), False),
+        ("irregular", DNRSchedule(0.7, 8, 3), True),
+        ("channel", DNRSchedule(0.5, 8, 3), False),
+        ("irregular", PolynomialDecay(0.2, 0.8, 1, 8, frequency=2), False),
+        ("channel", PolynomialDecay(0.2, 0.5, 1, 8, frequency=2), False),
+    ],
+)
+def test_a_checkpoint_of_variables_continues_to_the_bit(
+    structure, schedule, averaged, images, tmp_path
+):
+    """As docs/pruning.md says, in a loop that is not ours, with TensorFlow's own checkpoints."""
+
+    def start(seed):
+        model = small_model(seed)
+        pruner = Pruner(model, schedule, structure=structure, seed=seed)
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=averaged)
+        optimizer.build(model.trainable_variables)
+        kept = tf.train.Checkpoint(model=model, optimizer=optimizer, pruner=pruner.variables)
+        return model, pruner, optimizer, kept
+
+    def train(model, pruner, optimizer, steps):
+        for step in steps:
+            pruner.update(step, optimizer)
+            x, y = list(images)[step % 3]
+            with tf.GradientTape() as tape:
+                losses = keras.losses.sparse_categorical_crossentropy(
+                    y, model(x, training=True), True
+                )
+                loss = tf.add_n([tf.reduce_mean(losses), *model.losses])
+            values = [variable.value for variable in model.trainable_variables]
+            optimizer.apply(tape.gradient(loss, values), model.trainable_variables)
+
+    *first, kept = start(seed=0)
+    train(*first, range(5))
+    path = kept.save(tmp_path / "checkpoint")
+    train(*first, range(5, 10))
+    *second, kept = start(seed=1)
+    kept.restore(path).assert_consumed()
+    assert int(second[2].iterations) == 5
+    train(*second, range(5, 10))
+    for expected, found in zip(first[0].weights, second[0].weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))
+    for expected, found in zip(first[1].variables, second[1].variables, strict=True):
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    for expected, found in zip(first[2].variables, second[2].variables, strict=True):
+        np.testing.assert_array_equal(to_numpy(found), to_numpy(expected))

@@ -8,6 +8,7 @@ picture; fails where memory grows after the first epochs, which allocate what al
 Linux only.
 """
 
+import csv
 import json
 import pathlib
 import signal
@@ -49,6 +50,7 @@ def main():
         arguments.append(f"--data_dir={FLAGS.data_dir}")
     report = {"flags": FLAGS.flags, "machine": timing.processor()}
     report |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds, 3600 * FLAGS.hours)
+    report["epochs"] = epochs_of(FLAGS.workdir)
     output = pathlib.Path(FLAGS.output)
     write_bytes(output / f"{NAME}.json", json.dumps(report) + "\n")
     write_bytes(output / f"{NAME}.md", page(report))
@@ -88,6 +90,15 @@ def resident_bytes(pid):
     return 1024 * int(lines.get("VmRSS", "0 kB").split()[0])
 
 
+def epochs_of(workdir):
+    """Returns how many epochs the run in a folder has done."""
+    path = pathlib.Path(workdir) / "history.csv"
+    if not path.exists():
+        return 0
+    with open(path, newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))
+
+
 def growth(report):
     """Returns by what part of itself memory grew after it had settled; least squares.
 
@@ -108,7 +119,8 @@ def page(report):
         "# Memory over hours of training\n\n"
         f"From `python -m zoo.studies.soak --flags={report['flags']}`, {machine['cpu']}, "
         f"{machine['cores']} cores.\n\n"
-        f"{report['seconds'][-1] / 3600:.1f} hours, {len(memory):,} looks: median "
+        f"{report['seconds'][-1] / 3600:.1f} hours, {report['epochs']} epochs, {len(memory):,} "
+        "looks: median "
         f"{np.median(settled) / 2**20:,.0f} MiB, most {memory.max() / 2**20:,.0f} MiB; after the "
         f"first quarter it grew by {100 * growth(report):+.1f} % (least squares).\n\n"
         f"![Resident memory over time]({NAME}.png)\n"

@@ -8,6 +8,7 @@ epoch with the best held-out accuracy, robust if trained to be), model_int8.tfli
 report.json, report.html, checkpoint.safetensors, flags.json, tensorboard/.
 """
 
+import collections
 import csv
 import gzip
 import importlib.metadata
@@ -80,7 +81,7 @@ NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "dis
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
 OVERFITTED = (
     "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
-    "best.keras is from before; use --attack_steps=2 or more, or a smaller --learning_rate."
+    "Use --attack_steps=2 or more, or a smaller --learning_rate. best.keras is of epoch {best}."
 )
 EXAMPLES_CAPTION = (
     "Test images that the model classifies correctly, the perturbation that PGD finds for them, "
@@ -145,6 +146,11 @@ def main():
         trainer = Trainer(model, optimizer, attack, pruner)
         checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
         checkpoints.restore()
+        if is_trained and checkpoints.epoch < FLAGS.epochs:
+            raise UsageError(
+                f"{workdir} has a trained model.keras and no checkpoint of its last epoch, from "
+                "which this run would train again and write over it. Choose another --workdir."
+            )
 
         # --- training --------------------------------------------------------------------------
         if distribution.is_chief():
@@ -220,7 +226,7 @@ def main():
         "class_names": dataset.class_names,
         "model": architecture,
         "recipe": recipe,
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": hardware(),
         "versions": versions,
     }
     write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
@@ -276,13 +282,22 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
             history.append(row)
             if is_chief:
                 log_epoch(row, workdir, history, tensorboard)
+                best = best_epoch(history)
                 if trainer.attack and overfits_attack(history):
-                    print(OVERFITTED)
-                if best_epoch(history) == epoch + 1:
+                    print(OVERFITTED.format(best=best))
+                if best == epoch + 1:
                     with trainer.averaged_weights():
                         save(model, workdir / "best.keras")
             checkpoints.after_epoch()
     trainer.average_weights()
+
+
+def hardware():
+    """Returns what this machine trains on, a str."""
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    names = collections.Counter(each.get("device_name", "GPU") for each in details)
+    gpus = [f"{count} x {name}" for name, count in names.items()]
+    return ", ".join([*gpus, f"{os.cpu_count()} CPU cores", platform.machine()])
 
 
 def build(architecture, dtype_policy):

@@ -12,15 +12,17 @@ from tflite.flatbuffer import pack, unpack
 
 
 def compact(content):
-    """Returns the bytes of a .tflite file that computes the same as `content`, and is smaller."""
+    """Returns the bytes of a .tflite file that computes the same as `content`, and is smaller.
+
+    Args:
+        content: bytes of a file with one graph.
+    """
     model = unpack(content)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             _quantize_as_a_whole(tensor)
         _share_constants(graph, model.buffers)
-        _drop_unused_tensors(
-            graph, [s for s in model.signatureDefs or () if len(model.subgraphs) == 1]
-        )
+        _drop_unused_tensors(graph, model.signatureDefs or ())
         names = _names(graph)
         for index, tensor in enumerate(graph.tensors):
             tensor.name = names.get(index, b"")

@@ -202,6 +202,11 @@ def _check_file(content, precision):
     custom = [code.customCode.decode() for code in model.operatorCodes if code.customCode]
     if custom:
         raise UsageError(f"No builtin TFLite operator for: {', '.join(custom)}")
+    if len(model.subgraphs) > 1:
+        raise UsageError(
+            "The model has loops or branches, whose operators are in graphs of their own in the "
+            f"file. Convert one without. Received: {len(model.subgraphs)} graphs"
+        )
     if precision not in QUANTIZED:
         return
     graph = model.subgraphs[0]
@@ -227,6 +232,7 @@ def convert_file(
     image_size=None,
     calibration_examples=CALIBRATION_EXAMPLES,
     float_io=False,
+    lowered=True,
     sparse_storage=False,
 ):
     """What the command does, flag by flag; prints a report and writes `output` if it passes.
@@ -239,7 +245,12 @@ def convert_file(
     network, about, data = model_and_data(model, dataset, data_dir, image_size)
     calibration, images, labels = conversion_images(data, calibration_examples)
     content = convert(
-        network, precision, calibration, float_io=float_io, sparse_storage=sparse_storage
+        network,
+        precision,
+        calibration,
+        float_io=float_io,
+        lowered=lowered,
+        sparse_storage=sparse_storage,
     )
     content = metadata.embed(content, file_facts(network, about, data, precision, calibration))
     verifications = [
@@ -247,7 +258,7 @@ def convert_file(
         for name, count in EXAMPLES.items()
         if name != "tflm"
     ]
-    notes = find_route(network, arithmetic(precision)).notes
+    notes = find_route(network, arithmetic(precision), lowered).notes
     if sparse_storage:
         used = "used" if has_sparse_tensors(content) else "not used: the file would hardly shrink"
         notes = [*notes, f"sparse storage: {used}"]
@@ -337,6 +348,11 @@ def report(content, notes, verifications):
             ),
             ("accuracy in Keras", f"{each.keras_accuracy:.2%}"),
             ("accuracy of the file", f"{each.file_accuracy:.2%}"),
+            (
+                "lost, ties half right",
+                f"{100 * each.accuracy_loss:.2f} ± {100 * each.accuracy_error:.2f} points (at most "
+                f"{100 * each.bounds.accuracy_loss:.1f}, and twice the error)",
+            ),
         ]
     passed = all(each.passed for each in verifications)
     lines += [("", ""), ("verdict", "passed" if passed else "FAILED")]
@@ -389,6 +405,9 @@ def define_flags():
     )
     flags.DEFINE_boolean("float_io", False, "Let int8 and int16x8 files take and give float.")
     flags.DEFINE_boolean(
+        "lowered", True, "Let periodic layers become small convolutions where these should be fast."
+    )
+    flags.DEFINE_boolean(
         "sparse_storage", False, "Store kernels without their zeros, if that is smaller."
     )
 
@@ -404,6 +423,7 @@ def main():
         options.image_size,
         options.calibration_examples,
         options.float_io,
+        options.lowered,
         options.sparse_storage,
     )
 

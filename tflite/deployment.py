@@ -181,13 +181,14 @@ def page(runs):
 
 From `python -m tflite.deployment`. *Left* are the parameters and multiply-accumulates (MACs) of \
 the network that is converted: without removed channels, periodic layers as small convolutions \
-where these are faster. *Faster* is the dense network's latency by this one's, in LiteRT on one \
-thread, minimum over runs in turns. *Arena* is the RAM that TFLM takes for the int8 file on a \
-64-bit host. *Compressed* are flash and arena of the int8 file whose kernels are stored without \
-zeros, for TFLM's operator DECODE. *Exact*: in both, TFLM gives the bits of LiteRT's reference \
-kernels for the stated number of test images. *Left* are the int8 file's; the float32 one has more \
-small convolutions. Accuracy is that of the zoo's model on all test images, \
-float and int8, robustly trained where there is such a one; rows without have random weights.
+where these should be faster. *Faster* is the dense network's latency by this one's, in LiteRT on \
+one thread, minimum over runs in turns. *Arena* is the RAM that TFLM keeps for the int8 file on a \
+64-bit host; to start it takes some more, which `tflite.micro` measures. *Compressed* are flash \
+and arena of the int8 file whose kernels are stored without zeros, for TFLM's operator DECODE. \
+*Exact*: in both, TFLM gives the bits of LiteRT's reference kernels for the stated number of test \
+images. *Left* are the int8 file's; the float32 one has more small convolutions. Accuracy is that \
+of the zoo's model on all test images, float and int8, robustly trained where there is such a one; \
+rows without have random weights.
 
 """
     return introduction + "\n".join(table(run) for run in runs) + "\n" + savings(runs)

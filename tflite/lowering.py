@@ -31,8 +31,10 @@ from tfsparse.lowering import lower as small_convolutions
 with quiet():
     import keras
 
+from tfsparse import copying
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.patterns import parse
+from tfsparse.pruning.channel_removal import is_elementwise
 
 MAX_CONCATENATED = 5
 
@@ -76,7 +78,7 @@ def lower(model, arithmetic="float", choose=None):
             return layer
         if isinstance(layer, keras.Model):
             return lower(layer, arithmetic, choose)
-        copy = layer.__class__.from_config(layer.get_config())
+        copy = copying.clone(layer)
         originals[id(copy)] = layer
         return copy
 
@@ -89,7 +91,7 @@ def lower(model, arithmetic="float", choose=None):
             return args[0]
         outputs = layer(*args, **kwargs)
         if getattr(originals.get(id(layer)), "weights", None):
-            layer.set_weights(originals[id(layer)].get_weights())
+            copying.carry_over(originals[id(layer)], layer)
         return outputs
 
     inputs = [keras.Input(batch_shape=(1, *tensor.shape[1:])) for tensor in model.inputs]
@@ -131,6 +133,8 @@ def _followers(model):
             continue  # its own activation comes before what follows
         norm = follower(node, keras.layers.BatchNormalization)
         activation = follower(norm or node, _ACTIVATIONS)
+        if activation and not is_elementwise(activation.operation):
+            activation = None  # it needs all channels at once
         found[id(layer)] = tuple(each and each.operation for each in (norm, activation))
     return found
 
@@ -138,6 +142,7 @@ def _followers(model):
 def _periodic(layer, form, norm, activation, inputs, shifts):
     """Returns the output of a periodic layer and of those folded into it."""
     kernel, bias = _fold(layer, norm)
+    apart = activation is not None or is_elementwise(layer)
 
     def activate(x):
         if activation is None:
@@ -164,8 +169,8 @@ def _periodic(layer, form, norm, activation, inputs, shifts):
             part = kernel[:, :, start:stop, filters]
             part = _convolve(inputs[..., start:stop], part, None, layer.strides, layer.padding)
             y = keras.layers.Add()([y, part])
-        outputs.append(activate(y))
-    return _concatenate(outputs)
+        outputs.append(activate(y) if apart else y)
+    return _concatenate(outputs) if apart else activate(_concatenate(outputs))
 
 
 # ---- forms of a layer and their costs ----

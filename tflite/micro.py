@@ -338,8 +338,9 @@ convolutions may ask for beside it, rounded up to whole kilobytes.
 ## Add it to a project
 
 1. Take one folder into the project's sources; they need TFLM's headers and C++17.
-2. Call `RunSelfTest()` of `self_test.h` once. It returns 0 where the device computes, to the bit,
-   what TFLM computed when the package was made; kernels that round in another way give more.
+2. Call `RunSelfTest(arena, kArenaBytes)` of `self_test.h` once, with the application's own arena.
+   It returns 0 where the device computes, to the bit, what TFLM computed when the package was made;
+   kernels that round in another way give more.
 3. In the application, as in `self_test.cc`: the operators are registered by `operators.h`, and
    `model.h` says how pixels become inputs and outputs become logits.
 
@@ -348,7 +349,8 @@ convolutions may ask for beside it, rounded up to whole kilobytes.
 ## What it takes of some boards
 
 Of their flash, and of their largest bank of RAM, as the arena is one array; code, stack and the
-camera's image come to it. *Tight* is more than three quarters of either.
+camera's image come to it. *Tight* is more than three quarters of either. For the ESP32 it is with
+TFLM's own kernels: ESP-NN's ask for more RAM, up to some times the largest layer's weights.
 
 {fit}
 """

@@ -87,7 +87,8 @@ extern const size_t g_model_size;
 
 constexpr size_t kArenaBytes = {arena};
 
-// Input: int8, {shape}. A pixel in [0, 1] is round(pixel / kInputScale) + kInputZeroPoint.
+// Input: int8, {shape}. A pixel in [0, 1] is round(pixel / kInputScale) + kInputZeroPoint, or
+// the nearer of -128 and 127 where that is outside of them.
 constexpr float kInputScale = {input_scale}f;
 constexpr int kInputZeroPoint = {input_zero_point};
 
@@ -155,9 +156,13 @@ _SELF_TEST_H = """\
 #ifndef SELF_TEST_H_
 #define SELF_TEST_H_
 
-// Runs the model on the images of test_data.h. Returns how many outputs are not as expected, to the
-// bit, or -1 where the model cannot be run.
-int RunSelfTest();
+#include <cstddef>
+#include <cstdint>
+
+// Runs the model on the images of test_data.h in an arena of kArenaBytes or more, aligned to 16
+// bytes, which the application may use again afterwards. Returns how many outputs are not as
+// expected, to the bit, or -1 where the model cannot be run.
+int RunSelfTest(uint8_t* arena, size_t arena_bytes);
 
 #endif  // SELF_TEST_H_
 """
@@ -174,15 +179,11 @@ _SELF_TEST_CC = """\
 #include "tensorflow/lite/schema/schema_generated.h"
 #include "test_data.h"
 
-namespace {
-alignas(16) uint8_t g_arena[kArenaBytes];
-}  // namespace
-
-int RunSelfTest() {
+int RunSelfTest(uint8_t* arena, size_t arena_bytes) {
   OperatorResolver resolver;
   if (RegisterOperators(resolver) != kTfLiteOk) return -1;
   tflite::MicroInterpreter interpreter(tflite::GetModel(g_model), resolver,
-                                       g_arena, kArenaBytes);
+                                       arena, arena_bytes);
   if (interpreter.AllocateTensors() != kTfLiteOk) return -1;
   int different = 0;
   for (int i = 0; i < kTestCount; ++i) {

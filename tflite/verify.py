@@ -134,7 +134,9 @@ class Verification:
         if self.accuracy_loss is not None and not self._keeps_accuracy():
             failures.append(
                 f"The file classifies {self.file_accuracy:.2%} of the images correctly, Keras "
-                f"{self.keras_accuracy:.2%}; {self.bounds.accuracy_loss:.1%} may be lost."
+                f"{self.keras_accuracy:.2%}. That is, where a tie is half right, a loss of "
+                f"{100 * self.accuracy_loss:.2f} ± {100 * self.accuracy_error:.2f} points; "
+                f"{100 * self.bounds.accuracy_loss:.1f} and twice the error are allowed."
             )
         return failures
 

@@ -57,7 +57,7 @@ def copy_model(model, make, weights, call=None):
     # Backwards, since a model comes after its layers and sets their flags too.
     for original, new in reversed(copies.items()):
         if isinstance(original, keras.layers.Layer):
-            _carry_over(original, new, weights)
+            carry_over(original, new, weights)
     return copies[model]
 
 
@@ -110,12 +110,20 @@ def _copy_graph(model, copy, call):
     return keras.models.clone_model(graph, inputs, clone_function=copy, call_function=call)
 
 
-def _carry_over(original, new, weights):
-    """Gives `new` the trainable flag and the weights of the layer or model `original`."""
+def carry_over(original, new, weights=lambda original, new: original.get_weights()):
+    """Gives `new`, which is built, the trainable flag and the weights of the layer `original`.
+
+    Args:
+        original, new: Keras layers, or models, whose layers have a turn of their own.
+        weights: function of both that returns the list of arrays that `new` gets.
+
+    Raises:
+        UsageError: where it cannot take them.
+    """
     if new.trainable != original.trainable:
         new.trainable = original.trainable
     if isinstance(original, keras.Model):
-        return  # its layers have a turn of their own
+        return
     arrays = weights(original, new)
     try:
         new.set_weights(arrays)

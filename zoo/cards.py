@@ -6,6 +6,7 @@ import re
 
 from tfsparse.errors import UsageError
 
+NAME = r"\w[\w.-]*"  # of a model, and of a file beside its card
 MAX_BYTES = 1 << 20  # of a card; those of this package have some thousand
 MAX_SIZE = 1 << 16  # of an image's side, a width, and a number of classes
 # What reading a model needs, and of which types it is.
@@ -45,7 +46,7 @@ def read_card(path):
     for kind in ("weights", "tflite"):
         entry = card[kind]
         _check(path, f"{kind}.", entry, _FILE)
-        if not re.fullmatch(r"\w[\w.-]*", entry["file"], re.ASCII):
+        if not re.fullmatch(NAME, entry["file"], re.ASCII):
             raise _damaged(path, f"{kind}.file is not the name of a file beside it")
         if entry["bytes"] < 0:
             raise _damaged(path, f"{kind}.bytes is negative")

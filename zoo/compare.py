@@ -3,7 +3,7 @@
     python -m zoo.compare --results=a.json,b.json
 
 Takes what `zoo.evaluate` wrote for the same test images and prints, for each attack that both were
-run under, the difference of the accuracies and its 95 % interval.
+run under alike, the difference of the accuracies and its 95 % interval.
 """
 
 import json
@@ -40,15 +40,16 @@ def main():
             )
     shared = first["correct"].keys() & second["correct"].keys()
     names = [name for name in first["correct"] if name in shared]
-    for name in names:
-        if first["settings"][name] != second["settings"][name]:
-            raise UsageError(
-                f"The attack {name} was run with other settings: {first['settings'][name]} and "
-                f"{second['settings'][name]}. Evaluate both models alike."
-            )
+    other = [name for name in names if first["settings"][name] != second["settings"][name]]
+    names = [name for name in names if name not in other]
     rows = [["attack", "first %", "second %", "first - second", "95 % interval", "n"]]
     rows += [[name, *cells(first["correct"][name], second["correct"][name])] for name in names]
     print(f"first:  {first['model']}\nsecond: {second['model']}\n\n{aligned(rows)}")
+    for name in other:
+        print(
+            f"\n{name} is left out, as it was run with other settings: {first['settings'][name]} "
+            f"and {second['settings'][name]}"
+        )
 
 
 def read(path):

@@ -86,7 +86,7 @@ def main():
         "examples": len(labels),
         "images": hashed,
         "seed": FLAGS.seed,
-        "batch_size": FLAGS.batch_size or runner.fitting_batch(subject.model),
+        "batch_size": FLAGS.batch_size or fitting_batch(subject, source),
     }
     path = FLAGS.json and pathlib.Path(FLAGS.json).with_suffix(".safetensors")
     results = runner.Results(path, identity, len(labels))
@@ -94,6 +94,7 @@ def main():
         runner.run(attacked, attack, images, labels, results, prefix)
 
     names = [prefix + attack.name for prefix, _, attack in attacks]
+    names += [name for name in results.finished() if name not in names]
     report = {
         "model": FLAGS.model,
         "eps": options.eps,
@@ -144,6 +145,11 @@ def number(flag, text, parse):
         return parse(text)
     except ValueError as error:
         raise UsageError(f"--{flag} is a list of numbers. Received: {text!r}") from error
+
+
+def fitting_batch(*subjects):
+    """Returns how many images all models that are attacked take at once, `None`s left out."""
+    return min(runner.fitting_batch(each.model) for each in subjects if each)
 
 
 def masking_attacks():

@@ -22,6 +22,7 @@ ACCURACIES = {
 }
 SLOW = ("autoattack",)  # a quarter of an hour each, and needs PyTorch
 PGD_STEPS, PGD_RESTARTS = 50, 2
+BATCH = 250  # random starts are drawn for a batch: the same one on every machine
 GOLDEN_IMAGES = 4
 LATENCY_SECONDS = 20
 
@@ -85,7 +86,7 @@ def accuracies(names, model, file, data, eps, seed=0):
 
 
 def _accuracy(subject, attack, options, images, labels, seed):
-    identity = {"seed": seed, "batch_size": runner.fitting_batch(subject.model)}
+    identity = {"seed": seed, "batch_size": BATCH}
     results = runner.Results(None, identity, len(labels))
     for name in dict.fromkeys(["clean", attack]):
         runner.run(subject, catalogue.make(name, subject, options), images, labels, results)
@@ -94,6 +95,7 @@ def _accuracy(subject, attack, options, images, labels, seed):
         "accuracy": float(np.mean(held)),
         "interval": wilson(int(held.sum()), len(held)),
         "examples": len(held),
+        **identity,
         **{key: value for key, value in settings.items() if key != "sha256"},
     }
 

@@ -135,10 +135,26 @@ def hash_of_weights(model):
 
 
 def hash_of_model(model):
-    """Returns a sha256 of a Keras model's layers and weights, whatever the layers are called."""
-    layers = []
-    for layer in leaf_layers(model):
-        config = {key: value for key, value in layer.get_config().items() if key != "name"}
-        layers.append([type(layer).__qualname__, config])
-    text = json.dumps(layers, sort_keys=True, default=lambda value: type(value).__qualname__)
+    """Returns a sha256 of a Keras model's graph and weights, whatever the layers are called."""
+    try:
+        config = model.get_config()
+    except NotImplementedError:  # a subclass
+        config = [[type(layer).__qualname__, layer.get_config()] for layer in leaf_layers(model)]
+    names = {name: f"operation {index}" for index, name in enumerate(_names(model))}
+    config = keras.tree.map_structure(lambda value: _renamed(value, names), config)
+    text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__qualname__)
     return hashlib.sha256((hash_of_weights(model) + text).encode()).hexdigest()
+
+
+def _names(model):
+    """Yields the names of a model, of all its operations and of those of the models in it."""
+    yield model.name
+    for operation in getattr(model, "operations", None) or model.layers:
+        if isinstance(operation, keras.Model):
+            yield from _names(operation)
+        else:
+            yield operation.name
+
+
+def _renamed(value, names):
+    return names.get(value, value) if isinstance(value, str) else value

@@ -7,6 +7,7 @@ python -m zoo.verify NAME --autoattack --write  # adds AutoAttack to its card
 import hashlib
 import json
 import pathlib
+import re
 
 from zoo import environment
 
@@ -19,8 +20,8 @@ from tfsparse import commandline, packed, pruning
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from zoo import figures
-from zoo.data import open_dataset
-from zoo.loading import find_model
+from zoo.cards import NAME
+from zoo.loading import find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
@@ -57,6 +58,10 @@ _LIMITS = (
 
 
 def main():
+    if not re.fullmatch(NAME, FLAGS.name, re.ASCII):
+        raise UsageError(
+            f"--name is of letters, digits, '.', '_' and '-'. Received: {FLAGS.name!r}"
+        )
     workdir = pathlib.Path(FLAGS.workdir)
     if not (workdir / "report.json").is_file():
         raise UsageError(f"--workdir must be the folder of a finished run. Received: {workdir}")
@@ -96,7 +101,7 @@ def main():
 
 def measure(model, content, report):
     """Returns the card's figures of a run's model, as `zoo.load` will give it, and of its file."""
-    data = open_dataset(report["dataset"], FLAGS.data_dir, report["image_size"])
+    data = find_dataset(report, FLAGS.workdir, data_dir=FLAGS.data_dir)
     subjects = model_subject(FLAGS.name, model, {}), file_subject(FLAGS.name, content, {})
     quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
     return {

@@ -77,8 +77,10 @@ def measure(name, model, card):
 def write(name, card, measured):
     """Writes the card with the measured figures; those that were not measured stay."""
     results = {**card.get("results", {}), **measured.get("results", {})}
+    device = {key: value for key, value in measured.get("device", {}).items() if value is not None}
+    merged = {"results": results, "device": {**card.get("device", {}), **device}}
     path = pathlib.Path(__file__).parent / "cards" / f"{name}.json"
-    write_bytes(path, json.dumps({**card, **measured, "results": results}, indent=2) + "\n")
+    write_bytes(path, json.dumps({**card, **measured, **merged}, indent=2) + "\n")
 
 
 def compare(card, measured):

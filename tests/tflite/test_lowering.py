@@ -77,6 +77,27 @@ def test_norm_and_activation_are_folded(form):
     assert sum(kind is keras.layers.ReLU for kind in kinds) == 6, "one for each phase"
 
 
+def test_activations_of_all_channels_at_once(form):
+    """Softmax mixes channels, and PReLU has weights for each of them."""
+    x = inputs = keras.Input((6, 6, 16))
+    x = PeriodicConv2D(16, 3, "PS2_P6", padding="same", activation="softmax")(x)
+    x = PeriodicConv2D(16, 3, "PS4_P4", padding="same")(x)
+    x = keras.layers.Activation("softmax")(x)
+    x = PeriodicConv2D(16, 3, "PS2_P6", padding="same")(x)
+    model = keras.Model(inputs, keras.layers.PReLU()(x))
+    assert_same(randomize(model), lower(model))
+
+
+def test_layers_whose_state_is_not_in_their_weights(form):
+    factor = 3.0
+    normalize = keras.layers.Normalization()
+    normalize.adapt(np.random.default_rng(0).uniform(2, 9, (50, 8, 8, 16)))
+    inputs = keras.Input((8, 8, 16))
+    x = keras.layers.Lambda(lambda x: x * factor)(normalize(inputs))
+    model = keras.Model(inputs, PeriodicConv2D(16, 3, "PS4_P4")(x))
+    assert_same(model, lower(model))
+
+
 def test_what_others_read_is_not_folded(form):
     """A layer's output that is used twice, that is an output, or of a layer that is shared."""
     inputs = keras.Input((6, 6, 16))

@@ -93,12 +93,62 @@ def test_constants_turn_outputs_into_logits(package, fashion_mnist):
     assert np.abs(logits - expected).mean() < 0.05 * np.abs(expected).max()
 
 
+# What the sources use of TFLM, with its signatures.
+TFLM_HEADERS = {
+    "micro_mutable_op_resolver.h": """
+#pragma once
+enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 };
+#define TF_LITE_ENSURE_STATUS(a) do { if ((a) != kTfLiteOk) return kTfLiteError; } while (false)
+namespace tflite {
+template <unsigned int count> class MicroMutableOpResolver {
+ public:
+  TfLiteStatus AddAdd();
+  TfLiteStatus AddConv2D();
+  TfLiteStatus AddDecode();
+  TfLiteStatus AddMean();
+  TfLiteStatus AddReshape();
+};
+}
+""",
+    "micro_interpreter.h": """
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+struct TfLiteTensor { union { int8_t* int8; } data; };
+namespace tflite {
+struct Model;
+class MicroInterpreter {
+ public:
+  template <unsigned int count>
+  MicroInterpreter(const Model*, const MicroMutableOpResolver<count>&, uint8_t*, size_t);
+  TfLiteStatus AllocateTensors();
+  TfLiteStatus Invoke();
+  TfLiteTensor* input(size_t);
+  TfLiteTensor* output(size_t);
+};
+}
+""",
+    "micro_log.h": "#pragma once\nvoid MicroPrintf(const char*, ...);\n",
+    "../schema/schema_generated.h": """
+#pragma once
+namespace tflite { struct Model; const Model* GetModel(const void*); }
+""",
+}
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
-@pytest.mark.parametrize("name", ["model.cc", "test_data.cc"])
+@pytest.mark.parametrize("name", ["model.cc", "test_data.cc", "self_test.cc"])
 def test_sources_compile(package, name, tmp_path):
+    headers = tmp_path / "tensorflow" / "lite" / "micro"
+    (headers.parent / "schema").mkdir(parents=True)
+    headers.mkdir()
+    for header, text in TFLM_HEADERS.items():
+        (headers / header).write_text(text)
     path = package / "plain_compressed" / name
-    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-c", "-o", str(tmp_path / "x.o")]
-    done = subprocess.run(["g++", *flags, str(path)], capture_output=True, text=True, check=False)
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}"]
+    command = ["g++", *flags, "-c", "-o", str(tmp_path / "x.o"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -1,6 +1,7 @@
 """`python -m zoo.verify`: true cards pass, and a figure that is off is named."""
 
 import copy
+import json
 
 import pytest
 
@@ -69,6 +70,18 @@ def test_a_slower_machine_is_not_wrong(measured):
     assert (found["arena_bytes"], found["latency_ratio"]) == ("", "")
     found = verdicts(card, {**measured, "device": {**device, "arena_bytes": 101}})
     assert found["arena_bytes"] == "WRONG"
+
+
+def test_what_was_not_measured_stays_in_the_card(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
+    (tmp_path / "cards").mkdir()
+    card = zoo.card(NAME)
+    found = {"clean": {"accuracy": 0.5, "examples": 1000}}
+    device = {"arena_bytes": None, "latency_ratio": 1.0}  # TFLM is not installed
+    verify.write(NAME, card, {**measured, "results": found, "device": device})
+    written = json.loads((tmp_path / "cards" / f"{NAME}.json").read_text())
+    assert written["results"] == {**card["results"], **found}
+    assert written["device"] == {**card["device"], "latency_ratio": 1.0}
 
 
 def test_command(run):

@@ -257,7 +257,7 @@ def _add_what_is_read(kept, readers):
 
 
 def _pass(channels, operation, tensors, others):
-    return tensors[0].channels if _is_elementwise(operation) and len(tensors) == 1 else None
+    return tensors[0].channels if is_elementwise(operation) and len(tensors) == 1 else None
 
 
 def _normalize(channels, operation, tensors, others):
@@ -272,14 +272,14 @@ def _flatten(channels, operation, tensors, others):
 
 def _convolve_depthwise(channels, operation, tensors, others):
     repeated = np.repeat(tensors[0].channels, operation.depth_multiplier)
-    return repeated if _is_elementwise(operation) else None
+    return repeated if is_elementwise(operation) else None
 
 
 def _filter(channels, operation, tensors, others):
     if isinstance(operation.activation, keras.layers.Layer):
         return None  # it may have weights
     outputs = channels.new(operation.units if _is_dense(operation) else operation.filters)
-    if not _is_elementwise(operation):
+    if not is_elementwise(operation):
         channels.read.append(outputs)
     return outputs
 
@@ -402,7 +402,7 @@ def _is_plain(operation):
     )
 
 
-def _is_elementwise(operation):
+def is_elementwise(operation):
     """Whether an operation has no activation that mixes channels, such as softmax."""
     return getattr(operation, "activation", None) in (None, *_ACTIVATIONS)
 

@@ -18,7 +18,7 @@ def text(report):
 
 def table(report):
     """Returns rows of str: a header, then each attack with what it leaves and what it takes."""
-    header = ["attack", "accuracy %", "95 % interval", "s per 1,000 images"]
+    header = ["attack", "accuracy %", "95 % interval", "s per 1,000 attacked"]
     results = report["results"]
     twin = any(name.startswith("float/") for name in results)
     rows = [[*header, "float model %"] if twin else header]

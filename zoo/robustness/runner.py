@@ -56,9 +56,20 @@ class Results:
     def examples(self, name, settings):
         """Returns the int8 array [n] of an attack, NOT_RUN where it has yet to be run.
 
-        Results of the same attack with other settings are dropped.
+        Raises:
+            UsageError: where there are results of the same attack with other settings.
         """
-        if self._attacks.get(name, {}).get("settings") != settings:
+        there = self._attacks.get(name, {}).get("settings", settings)
+        differing = [key for key in settings | there if settings.get(key) != there.get(key)]
+        if differing:
+            changes = ", ".join(
+                f"{key} {there.get(key)} there, {settings.get(key)} here" for key in differing
+            )
+            raise UsageError(
+                f"{self._path} has results of {name} with other settings ({changes}). Choose "
+                "another --json or remove the file."
+            )
+        if name not in self._attacks:
             self._examples[name] = np.full(self._count, NOT_RUN, np.int8)
             self._attacks[name] = {"settings": settings, "seconds": 0.0, "attacked": 0}
         return self._examples[name]
@@ -77,6 +88,10 @@ class Results:
         self._attacks[name]["attacked"] += attacked
         self._attacks[name]["seconds"] += seconds
         self._write()
+
+    def finished(self):
+        """Returns the names of the attacks that all examples were tried with."""
+        return [name for name, held in self._examples.items() if (held != NOT_RUN).all()]
 
     def correct(self, name):
         """Returns the bool array [n] of what an attack left correctly classified."""

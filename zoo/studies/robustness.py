@@ -186,7 +186,6 @@ def _times(report, name):
         "FGSM": ("white_box", "fgsm"),
         "PGD": ("white_box", "pgd"),
         "PGD-DLR": ("white_box", "pgd_dlr"),
-        "transfer": ("file", "float/transfer"),
         "noise": ("white_box", "gaussian"),
         "random search": ("masking", "random"),
         "AutoAttack": ("autoattack", "autoattack"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -125,16 +126,22 @@ def test_results_of_another_evaluation_are_refused(setting, tmp_path):
         runner.Results(path, IDENTITY, 60)
 
 
-def test_other_settings_of_an_attack_are_run_anew(setting, tmp_path):
+def test_results_are_not_lost_to_other_settings_of_an_attack(setting, tmp_path):
     target, x, labels, _, eps = setting
     path = tmp_path / "r.safetensors"
-    for steps in (1, 30):
+
+    def attack(steps):
         results = runner.Results(path, IDENTITY, 60)
         options = catalogue.Options(eps=eps, steps=steps)
         for name in ("clean", "pgd"):
             runner.run(target, catalogue.make(name, target, options), x, labels, results)
-        assert results.about("pgd")["settings"]["steps"] == steps
-        assert results.about("pgd")["attacked"] == 45
+        return results
+
+    assert attack(steps=1).finished() == ["clean", "pgd"]
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"of pgd with other settings \(steps 1 there, 30"):
+        attack(steps=30)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("change", [0.02, 5.0])
@@ -175,3 +182,10 @@ def test_batches_fit_memory(setting):
     small = runner.fitting_batch(setting[0].model)
     assert small == 250
     assert runner.fitting_batch(None) == 250
+
+
+def test_large_models_are_attacked_in_small_batches(monkeypatch):
+    image = keras.Input((256, 256, 3))
+    model = keras.Model(image, keras.layers.Conv2D(64, 3)(image))  # 17 MB an image
+    monkeypatch.setattr(runner.os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 8e9}.get)
+    assert 10 < runner.fitting_batch(model) < 20

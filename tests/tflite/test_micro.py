@@ -106,6 +106,7 @@ template <unsigned int count> class MicroMutableOpResolver {
   TfLiteStatus AddConv2D();
   TfLiteStatus AddDecode();
   TfLiteStatus AddMean();
+  TfLiteStatus AddMul();
   TfLiteStatus AddReshape();
 };
 }

@@ -1,6 +1,5 @@
 """The pruner: masks over a model's weights, and when and how they change."""
 
-import functools
 import math
 
 import keras
@@ -14,6 +13,38 @@ from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
 from tfsparse.pruning.schedule import DNRSchedule
 
 STRUCTURES = ("irregular", "channel")
+
+
+class _Mask(keras.constraints.Constraint):
+    """Zeros outside the mask, after the weight's own constraint."""
+
+    def __init__(self, constraint, mask):
+        self.constraint, self.mask = constraint, mask
+
+    def __call__(self, weight):
+        weight = tf.convert_to_tensor(self.constraint(weight) if self.constraint else weight)
+        return weight * tf.cast(self.mask, weight.dtype)
+
+
+class _DynamicL2(keras.regularizers.Regularizer):
+    """The weight's own regularisation loss and DNR's dynamic L2 regulariser.
+
+    That is rho / 2 * ||W - Z + U||^2, the term of the augmented Lagrangian that ADMM pruning adds
+    to the loss: Z, the target, is the projection of W + U on the current masks, U, the multiplier,
+    the sum of what the projections took away. Both change with the masks only. Outside the masks,
+    where W and Z are 0, it is constant and left out: its gradient there, rho * U, is no reason to
+    regrow.
+    """
+
+    def __init__(self, regularizer, rho, mask, target, multiplier):
+        self.regularizer, self.rho = regularizer, rho
+        self.mask, self.target, self.multiplier = mask, target, multiplier
+
+    def __call__(self, weight):
+        loss = self.regularizer(weight) if self.regularizer else 0.0
+        distance = weight - self.target + self.multiplier
+        distance *= tf.cast(self.mask, distance.dtype)
+        return loss + 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
 
 
 class Pruner:
@@ -54,7 +85,7 @@ class Pruner:
         if structure == "channel":
             found = _prunable_by_channel(model, found)
         for _, weight in found:
-            if getattr(getattr(weight.constraint, "func", None), "__name__", "") == "_constrain":
+            if isinstance(weight.constraint, _Mask):
                 raise UsageError(
                     f"A pruner prunes {weight.path!r} already. Call its detach() first."
                 )
@@ -79,33 +110,16 @@ class Pruner:
             ]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
         for index, (weight, original) in enumerate(zip(self.weights, self._originals, strict=True)):
-            weight.constraint = functools.partial(self._constrain, index, original[0])
+            weight.constraint = _Mask(original[0], self.masks[index])
             if self._is_dnr:
-                weight.regularizer = functools.partial(self._regularize, index, original[1])
+                state = self.masks[index], self._targets[index], self._multipliers[index]
+                weight.regularizer = _DynamicL2(original[1], rho, *state)
 
     def detach(self):
         """Ends pruning: weights are masked a last time and have their own constraints again."""
         self.apply_masks()
         for weight, original in zip(self.weights, self._originals, strict=True):
             weight.constraint, weight.regularizer = original
-
-    def _constrain(self, index, constraint, weight):
-        """Returns `weight` after its own constraint, with zeros outside the mask."""
-        weight = tf.convert_to_tensor(constraint(weight) if constraint else weight)
-        return weight * tf.cast(self.masks[index], weight.dtype)
-
-    def _regularize(self, index, regularizer, weight):
-        """Returns the weight's own regularisation loss and DNR's dynamic L2 regulariser.
-
-        That is rho / 2 * ||W - Z + U||^2, the term of the augmented Lagrangian that ADMM pruning
-        adds to the loss: Z is the projection of W + U on the current masks, U the sum of what the
-        projections took away. Both change with the masks only. Outside the masks, where W and Z are
-        0, it is constant and left out: its gradient there, rho * U, is no reason to regrow.
-        """
-        loss = regularizer(weight) if regularizer else 0.0
-        distance = weight - self._targets[index] + self._multipliers[index]
-        distance *= tf.cast(self.masks[index], distance.dtype)
-        return loss + 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
 
     @property
     def variables(self):

@@ -18,6 +18,27 @@ MIN_SAVED_PER_COPY = {True: 50, False: 110}
 MIN_BLOCK_CHANNELS = 4
 
 
+class _OfDense(keras.regularizers.Regularizer):
+    """A regulariser of the dense kernel, for the kept weights of a periodic layer."""
+
+    def __init__(self, layer, regularizer):
+        self.layer, self.regularizer = layer, regularizer
+
+    def __call__(self, kernel):
+        return self.regularizer(self.layer._expand(kernel))
+
+
+class _KeepsDense(keras.constraints.Constraint):
+    """A constraint of the dense kernel, for the kept weights of a periodic layer."""
+
+    def __init__(self, layer, constraint):
+        self.layer, self.constraint = layer, constraint
+
+    def __call__(self, kernel):
+        dense = self.constraint(self.layer._expand(ops.convert_to_tensor(kernel)))
+        return ops.take(ops.reshape(dense, (-1,)), self.layer.kernel_positions)
+
+
 @keras.saving.register_keras_serializable(package="tfsparse")
 class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
     """2D convolution whose kernels keep a pattern of taps, fixed before training.
@@ -114,8 +135,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             name="kernel",
             shape=(count,),
             initializer=self._initialize_kernel,
-            regularizer=self.kernel_regularizer and self._regularize_kernel,
-            constraint=self.kernel_constraint and self._constrain_kernel,
+            regularizer=self.kernel_regularizer and _OfDense(self, self.kernel_regularizer),
+            constraint=self.kernel_constraint and _KeepsDense(self, self.kernel_constraint),
         )
         if self.use_bias:
             self.bias = self.add_weight(
@@ -163,13 +184,6 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         if isinstance(self.kernel_initializer, keras.initializers.VarianceScaling):
             kernel = kernel * float(np.sqrt(np.prod(self.dense_kernel_shape) / shape[0]))
         return kernel
-
-    def _regularize_kernel(self, kernel):
-        return self.kernel_regularizer(self._expand(kernel))
-
-    def _constrain_kernel(self, kernel):
-        dense = self.kernel_constraint(self._expand(ops.convert_to_tensor(kernel)))
-        return ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
 
     def call(self, inputs):
         if self.runs_dense(inputs):

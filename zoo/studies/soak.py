@@ -69,7 +69,7 @@ def watch(command, interval, limit):
     A process that takes longer than `limit` seconds is sent SIGTERM.
     """
     process = subprocess.Popen(command, cwd=ROOT)
-    start, seconds, memory = time.monotonic(), [], []
+    start, seconds, memory, asked = time.monotonic(), [], [], False
     while True:
         try:
             process.wait(interval)
@@ -79,8 +79,9 @@ def watch(command, interval, limit):
             if now:
                 seconds.append(round(elapsed, 1))
                 memory.append(now)
-            if elapsed >= limit:
+            if elapsed >= limit and not asked:  # a second signal would not let it save
                 process.terminate()
+                asked = True
 
 
 def resident_bytes(pid):

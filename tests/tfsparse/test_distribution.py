@@ -15,7 +15,8 @@ from tests.conftest import ROOT
 from tfsparse import UsageError, distribution
 
 # Trains with the hybrid loss, DNR and rewiring; for all replicas the BatchNorm of the whole batch,
-# and no random start, which differs for each replica.
+# and no random start, which differs for each replica. With "_own", one step on clean images, and
+# each replica has the BatchNorm of its own images, as is the default.
 TRAINING = """
 import contextlib, sys
 import keras, numpy as np, tensorflow as tf
@@ -24,6 +25,7 @@ from tfsparse import attacks, distribution, training
 from tfsparse.pruning import DNRSchedule, Pruner
 
 name, output = sys.argv[1:]
+own, name = name.endswith("_own"), name.removesuffix("_own")
 if name == "mirrored":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -35,13 +37,15 @@ with scope:
     model = zoo.build("resnet8", (8, 8, 3), 10, width=8)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
+            layer.synchronized = not own
     pruner = Pruner(model, DNRSchedule(0.8, 7, 3))
     attack = attacks.pgd(model, 8 / 255, 1, random_start=False)
+    attack = None if own else attack
     trainer = training.Trainer(model, training.sgd(8, 0.01, 5e-3), attack, pruner)
     rng = np.random.default_rng(0)
     images, labels = rng.random((88, 8, 8, 3), np.float32), rng.integers(0, 10, 88)
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(11)
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    batches = data.take(10).batch(10) if own else data.batch(11)
     means = trainer.run_epoch(batches, 0)
     strategy = tf.distribute.get_strategy()
     assert strategy.num_replicas_in_sync == (1 if name == "none" else 2)
@@ -52,6 +56,10 @@ with scope:
     for index in range(len(replicas[0])):
         values = [copies[index].numpy() for copies in replicas]
         np.savez(f"{output}_{index}", loss=means["loss"], *values)
+    if own:
+        stem = next(l for l in model.layers if isinstance(l, keras.layers.BatchNormalization))
+        mean, variance = np.array(stem.moving_mean), np.array(stem.moving_variance)
+        np.savez(f"{output}_stem", mean=mean, variance=variance)
 """
 
 
@@ -98,6 +106,25 @@ def test_replicas_follow_one_with_the_whole_batch(tmp_path):
         # Sums in another order; momenta and losses are of the size of 1.
         for replica in replicas:
             np.testing.assert_allclose(replica[name], one[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_statistics_are_the_mean_of_the_replicas(tmp_path):
+    """The mean of two halves' means is that of the whole batch; of their variances, it is less."""
+    started = [
+        *start(["-c", TRAINING, "none_own", str(tmp_path / "one")]),
+        *start(["-c", TRAINING, "mirrored_own", str(tmp_path / "mirrored")]),
+    ]
+    statuses, errors = end(started)
+    assert statuses == [0] * 2, errors
+    first, second = (np.load(tmp_path / f"mirrored_{index}.npz") for index in (0, 1))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    one, both = (dict(np.load(tmp_path / f"{name}_stem.npz")) for name in ("one", "mirrored"))
+    assert np.abs(one["mean"]).max() > 1e-3
+    np.testing.assert_allclose(both["mean"], one["mean"], rtol=1e-4, atol=1e-6)
+    assert (both["variance"] <= one["variance"] + 1e-6).all()
+    assert (both["variance"] < one["variance"] - 1e-6).any()
 
 
 @pytest.mark.slow

@@ -330,8 +330,8 @@ def test_architectures(arch, held_out):
 
 
 def test_models_that_cannot_be_converted():
-    image = keras.Input((8, 8, 1))
-    two = keras.Model([image, keras.Input((8, 8, 1))], keras.layers.Flatten()(image))
+    images = [keras.Input((8, 8, 1)), keras.Input((8, 8, 1))]
+    two = keras.Model(images, keras.layers.Flatten()(keras.layers.Add()(images)))
     with pytest.raises(UsageError, match=r"one input.*Received: 2"):
         convert(two, "float32")
     image = keras.Input((None, None, 1))

@@ -1,5 +1,6 @@
 """Models and reports by path: what cannot be one is refused before it takes memory."""
 
+import contextlib
 import json
 import zipfile
 
@@ -46,7 +47,8 @@ def test_a_member_outside_of_the_file_is_not_written(tmp_path):
     small_model().save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("../../escaped", b"x")
-    find_model(str(path))
+    with contextlib.suppress(UsageError):  # Keras 3.12 refuses the file, later ones the member
+        find_model(str(path))
     assert [each.name for each in tmp_path.rglob("*")] == ["a", "b", "model.keras"]
 
 

@@ -34,8 +34,8 @@ from zoo.report import density_picture
 # (recipe, seeds), shortest first: what the others are compared with comes before them.
 ROWS = [
     ("resnet8_dense_robust_cifar10", (0, 1)),
-    ("resnet8_dnr10_cifar10", (0, 1)),
-    ("resnet8_magnitude10_cifar10", (0, 1)),
+    ("resnet8_dnr10_cifar10", (0, 1, 2)),
+    ("resnet8_magnitude10_cifar10", (0, 1, 2)),
     ("resnet8_narrow_cifar10", (0, 1)),
     ("resnet8_dnr30_cifar10", (0, 1)),
     ("resnet8_dnr_channel50_cifar10", (0,)),

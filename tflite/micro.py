@@ -243,7 +243,13 @@ def _write_form(folder, form, images):
     file = FileModel(form.content, "tflm")
     inputs = file.source.encode(images)
     texts = sources(
-        form.content, file.source, file.target, form.arena_bytes, inputs, file.outputs(images)
+        form.content,
+        file.source,
+        file.target,
+        form.arena_bytes,
+        inputs,
+        file.outputs(images),
+        metadata.read(form.content).get("labels"),
     )
     files.write_bytes(folder / "model.tflite", form.content)
     for name, text in texts.items():
@@ -257,6 +263,7 @@ def _entry(form, verification):
     return {
         "bytes": len(form.content),
         "sha256": hashlib.sha256(form.content).hexdigest(),
+        "labels": metadata.read(form.content).get("labels"),
         "operators": operator_names(form.content),
         "macs": form.macs,
         "decoded_weights": form.decoded,

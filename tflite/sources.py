@@ -1,5 +1,7 @@
 """The C++ sources with which a .tflite file becomes part of a TFLM project."""
 
+import json
+
 import numpy as np
 
 from tflite.flatbuffer import operator_name, unpack
@@ -21,7 +23,7 @@ def operator_names(content):
     return sorted({operator_name(model.operatorCodes[index]) for index in used})
 
 
-def sources(content, source, target, arena_bytes, inputs, outputs):
+def sources(content, source, target, arena_bytes, inputs, outputs, labels=None):
     """Returns {file name: text} of a model, its resolver, test data and a self-test.
 
     Args:
@@ -29,6 +31,7 @@ def sources(content, source, target, arena_bytes, inputs, outputs):
         source, target: `tflite.runtimes.Tensor`s of its input and output, int8.
         arena_bytes: size of the arena.
         inputs, outputs: int8 arrays [n, ...]: images, and what the model makes of them.
+        labels: names of the classes in the order of the outputs, or None.
     """
     return {
         "model.h": _MODEL_H.format(
@@ -39,6 +42,7 @@ def sources(content, source, target, arena_bytes, inputs, outputs):
             input_zero_point=source.zero_point,
             output_scale=repr(float(target.scale)),
             output_zero_point=target.zero_point,
+            names=_class_names(labels) if labels else "",
         ),
         "model.cc": _MODEL_CC.format(
             size=len(content), data=_array(np.frombuffer(content, np.uint8))
@@ -51,6 +55,11 @@ def sources(content, source, target, arena_bytes, inputs, outputs):
         "self_test.h": _SELF_TEST_H,
         "self_test.cc": _SELF_TEST_CC,
     }
+
+
+def _class_names(labels):
+    names = ",\n".join(f"    {json.dumps(label, ensure_ascii=False)}" for label in labels)
+    return f"constexpr const char* kClassNames[kClasses] = {{\n{names}}};\n"
 
 
 def _operators(names):
@@ -96,7 +105,7 @@ constexpr int kInputZeroPoint = {input_zero_point};
 constexpr int kClasses = {classes};
 constexpr float kOutputScale = {output_scale}f;
 constexpr int kOutputZeroPoint = {output_zero_point};
-
+{names}
 #endif  // MODEL_H_
 """
 

@@ -58,6 +58,9 @@ def test_what_is_in_it(package):
         assert entry["bytes"] == len(content)
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["operators"] == operator_names(content)
+        assert entry["labels"] == zoo.card(MODEL)["class_names"]
+        names = re.findall(r'^    "(.+)"', (package / name / "model.h").read_text(), re.MULTILINE)
+        assert names == entry["labels"]
         assert arrays((package / name / "model.cc").read_text())["g_model"].tolist() == [*content]
     assert manifest["plain_compressed"]["bytes"] < 0.4 * manifest["plain"]["bytes"]
     assert not (package.parent / "partial-package").exists()

@@ -4,8 +4,9 @@
 
 Runs `zoo.evaluate` on each of --models and on its file, and the attacks that take minutes on each
 of --white_box; then its checks for masked gradients on the first model, and on the same behind an
-input layer that rounds images to eight levels, which they have to find. Results in --workdir are
-not made again, unless they are of other models or images. Writes --output/robustness_results.json
+input layer that rounds images to eight levels, which they have to find; the second model is the
+source of these checks' transfer. Attacks on a model that --output has results of are not run again,
+and those of a run that was stopped go on from --workdir. Writes --output/robustness_results.json
 and .md.
 """
 
@@ -26,6 +27,7 @@ import zoo
 from tfsparse import commandline
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing, write_bytes
+from zoo.robustness.subjects import find_subject
 
 NAME = "robustness_results"
 LEVELS = 8  # of the masked model's input
@@ -56,17 +58,22 @@ def main():
     models |= {name: ["white_box"] for name in FLAGS.white_box}
     for name in models:
         zoo.card(name)  # which says so where there is none
+    known = read()
     report = {"note": FLAGS.note, "models": {}, "masking": {}}
     for name, parts in models.items():
-        report["models"][name] = {part: part_of(name, part, workdir) for part in parts}
-        write(report)
-    first = FLAGS.models[0]
+        before = known.get(name, {})
+        report["models"][name] = {
+            part: part_of(name, part, before.get(part), workdir) for part in parts
+        }
+    write(report)
+    first, *others = FLAGS.models
     masked = workdir / "masked.keras"
     with replacing(masked) as partial:
         behind_rounding(zoo.load(first)).save(partial)
     for title, model in ((first, first), (f"{first}, masked", masked)):
         path = workdir / f"{'masked' if model is masked else first}_masking.json"
         settings = ["--masking", f"--examples={FEW}", f"--dataset={zoo.card(first)['dataset']}"]
+        settings += [f"--source={name}" for name in others[:1]]
         report["masking"][title] = evaluate(model, path, "clean", settings)
         write(report)
 
@@ -80,9 +87,14 @@ def behind_rounding(model):
     return keras.Model(image, model(rounded))
 
 
-def part_of(name, part, workdir):
-    """Returns what zoo.evaluate writes for one of PARTS of the zoo model `name`."""
+def part_of(name, part, known, workdir):
+    """Returns what zoo.evaluate writes for one of PARTS of the zoo model `name`.
+
+    That is `known`, what was written before, or None, where the model has not changed since.
+    """
     suffix, settings, attacks = PARTS[part]
+    if known and known["sha256"] == find_subject(f"{name}{suffix}").sha256:
+        return known
     return evaluate(f"{name}{suffix}", workdir / f"{name}_{part}.json", attacks, settings)
 
 
@@ -98,6 +110,12 @@ def evaluate(model, path, attacks, settings):
 
 
 # ---- the page ----
+
+
+def read():
+    """Returns {name: {part: results}} of the page that is there, or {}."""
+    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
 
 
 def write(report):
@@ -127,8 +145,9 @@ def page(report):
         _files(report["models"]),
         "## What the attacks take",
         f"Seconds for 1,000 images that are classified correctly, of `{name}`, "
-        f"{first['machine']['cpu']}, {first['machine']['cores']} cores. Random search is the best "
-        "of 100 draws.",
+        f"{first['machine']['cpu']}, {first['machine']['cores']} cores, with what TensorFlow takes "
+        f"to compile an attack; extrapolated from {FEW} images from random search on. That is the "
+        "best of 100 draws.",
         _times(report, name),
     ]
     if report["masking"]:
@@ -154,13 +173,15 @@ def _cell(result):
 def _white_box(models):
     header = ["model", *(f"{name}, n={MANY:,}" for name in ("clean", "FGSM", "PGD", "PGD-DLR"))]
     header += [f"PGD, n={FEW}", f"AutoAttack, n={FEW}"]
-    rows = []
+    rows, dataset = [], next(iter(models.values()))["white_box"]["dataset"]
     for name, parts in models.items():
         many = parts["white_box"]["results"]
         cells = [_cell(many[attack]) for attack in ("clean", "fgsm", "pgd", "pgd_dlr")]
         few = parts.get("autoattack", {"results": {}})["results"]
         cells += [_cell(few[attack]) if few else "" for attack in ("pgd", "autoattack")]
-        rows.append([f"`{name}`", *cells])
+        other = parts["white_box"]["dataset"]
+        title = f"`{name}`" if other == dataset else f"`{name}` ({other})"
+        rows.append([title, *cells])
     return _table(header, rows)
 
 

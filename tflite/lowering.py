@@ -38,13 +38,17 @@ from tfsparse.pruning.channel_removal import is_elementwise
 
 MAX_CONCATENATED = 5
 
-# What moving numbers costs in LiteRT (XNNPACK, x86 with AVX2, one thread), in multiply-accumulates
-# of a dense 3x3 convolution of the same precision; measured on tensors of 32x32x64 to 4x4x512.
-_RUN, _BYTE = 190, 4  # to copy a run of adjacent bytes: the larger of one run's and its bytes' cost
+# What moving numbers costs in LiteRT (XNNPACK, x86, one thread), in multiply-accumulates of a dense
+# 3x3 convolution of the same precision; measured on tensors of 32x32x64 to 4x4x512. Those for int8
+# are of processors that sum four products of 8-bit integers in one instruction (AVX-512 VNNI; most
+# phones since 2018 have asimddp). Convolutions take a quarter of the time there and copies as long,
+# so what is chosen is faster than dense without that instruction, too.
+_RUN = {"float": 190, "int8": 760}  # to copy a run of adjacent bytes: the larger of one run's
+_BYTE = {"float": 4, "int8": 16}  # and its bytes' cost
 # A number shifted by a depthwise convolution of up to so many taps; int8 has no kernel for 4.
 _SHIFT = {
     "float": {3: 11, 4: 13, 9: 26, 25: 70, 49: 140},
-    "int8": {3: 14, 9: 30, 25: 80, 49: 160},
+    "int8": {3: 56, 9: 120, 25: 320, 49: 640},
 }
 _ITEM_BYTES = {"float": 4, "int8": 1}
 _OPERATOR = 50_000  # one operator, however little it does
@@ -244,7 +248,7 @@ def form_cost(form, layer, input_shape, arithmetic):
     rows, columns = layer.compute_output_shape(input_shape)[1:3]
 
     def copy(runs, numbers):
-        return runs * max(_RUN, _BYTE * _ITEM_BYTES[arithmetic] * numbers)
+        return runs * max(_RUN[arithmetic], _BYTE[arithmetic] * _ITEM_BYTES[arithmetic] * numbers)
 
     def shift(step):
         price = next(cost for most, cost in _SHIFT[arithmetic].items() if most >= _taps(step))

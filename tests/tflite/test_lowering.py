@@ -167,6 +167,11 @@ def layer_of(pattern, channels):
         ("PS1_P9_F1", 32, 64, "float", "two steps"),
         ("PS4_P4_F1", 16, 128, "float", "one step"),
         ("PS4_P4", 8, 256, "int8", "slices"),  # runs of 64 numbers
+        # With AVX-512 VNNI small convolutions were 0.83, 0.74, 1.23 and 2.2 times as fast as dense.
+        ("PS4_P4", 32, 64, "int8", "dense"),
+        ("PSD2_P8", 16, 128, "int8", "dense"),
+        ("PS2_P6", 16, 128, "int8", "two steps"),
+        ("PS2_P6_F1", 32, 64, "int8", "two steps"),
     ],
 )
 def test_rule(pattern, size, channels, arithmetic, expected):

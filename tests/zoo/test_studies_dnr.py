@@ -61,6 +61,7 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     first, second = "resnet8_dnr10_cifar10", "vgg16_w16_dnr5_cifar10"
     (tmp_path / "dnr.json").write_text(json.dumps([row(first, 0, 0.5, 0.3)]))
     trained = []
+    monkeypatch.setattr(dnr, "ROWS", [(first, (0, 1)), (second, (0,))])
     monkeypatch.setattr(dnr, "train", lambda recipe, seed, folder: trained.append((recipe, seed)))
     monkeypatch.setattr(dnr, "evaluate", lambda recipe, _: [row(recipe, trained[-1][1], 0.4, 0.2)])
     monkeypatch.setattr(dnr, "read_history", lambda folder: [{"epoch": 1.0}])

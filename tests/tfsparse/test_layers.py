@@ -221,8 +221,9 @@ def test_config_and_file_round_trip(pattern, tmp_path):
 def test_constraint_and_regulariser_see_the_dense_kernel(constraint):
     """One step of `fit` beside the stock layer."""
 
-    def regularizer(kernel):
-        return 0.1 * keras.ops.sum(keras.ops.max(keras.ops.abs(kernel), axis=(0, 1, 2)))
+    class Largest(keras.regularizers.Regularizer):
+        def __call__(self, kernel):
+            return 0.1 * keras.ops.sum(keras.ops.max(keras.ops.abs(kernel), axis=(0, 1, 2)))
 
     layer, stock, inputs = twins(
         12,
@@ -231,7 +232,7 @@ def test_constraint_and_regulariser_see_the_dense_kernel(constraint):
         kernel_size=3,
         pattern="PS2_P6",
         kernel_constraint=constraint,
-        kernel_regularizer=regularizer,
+        kernel_regularizer=Largest(),
     )
     for each in (layer, stock):
         model = keras.Sequential([each])

@@ -3,7 +3,8 @@
     python -m tflite.benchmark --models=dense.tflite,sparse.tflite --threads=1 --json=times.json
 
 All files are run in turns in one process, each once in a round, so that a machine that slows down
-slows all of them. Speedups are those over the first file.
+slows all of them. Speedups are those over the first file. With --operators, each operator of each
+file is also measured by itself.
 """
 
 import gzip
@@ -25,6 +26,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from ai_edge_litert.interpreter import Interpreter
 
     from tflite.memory import peak_memory
+    from tflite.operators import single_operators
     from tfsparse import commandline, files, timing
     from tfsparse.errors import UsageError
 
@@ -74,6 +76,39 @@ def benchmark(contents, threads=1, seconds=10):
             "threads": threads,
         }
         for name in contents
+    ]
+
+
+def operator_times(content, threads=1, seconds=10):
+    """Measures each operator of a TFLite file by itself, in turns, on random inputs.
+
+    LiteRT's Python interface has no profile of a running file. By itself, an operator is not fused
+    with others and finds its inputs where it left them, so that all together may take more or less
+    than the file.
+
+    Returns:
+        List of dicts, in the order of the file: "operator", its title as in
+        `tflite.operators.single_operators`; "minimum_ms", "median_ms", "p90_ms" and "runs"; and
+        "share", of the sum of all minima.
+
+    Raises:
+        UsageError: where LiteRT cannot run an operator.
+    """
+    interpreters = {
+        title: _interpreter(title, each, threads)
+        for title, each in single_operators(content).items()
+    }
+    invocations = {title: each.invoke for title, each in interpreters.items()}
+    times = summary(timing.interleaved(invocations, seconds, WARM_UP_ROUNDS))
+    whole = sum(row["minimum_ms"] for row in times.values())
+    keys = ("minimum_ms", "median_ms", "p90_ms", "runs")
+    return [
+        {
+            "operator": title,
+            **{key: row[key] for key in keys},
+            "share": row["minimum_ms"] / whole,
+        }
+        for title, row in times.items()
     ]
 
 
@@ -194,19 +229,36 @@ def table(results):
     return timing.aligned(rows)
 
 
+def operator_table(rows):
+    """Returns the aligned table of what `operator_times` returned, a str of lines."""
+    cells = [["operator", "min ms", "median ms", "share"]]
+    for row in rows:
+        times = [f"{row[key]:.4f}" for key in ("minimum_ms", "median_ms")]
+        cells.append([row["operator"], *times, f"{row['share']:.1%}"])
+    return timing.aligned(cells)
+
+
 def define_flags():
     flags.DEFINE_list("models", None, "TFLite files; the first is the reference.", required=True)
     flags.DEFINE_integer("threads", 1, "Threads of an interpreter.", lower_bound=1)
     flags.DEFINE_float("seconds", 10.0, "How long to measure, all files together.", lower_bound=0)
+    flags.DEFINE_boolean("operators", False, "Also measure each operator by itself.")
     flags.DEFINE_string("json", None, "Also write the results to this file.")
 
 
 def main():
     options = flags.FLAGS
-    results = benchmark(read_files(options.models), options.threads, options.seconds)
+    contents = read_files(options.models)
+    results = benchmark(contents, options.threads, options.seconds)
     facts = machine()
     print(f"{facts['cpu']}, {facts['cores']} cores, {options.threads} thread(s) used;", end=" ")
     print(f"{results[0]['runs']} runs of each file\n\n{table(results)}")
+    if options.operators:
+        for row in results:
+            content = contents[row["name"]]
+            row["operator_times"] = operator_times(content, options.threads, options.seconds)
+            print(f"\n{row['name']}, each operator by itself\n")
+            print(operator_table(row["operator_times"]))
     if options.json:
         content = {"machine": facts, "models": results}
         files.write_bytes(options.json, json.dumps(content, indent=2) + "\n")

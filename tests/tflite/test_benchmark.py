@@ -139,6 +139,19 @@ def test_command_line(run, contents, tmp_path):
         assert line.split()[:2] == [row["name"], f"{row['minimum_ms']:.3f}"]
 
 
+def test_command_line_of_operators(run, contents, tmp_path):
+    path, output = tmp_path / "two.tflite", tmp_path / "times.json"
+    path.write_bytes(contents["two inputs"])
+    flags = [f"--models={path}", "--operators", "--seconds=0.1", f"--json={output}"]
+    done = run("-m", "tflite.benchmark", *flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    (row,) = json.loads(output.read_text())["models"]
+    titles = ["0 CONV_2D 1x8x8x3", "1 ADD 1x8x8x3"]
+    assert [each["operator"] for each in row["operator_times"]] == titles
+    for line, title in zip(done.stdout.splitlines()[-2:], titles, strict=True):
+        assert line.startswith(f"{title} ")
+
+
 @pytest.mark.parametrize(
     ("models", "status", "message"),
     [

@@ -86,6 +86,11 @@ def operator_times(content, threads=1, seconds=10):
     with others and finds its inputs where it left them, so that all together may take more or less
     than the file.
 
+    Args:
+        content: bytes of a TFLite file.
+        threads: of each interpreter, at least 1.
+        seconds: how long all operators are run together; each at least once.
+
     Returns:
         List of dicts, in the order of the file: "operator", its title as in
         `tflite.operators.single_operators`; "minimum_ms", "median_ms", "p90_ms" and "runs"; and

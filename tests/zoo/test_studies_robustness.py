@@ -9,6 +9,7 @@ import pytest
 import zoo
 from tests.conftest import ROOT
 from tfsparse.attacks import fgsm
+from zoo.robustness.subjects import find_subject
 from zoo.studies import robustness
 
 MODEL = "resnet8_dnr10_fashion_mnist_small"
@@ -23,6 +24,16 @@ def test_masked_model_rounds_and_has_no_gradient(tmp_path, fashion_mnist):
     np.testing.assert_allclose(masked(images), model(rounded), rtol=0, atol=1e-4)
     adversarial = fgsm(masked, 0.1)(images, labels, np.array([0, 0])).numpy()
     np.testing.assert_array_equal(adversarial, images)
+
+
+def test_only_a_model_that_changed_is_attacked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, "evaluate", lambda model, path, *_: (model, path.name))
+    for part, suffix in (("white_box", ""), ("file", ".tflite")):
+        known = {"sha256": find_subject(MODEL + suffix).sha256}
+        assert robustness.part_of(MODEL, part, known, tmp_path) is known
+        again = (MODEL + suffix, f"{MODEL}_{part}.json")
+        for other in (None, {"sha256": "0"}):
+            assert robustness.part_of(MODEL, part, other, tmp_path) == again
 
 
 def test_docs_show_what_was_measured():

@@ -32,7 +32,8 @@ from zoo.robustness.subjects import find_subject
 NAME = "robustness_results"
 LEVELS = 8  # of the masked model's input
 MANY, FEW = 1000, 200  # examples: of attacks that take minutes, and of AutoAttack and Square
-# {part: (suffix of the model's name, flags of zoo.evaluate)}
+# {part: (suffix of the model's name, flags of zoo.evaluate, attacks)}. What is in --output is of
+# these: remove it after a change.
 PARTS = {
     "white_box": ("", [f"--examples={MANY}", "--restarts=2"], "clean,fgsm,pgd,pgd_dlr,gaussian"),
     "autoattack": ("", [f"--examples={FEW}", "--restarts=2"], "clean,pgd,autoattack"),
@@ -74,7 +75,7 @@ def main():
         path = workdir / f"{'masked' if model is masked else first}_masking.json"
         settings = ["--masking", f"--examples={FEW}", f"--dataset={zoo.card(first)['dataset']}"]
         settings += [f"--source={name}" for name in others[:1]]
-        report["masking"][title] = evaluate(model, path, "clean", settings)
+        report["masking"][title] = {**evaluate(model, path, "clean", settings), "model": title}
         write(report)
 
 

@@ -241,6 +241,35 @@ def test_layers_that_channels_are_followed_through():
 
 
 @pytest.mark.parametrize(
+    ("parts", "axis", "silent", "sizes"),
+    [
+        (2, -1, (0, 5), [3, 3]),
+        (2, 3, (0, 1), [2, 4]),
+        ([3, 4], -1, (1, 2, 4, 5), [1, 1, 2]),
+        ([3, 4], -1, (3,), [3, 1, 4]),  # a tensor keeps a channel
+        (4, -1, (0, 2, 4, 6), [1, 1, 1, 1]),
+        (2, 1, (2, 3), [8, 8]),  # of rows: not followed
+    ],
+)
+def test_splits(parts, axis, silent, sizes):
+    inputs = keras.Input((6, 6, 3))
+    split = keras.ops.split(conv(8, "before")(inputs), parts, axis=axis)
+    convs = [conv(2, f"part_{index}")(part) for index, part in enumerate(split)]
+    joined = [layers.GlobalAveragePooling2D()(x) for x in convs]
+    model = randomise(keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(joined))))
+    first = 0
+    for index, part in enumerate(split):
+        inside = range(part.shape[-1])
+        number = [first + c if axis != 1 else c for c in inside]
+        silence(model.get_layer(f"part_{index}"), *(c for c in inside if number[c] in silent))
+        first += part.shape[-1]
+    small = remove_channels(model)
+    kernels = [small.get_layer(f"part_{index}").kernel for index in range(len(split))]
+    assert [kernel.shape[2] for kernel in kernels] == sizes
+    assert_equal_outputs(small, model)
+
+
+@pytest.mark.parametrize(
     "between",
     [
         lambda x: layers.LayerNormalization()(x),

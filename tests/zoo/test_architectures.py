@@ -65,6 +65,21 @@ def test_pattern_makes_all_spatial_convolutions_but_the_first_periodic(arch):
     assert type(periodic.get_layer(first)) is keras.layers.Conv2D
 
 
+@pytest.mark.parametrize(
+    ("width", "channels"),
+    [
+        # Those of the published networks of 0.25, 0.5 and 1 times the width.
+        (8, [8, 8, 8, 8, 16, 24, 40, 80]),
+        (16, [16, 8, 16, 16, 32, 48, 80, 160]),
+        (32, [32, 16, 24, 32, 64, 96, 160, 320]),
+    ],
+)
+def test_channels_of_mobilenet_v2(width, channels):
+    model = zoo.build("mobilenet_v2", (32, 32, 3), 10, width=width)
+    names = ["stem_conv", *(f"stage{stage}_block1_project_conv" for stage in range(1, 8))]
+    assert [model.get_layer(name).filters for name in names] == channels
+
+
 def test_shufflenet_shuffles():
     model = zoo.build("shufflenet", (8, 8, 3), 2, width=48)
     shuffle = keras.Model(
@@ -87,6 +102,7 @@ def test_shufflenet_shuffles():
         ({"arch": "mobilenet_v2", "pattern": "PS4_P4"}, "Received: pattern='PS4_P4'"),
         ({"arch": "shufflenet", "pattern": "PS4_P4"}, "Received: pattern='PS4_P4'"),
         ({"arch": "shufflenet", "width": 60}, "Received: 60"),
+        ({"arch": "mobilenet_v2", "width": 12}, "multiple of 8. Received: 12"),
     ],
 )
 def test_what_cannot_be_built_is_said(arguments, received):

@@ -27,11 +27,11 @@ def remove_channels(model):
 
     Channels are followed through Conv2D, DepthwiseConv2D, Dense, BatchNormalization, Flatten, 2D
     pooling, padding, cropping and upsampling, dropout, activations of single numbers, additions and
-    the other element-wise merging layers, Concatenate, arithmetic and slices of tensors, the common
-    ones among `keras.ops`' activations, and nested models. Channels that are added are removed
-    together, if none of them is read. All other layers keep their inputs and outputs whole, among
-    them grouped, separable and transposed convolutions, reshapes, and layers with their channels
-    first. Each tensor keeps a channel.
+    the other element-wise merging layers, Concatenate, arithmetic, slices and `keras.ops.split` of
+    tensors, the common ones among `keras.ops`' activations, and nested models. Channels that are
+    added are removed together, if none of them is read. All other layers keep their inputs and
+    outputs whole, among them grouped, separable and transposed convolutions, reshapes, and layers
+    with their channels first. Each tensor keeps a channel.
 
     A `PeriodicConv2D` that loses channels loses its pattern too, which depends on their positions,
     and becomes a `keras.layers.Conv2D`. Where that would have as many parameters or more, the layer
@@ -55,12 +55,14 @@ def remove_channels(model):
         >>> small = tfsparse.pruning.remove_channels(model)
     """
     copying.check_model(model)
-    layers, slices = _keep(model)
+    layers, slices, splits = _keep(model)
     keys = {}
 
     def make(operation):
         if operation in layers:
             return _reduced(operation, *layers[operation])
+        if operation in splits:
+            return _split_again(operation, *splits[operation])
         new = copying.clone(operation)
         if operation in slices:
             keys[new] = _moved(*slices[operation])
@@ -81,8 +83,9 @@ def _keep(model):
     """Returns which channels stay.
 
     Returns:
-        {layer: (bool [input channels], bool [output channels])} of the layers that lose some, and
-        {operation: (key, bool [input channels])} of all slices.
+        {layer: (bool [input channels], bool [output channels])} of the layers that lose some,
+        {operation: (key, bool [input channels])} of all slices, and
+        {operation: (ends, bool [input channels])} of all splits.
     """
     whole = set()
     while True:
@@ -100,7 +103,8 @@ def _keep(model):
         }
         if not refused:
             slices = {op: (key, kept[inputs]) for op, (key, inputs) in channels.slices.items()}
-            return layers, slices
+            splits = {op: (ends, kept[inputs]) for op, (ends, inputs) in channels.splits.items()}
+            return layers, slices, splits
         # What such a layer keeps, others may have to compute: find it all again.
         whole |= refused
 
@@ -134,11 +138,12 @@ class _Channels:
         layers: {layer: (input channels, output channels)} of layers whose weights or configuration
             follow their channels; int arrays.
         slices: {operation: (key, input channels)}.
+        splits: {operation: (where its parts end, input channels)}.
         read: list of arrays of channels that are read in any case.
     """
 
     def __init__(self, model, whole):
-        self.layers, self.slices, self.read = {}, {}, []
+        self.layers, self.slices, self.splits, self.read = {}, {}, {}, []
         self._whole = whole
         self._tensors = []  # the channels of each
         self._same = []  # of each number one that stands for the same channels, or itself
@@ -228,12 +233,15 @@ class _Channels:
                 return keras.tree.map_structure(self._unknown, outputs)
             if isinstance(operation, keras.layers.Layer) and operation.weights:
                 self._record(operation, tensors[0].channels, channels)
-            return self._tensor(outputs, channels)
+            return keras.tree.map_structure(self._tensor, outputs, channels)
 
         return call
 
     def _passed_on(self, operation, leaves, tensors):
-        """Returns the channels of the output, or None where the operation is not followed."""
+        """Returns the channels of the output, those of several in their structure.
+
+        None where the operation is not followed.
+        """
         rule = _rule(operation)
         if rule is None or operation in self._whole or not _is_plain(operation):
             return None
@@ -315,6 +323,16 @@ def _slice(channels, operation, tensors, others):
     return tensors[0].channels[key[-1]]
 
 
+def _split(channels, operation, tensors, others):
+    if operation.axis not in (-1, tensors[0].rank - 1):
+        return None
+    parts = np.split(tensors[0].channels, operation.indices_or_sections)
+    if any(part.size == 0 for part in parts):
+        return None
+    channels.splits[operation] = (np.cumsum([len(part) for part in parts]), tensors[0].channels)
+    return parts
+
+
 _FILTERS = (keras.layers.Conv2D, keras.layers.Dense, PeriodicConv2D)
 _RULES = {
     **dict.fromkeys(_FILTERS, _filter),
@@ -359,6 +377,7 @@ _RULES = {
 _OPERATION_RULES = {
     "Concatenate": _concatenate,
     "GetItem": _slice,
+    "Split": _split,
     **dict.fromkeys(("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract"), _merge),
     **dict.fromkeys(("Gelu", "Relu", "Relu6", "Sigmoid", "Silu", "Tanh"), _pass),
 }
@@ -462,3 +481,15 @@ def _moved(key, inputs):
     """Returns the key of a slice of channels, counted in those that stay."""
     start, stop, _ = key[-1].indices(len(inputs))
     return (*key[:-1], slice(int(inputs[:start].sum()), int(inputs[:stop].sum())))
+
+
+def _split_again(operation, ends, inputs):
+    """Returns a split like `operation` into what stays of its parts."""
+    ends = [int(inputs[:end].sum()) for end in ends]
+    sizes = set(np.diff([0, *ends]).tolist())
+    # Equal parts by their number: not every runtime has an operator for others.
+    parts = len(ends) if len(sizes) == 1 else ends[:-1]
+    kind = type(operation)
+    return copying.make_again(
+        operation, lambda config: kind.from_config({**config, "indices_or_sections": parts})
+    )

@@ -2,7 +2,8 @@
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018. For 32x32
 images the stem and the second stage keep their resolution. Activations are ReLU without the limit
-of 6, and the first block has its 1x1 expansion too.
+of 6, and the first block has its 1x1 expansion too. Numbers of channels are multiples of 8, at the
+published widths those of the paper's own implementation.
 """
 
 import keras
@@ -20,6 +21,7 @@ _STAGES = [
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 ]
+_MULTIPLE = 8  # vector registers are left part empty by other numbers of channels
 
 
 def mobilenet_v2(x, width=32, pattern=None):
@@ -29,8 +31,16 @@ def mobilenet_v2(x, width=32, pattern=None):
             f"are 1x1 or depthwise. Received: pattern={pattern!r}"
         )
 
+    if width % _MULTIPLE:
+        raise UsageError(
+            f"The width of mobilenet_v2 must be a multiple of {_MULTIPLE}. Received: {width}"
+        )
+
     def scaled(channels):
-        return max(1, channels * width // 32)
+        # Rounded, but by no more than a tenth downwards.
+        wanted = channels * width / 32
+        nearest = max(_MULTIPLE, int(wanted + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE)
+        return nearest if nearest >= 0.9 * wanted else nearest + _MULTIPLE
 
     x = conv_norm_relu(x, width, 3, "stem")
     for stage, (expansion, channels, blocks, stride) in enumerate(_STAGES, start=1):

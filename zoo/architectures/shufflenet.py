@@ -58,10 +58,10 @@ def _grouped_conv(x, filters, groups, name):
     grouped convolutions on the CPU without XLA, and every runtime can run this form."""
     if groups == 1:
         return conv(x, filters, 1, f"{name}_conv")
-    size = x.shape[-1] // groups
+    # The gradient of a split is a concatenation, that of each slice a whole array of zeros.
     parts = [
-        conv(x[..., g * size : (g + 1) * size], filters // groups, 1, f"{name}_conv{g + 1}")
-        for g in range(groups)
+        conv(part, filters // groups, 1, f"{name}_conv{group}")
+        for group, part in enumerate(keras.ops.split(x, groups, axis=-1), start=1)
     ]
     return keras.layers.Concatenate(name=f"{name}_concatenate")(parts)
 

@@ -1,0 +1,95 @@
+"""The papers' claims: their recipes, and the arithmetic of the verdicts on runs made up."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from zoo.studies import claims, dnr
+
+
+def row(recipe, seed, clean, robust=None, parameters=1000, macs=2_000_000):
+    return {
+        "recipe": recipe,
+        "row": recipe,
+        "seed": seed,
+        "epochs": 24,
+        "parameters": parameters,
+        "nonzero_parameters": parameters,
+        "macs": macs,
+        "clean_accuracy": clean,
+        "robust_accuracy": robust,
+        "hours": 0.5,
+    }
+
+
+def claim(points, margin):
+    return claims.Claim("A above B", "0", "a", "b", "clean", points, margin)
+
+
+def test_recipes_train_alike():
+    alike = set()
+    for recipe, seeds in claims.ROWS.items():
+        lines = (ROOT / "zoo" / "recipes" / f"{recipe}.cfg").read_text().splitlines()
+        own = ("--arch", "--width", "--pattern", "--workdir", "--dtype_policy")
+        alike.add(tuple(line for line in lines if line[0] == "-" and not line.startswith(own)))
+        assert seeds
+    (settings,) = alike
+    assert {"--loss=standard", "--epochs=24", "--dataset=cifar10"} <= set(settings)
+
+
+def test_claims_are_about_rows():
+    for table, rows in ((claims.PERIODIC, claims.ROWS), (claims.DNR, dnr.ROWS)):
+        assert {name for each in table for name in (each.first, each.second)} <= rows.keys()
+
+
+def test_interval_is_student_s():
+    """Two groups of three: the classical two-sample interval, with 4 degrees of freedom."""
+    first, second = [0.60, 0.62, 0.61], [0.65, 0.64, 0.66]
+    grouped = {
+        "a": [row("a", seed, value) for seed, value in enumerate(first)],
+        "b": [row("b", seed, value) for seed, value in enumerate(second)],
+    }
+    difference, half = claims.compare(grouped, claim(0.0, 1.0))
+    assert difference == pytest.approx(-4.0)
+    assert half == pytest.approx(2.776 * np.sqrt(1.0 * (1 / 3 + 1 / 3)), rel=1e-6)
+
+
+def test_spread_is_borrowed_from_others():
+    grouped = {"a": [row("a", 0, 0.60)], "b": [row("b", 0, 0.65)]}
+    assert claims.compare(grouped, claim(0.0, 1.0)) == (pytest.approx(-5.0), None)
+    grouped["c"] = [row("c", 0, 0.50), row("c", 1, 0.52)]
+    _, half = claims.compare(grouped, claim(0.0, 1.0))
+    assert half == pytest.approx(12.706 * np.sqrt(2.0 * 2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("points", "margin", "difference", "half", "expected"),
+    [
+        (-0.8, 1.0, -1.0, 0.5, "confirmed"),  # -1.5 is above -1.8
+        (-0.8, 1.0, -1.4, 0.7, "open"),
+        (-0.8, 1.0, -3.0, 0.5, "contradicted"),
+        (-0.8, 1.0, -3.0, None, "open"),
+        (1.7, 1.7, 0.5, 0.4, "confirmed"),  # better, if by less than published
+        (1.7, 1.7, 0.5, 0.6, "open"),
+        (1.7, 1.7, -0.5, 0.4, "contradicted"),
+    ],
+)
+def test_verdict(points, margin, difference, half, expected):
+    assert claims.verdict(claim(points, margin), difference, half) == expected
+
+
+def test_page():
+    dense, sparse = "resnet18_w16_cifar10", "resnet18_w16_psd1p16_cifar10"
+    rows = [row(dense, seed, 0.86 + seed / 1000, macs=11_200_000) for seed in range(2)]
+    rows += [row(sparse, seed, 0.85 + seed / 1000, parameters=180) for seed in range(2)]
+    names = "vgg16_w16_dense_robust_cifar10", "vgg16_w16_dnr5_cifar10"
+    robust = [row(name, 0, 0.7, 0.3 - i / 10) for i, name in enumerate(names)]
+    page = claims.page(rows, robust, "JPEG copy")
+    assert "CIFAR-10 (JPEG copy); 24 epochs" in page
+    # sd of both 0.0707, 2 degrees of freedom: 4.303 * 0.0707 * sqrt(1 / 2 + 1 / 2) = 0.304
+    assert (
+        "| 92.01 % instead of 92.84 (-0.83) | 85.05 ± 0.07 beside 86.05 ± 0.07 | -82 % "
+        "| 5.6x fewer | -1.00 (-1.30 to -0.70) | 2, 2 | **confirmed** |"
+    ) in page
+    assert "| 20.00 beside 30.00 | +0 % |  | -10.00 | 1, 1 | **open** |" in page
+    assert "MobileNetV2" not in page  # has no run

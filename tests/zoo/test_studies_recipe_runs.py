@@ -1,0 +1,91 @@
+"""Runs of recipes: what is recorded, repeated and measured."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+
+import zoo
+from tfsparse import UsageError, pruning
+from zoo.studies import recipe_runs
+
+FIRST, SECOND = "resnet8_dnr10_cifar10", "vgg16_w16_dnr5_cifar10"
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """The flags of a study of two recipes, in and out of the test's folder."""
+    monkeypatch.setattr(recipe_runs, "FLAGS", flags.FlagValues())
+    monkeypatch.setattr(flags, "FLAGS", recipe_runs.FLAGS)
+    flags.DEFINE_string("workdir", str(tmp_path), "", flag_values=recipe_runs.FLAGS)
+    flags.DEFINE_list("recipes", [FIRST, SECOND], "", flag_values=recipe_runs.FLAGS)
+    recipe_runs.FLAGS.mark_as_parsed()
+    return recipe_runs.FLAGS
+
+
+def test_goes_on_where_it_stopped(tmp_path, monkeypatch, settings):
+    """Rows that are recorded are not run again; the others are, first seeds first."""
+    wanted = {FIRST: (0, 1), SECOND: (0,)}
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"recipe": FIRST, "seed": 0}]))
+    trained, reported = [], []
+    monkeypatch.setattr(
+        recipe_runs, "train", lambda recipe, seed, folder: trained.append((recipe, seed, folder))
+    )
+    monkeypatch.setattr(
+        recipe_runs, "evaluate", lambda recipe, _: [{"recipe": recipe, "seed": trained[-1][1]}]
+    )
+    rows = recipe_runs.collect(path, wanted, lambda rows, *last: reported.append(last))
+    folders = tmp_path / f"{SECOND}_seed0", tmp_path / f"{FIRST}_seed1"
+    assert trained == [(SECOND, 0, folders[0]), (FIRST, 1, folders[1])]
+    assert reported == [(SECOND, folders[0]), (FIRST, folders[1])]
+    assert [(row["recipe"], row["seed"]) for row in rows] == [(FIRST, 0), (FIRST, 1), (SECOND, 0)]
+    assert json.loads(path.read_text()) == rows
+    settings.recipes = ["x"]
+    with pytest.raises(UsageError, match="Received: x"):
+        recipe_runs.collect(path, wanted, None)
+
+
+def test_an_unreadable_record_is_an_error(tmp_path):
+    (tmp_path / "rows.json").write_text("{")
+    with pytest.raises(UsageError, match="Remove the file"):
+        recipe_runs.recorded(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("loss", ["standard", "hybrid"])
+def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, fashion_mnist):
+    """A network that gives every image the class 3 is right as often as there are threes."""
+    images, labels = (values[:200] for values in fashion_mnist)
+    images = (255 * images).astype("uint8")
+    data = type("Data", (), {"read": lambda self, split: (images, labels)})()
+    monkeypatch.setattr(recipe_runs, "open_dataset", lambda *_: data)
+    monkeypatch.setattr(recipe_runs, "EXAMPLES", 100)
+    model = zoo.build("vgg16", images.shape[1:], 10, width=8)
+    schedule = pruning.DNRSchedule(0.5, end_step=9, frequency=1)
+    pruning.Pruner(model, schedule, structure="channel").detach()
+    model.get_layer("logits").kernel.assign(np.zeros(model.get_layer("logits").kernel.shape))
+    model.get_layer("logits").bias.assign(np.eye(10)[3])
+    model.save(tmp_path / "model.keras")
+    report = {
+        "recipe": {"structure": "channel", "loss": loss, "eps": 8 / 255},
+        **{"dataset": "fashion_mnist", "data_dir": None, "image_size": None, "seed": 5},
+        **{"epochs": 6, "density": 0.5, "seconds_per_epoch": 600.0, "hardware": "2 CPU cores"},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    whole, removed = recipe_runs.evaluate("r", tmp_path)
+    assert [whole["row"], removed["row"]] == ["r", "r, channels removed"]
+    assert removed["parameters"] < whole["parameters"] == model.count_params()
+    for row in whole, removed:
+        assert (row["seed"], row["hours"], row["clean_examples"]) == (5, 1.0, 200)
+        assert row["clean_accuracy"] == pytest.approx(np.mean(labels == 3))
+        assert row.get("robust_examples") == (100 if loss == "hybrid" else None)
+        if loss == "hybrid":
+            assert row["robust_accuracy"] == pytest.approx(np.mean(labels[:100] == 3))
+    keras.backend.clear_session()
+
+
+def test_mean_and_spread():
+    assert recipe_runs.mean_text([0.5, 0.52]) == "51.00 ± 1.41"
+    assert recipe_runs.mean_text([0.5]) == "50.00"

@@ -1,0 +1,290 @@
+"""Do the papers' claims hold in networks of a quarter of the width?
+
+    python -m zoo.studies.claims --workdir=runs/claims --output=docs
+
+Runs `train.py` with each recipe and seed below, the networks trained on clean images, as
+`zoo.studies.recipe_runs` says; those trained robustly are in dnr.json of `zoo.studies.dnr`, in
+--output too. After each run --output holds claims.json and the tables claims.md.
+"""
+
+import math
+import pathlib
+from typing import NamedTuple
+
+from zoo import environment
+
+if __name__ == "__main__":
+    environment.prepare()
+
+import numpy as np
+from absl import flags
+
+from tfsparse import commandline
+from tfsparse.files import write_bytes
+from zoo.studies import dnr, recipe_runs
+
+# {recipe: seeds}; those that a verdict hangs on have several.
+ROWS = {
+    "resnet18_w16_cifar10": (0, 1, 2),
+    "resnet18_w16_ps4p4_cifar10": (0,),
+    "resnet18_w16_psd2p8_cifar10": (0,),
+    "resnet18_w16_psd1p16_cifar10": (0, 1, 2),
+    "vgg16_w16_cifar10": (0,),
+    "vgg16_w16_psd2p8_cifar10": (0,),
+    "mobilenet_v2_w8_cifar10": (0,),
+    "shufflenet_w80_cifar10": (0,),
+}
+NAME = "claims"
+
+FLAGS = flags.FLAGS
+
+
+class Claim(NamedTuple):
+    """What a paper says of two networks, and which two recipes are its like here.
+
+    text, published: what the page quotes.
+    first, second: the recipes compared.
+    measure: "clean" or "robust", the accuracy compared.
+    points: the published accuracy of the first less that of the second, in points.
+    margin: how many points less still confirm the claim.
+    """
+
+    text: str
+    published: str
+    first: str
+    second: str
+    measure: str
+    points: float
+    margin: float
+
+
+def _periodic(network, pattern, recipe, dense, reached, dense_reached, savings):
+    return Claim(
+        f"{network} with {pattern}: {savings}",
+        f"{reached:.2f} % instead of {dense_reached:.2f}",
+        recipe,
+        dense,
+        "clean",
+        reached - dense_reached,
+        1.0,
+    )
+
+
+def _no_drop(network, percent, recipe, dense):
+    # The papers' own figures for the dense networks are not known to us.
+    return [
+        Claim(
+            f"{network} with DNR at {percent} %: no significant drop of {measure} accuracy",
+            "0",
+            recipe,
+            dense,
+            measure,
+            0.0,
+            1.0,
+        )
+        for measure in ("clean", "robust")
+    ]
+
+
+def _above_magnitude(network, percent, recipe, magnitude):
+    return [
+        Claim(
+            f"{network} at {percent} %: DNR above magnitude pruning in {measure} accuracy",
+            "above 0",
+            recipe,
+            magnitude,
+            measure,
+            0.0,
+            0.0,
+        )
+        for measure in ("clean", "robust")
+    ]
+
+
+_R18, _VGG = "resnet18_w16_cifar10", "vgg16_w16_cifar10"
+_PSD1 = "resnet18_w16_psd1p16_cifar10"
+# Accuracies read off the plots of arXiv 2001.10710, CIFAR-10, within 0.02 points.
+PERIODIC = [
+    _periodic(
+        *("ResNet18", "PS4_P4", "resnet18_w16_ps4p4_cifar10", _R18, 92.95, 92.84),
+        "55 % fewer weights, 2.2x fewer FLOPs",
+    ),
+    _periodic(
+        *("ResNet18", "PSD2_P8", "resnet18_w16_psd2p8_cifar10", _R18, 92.53, 92.84),
+        "67 % fewer weights, 3.0x fewer FLOPs",
+    ),
+    _periodic(
+        *("ResNet18", "PSD1_P16", _PSD1, _R18, 92.01, 92.84),
+        "82 % fewer weights, 5.6x fewer FLOPs",
+    ),
+    _periodic(
+        *("VGG16", "PSD2_P8", "vgg16_w16_psd2p8_cifar10", _VGG, 91.90, 92.76),
+        "68 % fewer weights, 3.1x fewer FLOPs",
+    ),
+    Claim(
+        "ResNet18 with PSD1_P16 above MobileNetV2 at about equal FLOPs",
+        "92.01 % beside 90.35",
+        *(_PSD1, "mobilenet_v2_w8_cifar10", "clean", 1.66, 1.66),
+    ),
+    Claim(
+        "ResNet18 with PSD1_P16 above ShuffleNet at about equal FLOPs",
+        "92.01 % beside 88.93",
+        *(_PSD1, "shufflenet_w80_cifar10", "clean", 3.08, 3.08),
+    ),
+]
+# arXiv 2011.03083, abstract: above 20x compression without significant loss.
+DNR = [
+    *_no_drop("VGG16", 5, "vgg16_w16_dnr5_cifar10", "vgg16_w16_dense_robust_cifar10"),
+    *_no_drop("VGG16", 10, "vgg16_w16_dnr10_cifar10", "vgg16_w16_dense_robust_cifar10"),
+    *_no_drop("ResNet18", 10, "resnet18_w16_dnr10_cifar10", "resnet18_w16_dense_robust_cifar10"),
+    *_no_drop("ResNet8", 10, "resnet8_dnr10_cifar10", "resnet8_dense_robust_cifar10"),
+    *_no_drop("ResNet8", 30, "resnet8_dnr30_cifar10", "resnet8_dense_robust_cifar10"),
+    *_above_magnitude("VGG16", 5, "vgg16_w16_dnr5_cifar10", "vgg16_w16_magnitude5_cifar10"),
+    *_above_magnitude("ResNet8", 10, "resnet8_dnr10_cifar10", "resnet8_magnitude10_cifar10"),
+]
+# Quantiles of Student's distribution for 95 % intervals, with 1 degree of freedom and more.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+_PAGE = """\
+# The papers' claims in small networks
+
+From `python -m zoo.studies.claims --workdir=runs/claims --output=docs`. Networks of a quarter of \
+the papers' width, a sixteenth of their weights, and ResNet8, on CIFAR-10{note}; {epochs} epochs \
+on clean images, 12 on adversarial ones with the hybrid loss and a one-step attack, where the \
+papers train 120 to 200. So what is compared is not the accuracy, but what sparsity costs of it.
+
+The difference is the mean accuracy of the first network over its seeds less that of the second, \
+in points, with its 95 % interval: Student's, of the standard deviations over seeds, pooled over \
+all networks of a table that have several. *Confirmed*: the interval is above the published \
+difference less a margin of 1 point, or, where one network is said to be better, above 0. \
+*Contradicted*: it is below the published difference, and below 0. *Open*: neither, or no network \
+has a second seed.
+
+## Periodic kernels
+
+{periodic}
+
+Published figures are read off the plots of [arXiv 2001.10710](https://arxiv.org/abs/2001.10710), \
+whose dense networks have 11.2 and 14.7 million weights. *Weights* and *MACs* are what the first \
+network has fewer of than the second, here.
+
+The runs, clean accuracy on all 10,000 test images, mean ± sample standard deviation over n seeds:
+
+{runs}
+
+## DNR
+
+{dnr}
+
+The claim is that of the abstract of [arXiv 2011.03083](https://arxiv.org/abs/2011.03083), for 20 \
+times fewer weights (5 %) in VGG16 and ResNet18 of full width. Robust accuracy is that under \
+PGD-50 with 2 restarts on the first 1,000 test images. The runs are those of [dnr.md](dnr.md).
+"""
+
+
+def main():
+    output = pathlib.Path(FLAGS.output)
+
+    def report(rows, *_):
+        robust = recipe_runs.recorded(output / f"{dnr.NAME}.json")
+        write_bytes(output / f"{NAME}.md", page(rows, robust, FLAGS.note))
+
+    report(recipe_runs.collect(output / f"{NAME}.json", ROWS, report))
+
+
+def page(rows, robust_rows, note):
+    """Returns the Markdown page of both tables, from the rows of claims.json and of dnr.json."""
+    return _PAGE.format(
+        note=f" ({note})" if note else "",
+        epochs=rows[0]["epochs"],
+        periodic=table(PERIODIC, rows),
+        runs=_runs(rows),
+        dnr=table(DNR, robust_rows),
+    )
+
+
+def table(claims, rows):
+    """Returns the Markdown table of those of `claims` of which both networks are in `rows`."""
+    lines = [
+        "| claim | published | here | weights | MACs | difference | n | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    grouped = recipe_runs.by_row(rows)
+    for claim in claims:
+        if {claim.first, claim.second} <= grouped.keys():
+            lines.append(_line(claim, grouped))
+    return "\n".join(lines)
+
+
+def _line(claim, grouped):
+    first, second = grouped[claim.first], grouped[claim.second]
+    difference, half = compare(grouped, claim)
+    interval = "" if half is None else f" ({difference - half:+.2f} to {difference + half:+.2f})"
+    published = f"{claim.published} ({claim.points:+.2f})" if claim.points else claim.published
+    weights = first[0]["nonzero_parameters"] / second[0]["nonzero_parameters"] - 1
+    macs = second[0]["macs"] / first[0]["macs"]
+    cells = [
+        claim.text,
+        published,
+        " beside ".join(
+            recipe_runs.mean_text([row[f"{claim.measure}_accuracy"] for row in rows])
+            for rows in (first, second)
+        ),
+        f"{100 * weights:+.0f} %",
+        f"{macs:.1f}x fewer" if claim in PERIODIC else "",
+        f"{difference:+.2f}{interval}",
+        f"{len(first)}, {len(second)}",
+        f"**{verdict(claim, difference, half)}**",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def compare(grouped, claim):
+    """Returns the difference of a claim's networks and half of its 95 % interval, in points.
+
+    The standard deviation over seeds is pooled over all networks that have several, as if it were
+    the same for all: two or three seeds of one network say next to nothing of it. Half of the
+    interval is None where there are none.
+    """
+    groups = {
+        name: 100 * np.array([row[f"{claim.measure}_accuracy"] for row in rows])
+        for name, rows in grouped.items()
+    }
+    first, second = groups[claim.first], groups[claim.second]
+    difference = first.mean() - second.mean()
+    freedom = sum(len(values) - 1 for values in groups.values())
+    if freedom == 0:
+        return difference, None
+    squares = sum(((values - values.mean()) ** 2).sum() for values in groups.values())
+    deviation = math.sqrt(squares / freedom * (1 / len(first) + 1 / len(second)))
+    return difference, _STUDENT[min(freedom, len(_STUDENT)) - 1] * deviation
+
+
+def verdict(claim, difference, half):
+    """Returns "confirmed", "contradicted" or "open"; see the page."""
+    if half is None:
+        return "open"
+    if difference - half > claim.points - claim.margin:
+        return "confirmed"
+    # A network that is said to be better is contradicted by being worse, not by less of a lead.
+    return "contradicted" if difference + half < min(claim.points, 0.0) else "open"
+
+
+def _runs(rows):
+    lines = [
+        "| row | weights | MACs, M | clean, % | n | hours a run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, group in recipe_runs.by_row(rows).items():
+        accuracies = recipe_runs.mean_text([row["clean_accuracy"] for row in group])
+        hours = np.mean([row["hours"] for row in group])
+        lines.append(
+            f"| {name} | {group[0]['parameters']:,} | {group[0]['macs'] / 1e6:.2f} | {accuracies} "
+            f"| {len(group)} | {hours:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    recipe_runs.define_flags(list(ROWS))
+    commandline.run(main)

@@ -1,0 +1,153 @@
+"""Runs of recipes with several seeds: trained, measured and recorded, for studies of these.
+
+Attacks are PGD with 50 steps and 2 restarts on the first 1,000 test images. Channel-pruned networks
+are measured again without their pruned channels. What is recorded is not repeated, and a run that
+was stopped goes on from its last epoch in --workdir.
+"""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+from absl import flags
+
+from tfsparse import attacks, cost, pruning
+from tfsparse.errors import UsageError
+from tfsparse.evaluation import accuracy
+from tfsparse.files import write_bytes
+from zoo.data import batches, open_dataset
+
+STEPS, RESTARTS, EXAMPLES = 50, 2, 1000
+ROOT = pathlib.Path(__file__).parents[2]
+
+FLAGS = flags.FLAGS
+
+
+def define_flags(recipes):
+    """Defines the flags of a study whose rows are `recipes`."""
+    flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+    flags.DEFINE_string("output", None, "Folder for tables, pictures and JSON.", required=True)
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+    flags.DEFINE_string("note", "", "What a reader must know of the data, such as its form.")
+    flags.DEFINE_list("recipes", recipes, "Recipes to run.")
+    flags.DEFINE_integer("epochs", None, "Epochs of each run, if not those of the recipes.")
+
+
+def collect(path, wanted, report):
+    """Runs what --recipes names and the file at `path` does not have, first seeds first.
+
+    Args:
+        path: the JSON file, written after each run.
+        wanted: {recipe: seeds}, in the order of the rows.
+        report: function of all rows, the recipe and the folder of the run that was added last.
+
+    Returns:
+        All rows, a list of dicts as `evaluate` returns.
+    """
+    for recipe in FLAGS.recipes:
+        if recipe not in wanted:
+            raise UsageError(f"--recipes are some of {', '.join(wanted)}. Received: {recipe}")
+    rows = recorded(path)
+    jobs = [(seed, name) for name in FLAGS.recipes for seed in wanted[name]]
+    for seed, name in sorted(jobs, key=lambda job: job[0]):
+        if any((row["recipe"], row["seed"]) == (name, seed) for row in rows):
+            continue
+        print(f"{name}, seed {seed}", flush=True)
+        folder = pathlib.Path(FLAGS.workdir) / f"{name}_seed{seed}"
+        train(name, seed, folder)
+        rows += evaluate(name, folder)
+        rows.sort(key=lambda row: list(wanted).index(row["recipe"]))
+        write_bytes(path, json.dumps(rows, indent=2) + "\n")
+        report(rows, name, folder)
+    return rows
+
+
+def recorded(path):
+    """Returns the rows in the JSON file at `path`, if it is there."""
+    if not path.exists():
+        return []
+    try:
+        return [dict(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"Cannot read the rows in {path}: {error!r}. Remove the file.") from error
+
+
+def train(recipe, seed, folder):
+    """Runs train.py to its end, unless it got there before."""
+    if (folder / "report.json").exists():
+        return
+    arguments = [f"--flagfile=zoo/recipes/{recipe}.cfg", f"--workdir={folder.resolve()}"]
+    arguments += [f"--seed={seed}"]
+    if FLAGS.data_dir:
+        arguments += [f"--data_dir={FLAGS.data_dir}"]
+    if FLAGS.epochs:
+        arguments += [f"--epochs={FLAGS.epochs}"]
+    done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, check=False)
+    if not (folder / "report.json").exists():
+        raise UsageError(f"train.py ended with status {done.returncode} before {recipe} was done.")
+
+
+def evaluate(recipe, folder):
+    """Returns the rows of a finished run: dicts of what the network costs and reaches."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    models = {recipe: keras.saving.load_model(folder / "model.keras", compile=False)}
+    if report["recipe"]["structure"] == "channel":
+        models[f"{recipe}, channels removed"] = pruning.remove_channels(models[recipe])
+    dataset = open_dataset(report["dataset"], report["data_dir"], report["image_size"])
+    images, labels = dataset.read("test")
+    rows = []
+    for name, model in models.items():
+        spent = cost.model_cost(model)
+        row = {
+            "recipe": recipe,
+            "row": name,
+            "seed": report["seed"],
+            "epochs": report["epochs"],
+            "density": report["density"],
+            "parameters": spent.parameters,
+            "nonzero_parameters": spent.nonzeros,
+            "macs": spent.macs,
+            "clean_accuracy": accuracy(model, batches(images, labels, 500)),
+            "clean_examples": len(images),
+            "hours": report["seconds_per_epoch"] * report["epochs"] / 3600,
+            "hardware": report["hardware"],
+        }
+        if report["recipe"]["loss"] == "hybrid":
+            row |= _robust(model, report["recipe"]["eps"], images, labels)
+        rows.append(row)
+    return rows
+
+
+def _robust(model, eps, images, labels):
+    few = batches(images[:EXAMPLES], labels[:EXAMPLES], 250)
+    attack = attacks.pgd(model, eps, STEPS)
+    return {
+        "robust_accuracy": accuracy(model, few, attack, restarts=RESTARTS),
+        "robust_attack": f"PGD-{STEPS}, {RESTARTS} restarts",
+        "robust_examples": len(images[:EXAMPLES]),
+    }
+
+
+def read_history(folder):
+    """Returns the epochs of a run, a list of dicts."""
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def by_row(rows):
+    """Returns {name of the row: its runs}, in the order of `rows`."""
+    grouped = {}
+    for row in rows:
+        grouped.setdefault(row["row"], []).append(row)
+    return grouped
+
+
+def mean_text(fractions):
+    """Returns "mean ± sample standard deviation" in percent, without the latter for one value."""
+    values = 100 * np.array(fractions)
+    spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{spread}"

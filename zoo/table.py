@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from absl import flags
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from tfsparse import commandline
 from tfsparse.files import replacing, write_bytes
@@ -46,6 +47,13 @@ _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
     "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the packed weights"),
     "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
+}
+_NETWORKS = {
+    "mobilenet_v2": "MobileNetV2",
+    "resnet8": "ResNet8",
+    "resnet18": "ResNet18",
+    "shufflenet": "ShuffleNet",
+    "vgg16": "VGG16",
 }
 _LABELS = {
     "nonzero_macs": "MACs with kept weights, M",
@@ -104,32 +112,89 @@ def _row(about):
 
 
 def picture(name):
-    """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10."""
+    """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10.
+
+    Networks are told apart by colour, training by whether the mark is filled, and the models of a
+    network by the words beside them.
+    """
     x_name, y_name, title = _PICTURES[name]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     cards = [about for about in map(card, list_models()) if about["dataset"] == "cifar10"]
+    networks = sorted({_network(about) for about in cards})
+    colours = {each: f"C{index}" for index, each in enumerate(networks)}
+    if y_name == "pgd":
+        cards = [about for about in cards if _is_robust(about)]
+    points = []
     for about in cards:
-        robust = about["recipe"]["loss"] == "hybrid"
-        if y_name == "pgd" and not robust:
-            continue
         x, y = _value(about, x_name), _value(about, y_name)
         low, high = (100 * bound for bound in about["results"][y_name]["interval"])
-        mark, colour = ("o", "tab:red") if robust else ("s", "tab:blue")
-        axes.errorbar(x, y, [[y - low], [high - y]], fmt=mark, color=colour, elinewidth=0.6)
-        label = about["name"].removesuffix("_cifar10")
-        axes.annotate(label, (x, y), (4, 4), textcoords="offset points", fontsize=7)
-    axes.plot([], [], "o", color="tab:red", label="trained robustly")
+        colour = colours[_network(about)]
+        face = colour if _is_robust(about) else "white"
+        axes.errorbar(
+            x, y, [[y - low], [high - y]], fmt="o", color=colour, mfc=face, elinewidth=0.6
+        )
+        points.append((x, y, _variant(about), colour))
+    for network in sorted({_network(about) for about in cards}):
+        axes.plot([], [], "o", color=colours[network], label=network)
     if y_name != "pgd":
-        axes.plot([], [], "s", color="tab:blue", label="trained on clean images")
+        axes.plot([], [], "o", color="gray", label="trained robustly")
+        axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
     if x_name != "clean":
         axes.set_xscale("log")
     notes = ", ".join(sorted({"CIFAR-10", *(about["note"] for about in cards)} - {""}))
     axes.set(xlabel=_LABELS[x_name], ylabel=_LABELS[y_name], title=f"{title} ({notes})")
-    axes.margins(0.25, 0.15)  # names stand right of their points
+    axes.margins(0.15, 0.1)  # words stand beside their points
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
+    _annotate(figure, axes, points)
     return figure
+
+
+def _annotate(figure, axes, points):
+    """Writes words beside points (x, y, words, colour), where the fewest others stand."""
+    figure.canvas.draw()  # which fixes where everything is
+    marks = axes.transData.transform([point[:2] for point in points])
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
+    taken.append(axes.get_legend().get_window_extent())
+    places = [(7, -3, "left"), (-7, -3, "right"), (0, 8, "center"), (0, -14, "center")]
+    places += [(7, 8, "left"), (-7, 8, "right"), (7, -14, "left"), (-7, -14, "right")]
+    for x, y, words, colour in points:
+        tried = []
+        for place in places:
+            style = {"fontsize": 7, "color": colour, "ha": place[2]}
+            text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
+            box = text.get_window_extent()
+            outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)
+            tried.append((10 * outside + sum(map(box.overlaps, taken)), text, box))
+        best = min(tried, key=lambda each: each[0])
+        taken.append(best[2])
+        for each in tried:
+            if each is not best:
+                each[1].remove()
+
+
+def _is_robust(about):
+    return about["recipe"]["loss"] == "hybrid"
+
+
+def _network(about):
+    """Returns the name of a model's network, with its width where that is not the published."""
+    model = about["model"]
+    width = f" of width {model['width']}" if model["width"] else ""
+    return f"{_NETWORKS[model['arch']]}{width}"
+
+
+def _variant(about):
+    """Returns what makes a model sparse."""
+    recipe, found = about["recipe"], []
+    if about["model"]["pattern"]:
+        found.append(str(about["model"]["pattern"]))
+    if recipe["prune"] != "none":
+        method = {"dnr": "DNR", "magnitude": "magnitude"}[recipe["prune"]]
+        unit = " of channels" if recipe["structure"] == "channel" else ""
+        found.append(f"{method} {100 * recipe['density']:.0f} %{unit}")
+    return ", ".join(found) or "dense"
 
 
 def _value(about, name):

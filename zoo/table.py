@@ -153,7 +153,7 @@ def picture(name):
 
 def _annotate(figure, axes, points):
     """Writes words beside points (x, y, words, colour), where the fewest others stand."""
-    figure.canvas.draw()  # which fixes where everything is
+    figure.draw_without_rendering()  # which fixes where everything is
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())

@@ -61,6 +61,7 @@ def test_docs_show_the_recipes():
 )
 def test_a_step(name, monkeypatch):
     monkeypatch.chdir(ROOT)  # recipes name those that they include from here
+    tf.config.run_functions_eagerly(True)  # compiling takes longer than the step
     values = flags.FLAGS
     try:
         values(["train.py", f"--flagfile=zoo/recipes/papers/{name}.cfg", "--width=16"])
@@ -80,4 +81,5 @@ def test_a_step(name, monkeypatch):
         if pruner:
             assert pruner.density == pytest.approx(values.density, abs=0.01)
     finally:
+        tf.config.run_functions_eagerly(False)
         values.unparse_flags()

@@ -22,14 +22,6 @@ def verdicts(card, measured):
     return {figure: verdict for figure, _, _, verdict in verify.compare(card, measured)}
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
-def test_models_give_the_golden_outputs_of_their_cards(name):
-    content = zoo.load_tflite(name).read_bytes()
-    model = zoo.load(name)
-    found = {**figures.costs(model), "golden": figures.golden(model, content)}
-    assert set(verdicts(zoo.card(name), found).values()) == {"ok"}
-
-
 @pytest.mark.parametrize("key", ["parameters", "nonzero_macs"])
 def test_a_cost_that_is_off_by_one_is_wrong(measured, key):
     wrong = {**measured, key: measured[key] + 1}

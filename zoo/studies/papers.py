@@ -81,8 +81,8 @@ def page(tflops):
         "`python train.py --flagfile=zoo/recipes/papers/ROW.cfg` trains what a row of the papers "
         "is, at its full width. Hours are computed, from the operations of a dense network's "
         f"training and a GPU that sustains {tflops:g} TFLOPS; no row has been trained here. What "
-        "runs of the same methods reach on smaller networks is in [dnr.md](dnr.md) and "
-        "[pattern_accuracy.md](pattern_accuracy.md).",
+        "runs of the same methods reach on smaller networks is in [claims.md](claims.md), "
+        "[dnr.md](dnr.md) and [pattern_accuracy.md](pattern_accuracy.md).",
         "",
         "| row | data set | MACs of the dense network, M | epochs | PFLOP | GPU hours |",
         "|---|---|---|---|---|---|",

@@ -39,7 +39,7 @@ def test_a_row_has_the_zoo_model_that_fits():
     name = deployment.trained("resnet18", 16, "PSD2_P8")
     assert found[name]["model"]["pattern"] == "PSD2_P8"
     assert found[name]["dataset"] == "cifar10"
-    assert deployment.trained("resnet18", 16, "PS4_P4") is None
+    assert deployment.trained("resnet18", 16, "PS2_P6") is None
     assert deployment.trained("resnet8", 64, "dense") is None
 
 

@@ -157,8 +157,7 @@ The difference is the mean accuracy of the first network over its seeds less tha
 in points, with its 95 % interval: Student's, of the standard deviations over seeds, pooled over \
 all networks of a table that have several. *Confirmed*: the interval is above the published \
 difference less a margin of 1 point, or, where one network is said to be better, above 0. \
-*Contradicted*: it is below the published difference, and below 0. *Open*: neither, or no network \
-has a second seed.
+*Contradicted*: it is below that. *Open*: that is in it, or no network has a second seed.
 
 ## Periodic kernels
 
@@ -264,10 +263,10 @@ def verdict(claim, difference, half):
     """Returns "confirmed", "contradicted" or "open"; see the page."""
     if half is None:
         return "open"
-    if difference - half > claim.points - claim.margin:
+    least = claim.points - claim.margin
+    if difference - half > least:
         return "confirmed"
-    # A network that is said to be better is contradicted by being worse, not by less of a lead.
-    return "contradicted" if difference + half < min(claim.points, 0.0) else "open"
+    return "contradicted" if difference + half < least else "open"
 
 
 def _runs(rows):

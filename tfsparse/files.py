@@ -11,6 +11,8 @@ import safetensors.numpy
 
 from tfsparse.errors import UsageError
 
+PARTIAL = "partial-"  # begins the name of what is being written
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -20,7 +22,7 @@ def replacing(path):
         UsageError: where the folder cannot be made or written to.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f"partial-{path.name}")  # the suffix stays: some writers check it
+    partial = path.with_name(f"{PARTIAL}{path.name}")  # the suffix stays: some writers check it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -92,7 +94,7 @@ def new_folder(path):
     path = pathlib.Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"Choose a folder that is new or empty. Received: {path}")
-    partial = path.with_name(f"partial-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)

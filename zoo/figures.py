@@ -18,19 +18,27 @@ ACCURACIES = {
     "clean": ("model", "clean", None),
     "int8": ("file", "clean", None),
     "pgd": ("model", "pgd", 1000),
+    "pgd_200": ("model", "pgd", 200),  # on AutoAttack's images: only these two compare
     "autoattack": ("model", "autoattack", 200),
 }
-SLOW = ("autoattack",)  # a quarter of an hour each, and needs PyTorch
+SLOW = ("pgd_200", "autoattack")  # a quarter of an hour each, and AutoAttack needs PyTorch
 PGD_STEPS, PGD_RESTARTS = 50, 2
 BATCH = 250  # random starts are drawn for a batch: the same one on every machine
 GOLDEN_IMAGES = 4
 LATENCY_SECONDS = 20
 
 
-def costs(model):
-    """Returns what a Keras model has and does, as `tfsparse.cost` counts it."""
-    spent = model_cost(model)
+def costs(model, architecture):
+    """Returns what a Keras model has and does, as `tfsparse.cost` counts it, and its dense network.
+
+    Args:
+        model: a keras.Model.
+        architecture: arguments of `zoo.build` for it, a dict.
+    """
+    spent, dense = model_cost(model), model_cost(_dense(architecture))
     return {
+        "dense_parameters": dense.parameters,
+        "dense_macs": dense.macs,
         "parameters": spent.parameters,
         "nonzero_parameters": spent.nonzeros,
         "macs": spent.macs,
@@ -100,6 +108,10 @@ def _accuracy(subject, attack, options, images, labels, seed):
     }
 
 
+def _dense(architecture):
+    return build(**{**architecture, "pattern": None})
+
+
 def on_device(architecture, content, data):
     """Returns what an int8 file takes: RAM in TFLM, and its time beside that of the dense network.
 
@@ -109,7 +121,7 @@ def on_device(architecture, content, data):
         "runs", "machine": how often each was run, in turns, and on what.
     """
     calibration, *_ = conversion_images(data)
-    dense = convert(build(**{**architecture, "pattern": None}), "int8", calibration)
+    dense = convert(_dense(architecture), "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
         arena_bytes = arena(content).total

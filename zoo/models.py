@@ -8,7 +8,7 @@ card gives a "url", the file is not in the package and is downloaded from there.
 import difflib
 import pathlib
 
-from tfsparse import packed, pruning
+from tfsparse import files, packed, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
 from zoo.cards import read_card
@@ -19,7 +19,9 @@ _FOLDER = pathlib.Path(__file__).parent
 
 def list_models():
     """Returns the names of the trained models, a sorted list of str."""
-    return sorted(path.stem for path in (_FOLDER / "cards").glob("*.json"))
+    paths = (_FOLDER / "cards").glob("*.json")
+    # A killed `zoo.publish` may leave a card half written beside the others.
+    return sorted(path.stem for path in paths if not path.name.startswith(files.PARTIAL))
 
 
 def card(name):

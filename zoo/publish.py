@@ -16,20 +16,16 @@ if __name__ == "__main__":
 
 from absl import flags
 
+from tflite import metadata
 from tfsparse import commandline, packed, pruning
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from zoo import figures
 from zoo.cards import NAME
-from zoo.loading import find_dataset, find_model
+from zoo.loading import find_dataset, find_model, hash_of_weights
 from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Folder of a finished run of train.py.", required=True)
-flags.DEFINE_string("name", None, "Name of the model in the zoo.", required=True)
-flags.DEFINE_string("note", "", "What a user of the figures must know, such as the data's form.")
-
-flags.DEFINE_string("data_dir", None, "Where TFDS keeps the data set.")
 
 _COPIED = (
     "dataset",
@@ -37,8 +33,6 @@ _COPIED = (
     "class_names",
     "recipe",
     "density",
-    "dense_parameters",
-    "dense_macs",
     "epochs",
     "seconds_per_epoch",
     "seed",
@@ -57,16 +51,57 @@ _LIMITS = (
 )
 
 
+def define_flags():
+    flags.DEFINE_string("workdir", None, "Folder of a finished run of train.py.", required=True)
+    flags.DEFINE_string("name", None, "Name of the model in the zoo.", required=True)
+    flags.DEFINE_string("note", "", "What a user must know of the figures: the data's form.")
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps the data set.")
+
+
 def main():
-    if not re.fullmatch(NAME, FLAGS.name, re.ASCII):
-        raise UsageError(
-            f"--name is of letters, digits, '.', '_' and '-'. Received: {FLAGS.name!r}"
-        )
     workdir = pathlib.Path(FLAGS.workdir)
+    publish(workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir, pathlib.Path(__file__).parent)
+
+
+def publish(workdir, name, note, data_dir, folder):
+    """Makes the model `name` of the run in `workdir`: three files in folders of `folder`."""
+    if not re.fullmatch(NAME, name, re.ASCII):
+        raise UsageError(f"--name is of letters, digits, '.', '_' and '-'. Received: {name!r}")
+    model, content, report = read_run(workdir)
+    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
+    if metadata.read(content).get("source_sha256") != hash_of_weights(small):
+        raise UsageError(
+            f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
+            "train.py again."
+        )
+    # All is measured before anything is written.
+    card = {
+        "name": name,
+        "note": note,
+        "licence": "Apache-2.0",
+        "intended_use": _INTENDED_USE,
+        "limits": _LIMITS,
+        "model": report["model"],
+        **{key: report[key] for key in _COPIED},
+        "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
+        **measure(small, content, report, find_dataset(report, workdir, data_dir=data_dir)),
+    }
+    weights = folder / "weights" / f"{name}.safetensors"
+    int8 = folder / "weights" / f"{name}_int8.tflite"
+    packed.save_weights(model, weights)
+    write_bytes(int8, content)
+    card |= {"weights": _entry(weights), "tflite": _entry(int8)}
+    write_bytes(folder / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
+    print(f"published {name}: {weights.stat().st_size:,} bytes of weights")
+
+
+def read_run(workdir):
+    """Returns the Keras model, the bytes of the int8 file and the report of a finished run."""
     if not (workdir / "report.json").is_file():
         raise UsageError(f"--workdir must be the folder of a finished run. Received: {workdir}")
-    model, report = find_model(str(workdir))
+    model, report = find_model(str(workdir / "model.keras"))  # a folder may have a zoo model's name
     missing = {*_COPIED, "model"} - report.keys()
+    content = None
     try:
         content = (workdir / "model_int8.tflite").read_bytes()
     except OSError as error:
@@ -76,36 +111,15 @@ def main():
             f"--workdir must be the folder of a finished run. Received: {workdir}, which lacks "
             f"{', '.join(sorted(missing))}"
         )
-    folder = pathlib.Path(__file__).parent
-    weights = folder / "weights" / f"{FLAGS.name}.safetensors"
-    int8 = folder / "weights" / f"{FLAGS.name}_int8.tflite"
-    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
-    # All is measured before anything is written.
-    card = {
-        "name": FLAGS.name,
-        "note": FLAGS.note,
-        "licence": "Apache-2.0",
-        "intended_use": _INTENDED_USE,
-        "limits": _LIMITS,
-        "model": report["model"],
-        **{key: report[key] for key in _COPIED},
-        "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
-        **measure(small, content, report),
-    }
-    packed.save_weights(model, weights)
-    write_bytes(int8, content)
-    card |= {"weights": _entry(weights), "tflite": _entry(int8)}
-    write_bytes(folder / "cards" / f"{FLAGS.name}.json", json.dumps(card, indent=2) + "\n")
-    print(f"published {FLAGS.name}: {weights.stat().st_size:,} bytes of weights")
+    return model, content, report
 
 
-def measure(model, content, report):
+def measure(model, content, report, data):
     """Returns the card's figures of a run's model, as `zoo.load` will give it, and of its file."""
-    data = find_dataset(report, FLAGS.workdir, data_dir=FLAGS.data_dir)
-    subjects = model_subject(FLAGS.name, model, {}), file_subject(FLAGS.name, content, {})
+    subjects = model_subject("model", model, {}), file_subject("file", content, {})
     quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
     return {
-        **figures.costs(model),
+        **figures.costs(model, report["model"]),
         "golden": figures.golden(model, content),
         "results": figures.accuracies(quick, *subjects, data, report["recipe"]["eps"]),
         "device": figures.on_device(report["model"], content, data),
@@ -122,4 +136,5 @@ def _entry(path):
 
 
 if __name__ == "__main__":
+    define_flags()
     commandline.run(main)

@@ -28,17 +28,18 @@ _HEADER = (
 _PAGE = """\
 # The zoo's models
 
-From their cards by `python -m zoo.table --output=docs`; `python -m zoo.verify` measures the \
-figures again.
+From their cards by `python -m zoo.table --output=docs`; `python -m zoo.verify --autoattack` \
+measures the figures again.
 
 {table}
 
 *Clean* and *int8 file* are the accuracies of the Keras model and of its file on all test images, \
 PGD-50 has 2 restarts, AutoAttack is the standard version, both with the L_inf bound of the card, \
 8/255 for all that are trained robustly. Each cell has its number of images n where it is not all \
-of the test set. 95 % intervals (Wilson) are in the cards, and the bars in the pictures. *Kept* \
-are weights that are not zero, and multiply-accumulates (MACs) with them. *Faster* is the latency \
-of the dense network by the file's, int8, LiteRT, one thread.
+of the test set. AutoAttack is of fewer images than the column before it: what PGD-50 leaves of \
+those is in brackets. 95 % intervals (Wilson) are in the cards, and the bars in the pictures. \
+*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *Faster* is the \
+latency of the dense network by the file's, int8, LiteRT, one thread.
 
 MLPerf Tiny has the layers of ResNet8 and asks 85 % of its int8 file, on CIFAR-10 as published. \
 Here it reaches {resnet8} %{note}.
@@ -106,7 +107,10 @@ def _row(about):
         result = about["results"].get(name)
         if result is None:
             return ""
-        few = "" if result["examples"] == whole else f" (n={result['examples']:,})"
+        notes = [] if result["examples"] == whole else [f"n={result['examples']:,}"]
+        if name == "autoattack":
+            notes.insert(0, f"PGD {100 * about['results']['pgd_200']['accuracy']:.1f}")
+        few = f" ({', '.join(notes)})" if notes else ""
         return f"{100 * result['accuracy']:.1f}{few}"
 
     cells = [

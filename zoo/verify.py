@@ -6,7 +6,9 @@
 
 Prints each figure beside the card's. Fails where an accuracy is off by more than 0.05 points, or by
 more than one example where few are attacked, or where anything that does not depend on the machine
-is off at all. Latency is shown and not judged.
+is off at all, or missing. Latency is shown and not judged.
+
+--write adds what a card lacks, and latency, unless anything else of the card is off.
 """
 
 import json
@@ -33,12 +35,16 @@ from zoo.robustness.subjects import find_subject
 FLAGS = flags.FLAGS
 POINTS = 0.0005  # of an accuracy, a fraction
 LOGITS = 2e-3  # of float32 kernels on different processors
+COSTS = (
+    *("dense_parameters", "parameters", "nonzero_parameters"),
+    *("dense_macs", "macs", "nonzero_macs"),
+)
 
 
 def define_flags():
     flags.DEFINE_boolean("fast", False, "Only what needs no data set.")
     flags.DEFINE_boolean("autoattack", False, "AutoAttack, too.")
-    flags.DEFINE_boolean("write", False, "Put what was measured into the cards.")
+    flags.DEFINE_boolean("write", False, "Add what is missing to the cards.")
     flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
 
 
@@ -52,18 +58,20 @@ def main(names):
         measured = measure(name, keras_model, card)
         rows = compare(card, measured)
         print(f"{name}\n{table(rows)}\n", flush=True)
-        wrong += [f"{name}: {figure}" for figure, _, _, verdict in rows if verdict == "WRONG"]
-        if FLAGS.write:
+        failures = ("WRONG",) if FLAGS.write else ("WRONG", "MISSING")
+        off = [f"{name}: {figure}" for figure, _, _, verdict in rows if verdict in failures]
+        if FLAGS.write and not off:
             write(name, card, measured)
+        wrong += off
         keras.backend.clear_session()
-    if wrong and not FLAGS.write:
+    if wrong:
         raise UsageError(f"{len(wrong)} figures are not those of the cards: {', '.join(wrong)}.")
 
 
 def measure(name, model, card):
     """Returns what the card says that can be measured, a dict with the card's keys."""
     content = zoo.load_tflite(name).read_bytes()
-    measured = {**figures.costs(model), "golden": figures.golden(model, content)}
+    measured = {**figures.costs(model, card["model"]), "golden": figures.golden(model, content)}
     if FLAGS.fast:
         return measured
     data = open_dataset(card["dataset"], FLAGS.data_dir, card["image_size"])
@@ -84,15 +92,23 @@ def write(name, card, measured):
 
 
 def compare(card, measured):
-    """Returns (figure, in the card, measured, verdict) for each; the verdict is ok, WRONG or ''."""
+    """Returns (figure, in the card, measured, verdict) for each.
+
+    The verdict is "ok", "WRONG", "MISSING" in the card, or "" of what is not judged.
+    """
     rows = []
 
     def row(figure, claimed, found, good):
-        verdict = "" if good is None else "ok" if good and claimed is not None else "WRONG"
+        if good is None:
+            verdict = ""
+        elif claimed is None:
+            verdict = "MISSING"
+        else:
+            verdict = "ok" if good else "WRONG"
         rows.append((figure, claimed, found, verdict))
 
-    for key in ("parameters", "nonzero_parameters", "macs", "nonzero_macs"):
-        row(key, card[key], measured[key], card[key] == measured[key])
+    for key in COSTS:
+        row(key, card.get(key), measured[key], card.get(key) == measured[key])
     claimed, found = card.get("golden", {}), measured["golden"]
     row("golden logits", *_digests("logits", claimed, found), _close(claimed, found))
     row(

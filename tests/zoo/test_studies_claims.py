@@ -1,5 +1,7 @@
 """The papers' claims: their recipes, and the arithmetic of the verdicts on runs made up."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ def row(recipe, seed, clean, robust=None, parameters=1000, macs=2_000_000):
     return {
         "recipe": recipe,
         "row": recipe,
+        "note": "JPEG copy",
         "seed": seed,
         "epochs": 24,
         "parameters": parameters,
@@ -18,6 +21,8 @@ def row(recipe, seed, clean, robust=None, parameters=1000, macs=2_000_000):
         "macs": macs,
         "clean_accuracy": clean,
         "robust_accuracy": robust,
+        "robust_attack": "PGD-50, 2 restarts",
+        "robust_examples": 1000,
         "hours": 0.5,
     }
 
@@ -54,12 +59,28 @@ def test_interval_is_student_s():
     assert half == pytest.approx(2.776 * np.sqrt(1.0 * (1 / 3 + 1 / 3)), rel=1e-6)
 
 
-def test_spread_is_borrowed_from_others():
+def test_spread_is_pooled_where_one_of_both_has_seeds():
     grouped = {"a": [row("a", 0, 0.60)], "b": [row("b", 0, 0.65)]}
-    assert claims.compare(grouped, claim(0.0, 1.0)) == (pytest.approx(-5.0), None)
     grouped["c"] = [row("c", 0, 0.50), row("c", 1, 0.52)]
+    assert claims.compare(grouped, claim(0.0, 1.0)) == (pytest.approx(-5.0), None)
+    grouped["b"].append(row("b", 1, 0.65))
     _, half = claims.compare(grouped, claim(0.0, 1.0))
-    assert half == pytest.approx(12.706 * np.sqrt(2.0 * 2), rel=1e-6)
+    # Squares 0 and 2 of one degree of freedom each.
+    assert half == pytest.approx(4.303 * np.sqrt(1.0 * (1 + 1 / 2)), rel=1e-6)
+
+
+def test_networks_of_no_claim_have_no_say():
+    rows = [row("a", seed, 0.60 + seed / 100) for seed in range(2)] + [row("b", 0, 0.6)]
+    others = [row("c", 0, 0.1), row("c", 1, 0.9)]
+    others += [{**each, "row": "a, channels removed"} for each in rows[:2]]
+    assert claims.table([claim(0.0, 1.0)], rows + others) == claims.table([claim(0.0, 1.0)], rows)
+
+
+def test_no_verdict_on_what_is_not_claimed():
+    rows = [row(name, seed, 0.60 + seed / 100) for name in "ab" for seed in range(2)]
+    line = claims.table([claim(0.0, 1.0)._replace(published="")], rows).splitlines()[-1]
+    assert line.endswith("| 2, 2 |  |")
+    assert claims.table([claim(0.0, 1.0)], rows).endswith("| 2, 2 | **open** |")
 
 
 @pytest.mark.parametrize(
@@ -84,12 +105,20 @@ def test_page():
     rows += [row(sparse, seed, 0.85 + seed / 1000, parameters=180) for seed in range(2)]
     names = "vgg16_w16_dense_robust_cifar10", "vgg16_w16_dnr5_cifar10"
     robust = [row(name, 0, 0.7, 0.3 - i / 10) for i, name in enumerate(names)]
-    page = claims.page(rows, robust, "JPEG copy")
+    page = claims.page(rows, robust)
     assert "CIFAR-10 (JPEG copy); 24 epochs" in page
+    assert "under PGD-50 with 2 restarts on the first 1,000 test images" in page
     # sd of both 0.0707, 2 degrees of freedom: 4.303 * 0.0707 * sqrt(1 / 2 + 1 / 2) = 0.304
     assert (
         "| 92.01 % instead of 92.84 (-0.83) | 85.05 ± 0.07 beside 86.05 ± 0.07 | -82 % "
         "| 5.6x fewer | -1.00 (-1.30 to -0.70) | 2, 2 | **confirmed** |"
     ) in page
     assert "| 20.00 beside 30.00 | +0 % |  | -10.00 | 1, 1 | **open** |" in page
-    assert "MobileNetV2" not in page  # has no run
+    assert "above MobileNetV2" not in page  # has no run
+
+
+def test_docs_show_what_was_measured():
+    rows, robust = (
+        json.loads((ROOT / "docs" / f"{name}.json").read_text()) for name in (claims.NAME, dnr.NAME)
+    )
+    assert (ROOT / "docs" / f"{claims.NAME}.md").read_text() == claims.page(rows, robust)

@@ -1,5 +1,8 @@
 """The study of DNR: its recipes and its tables, of runs that are made up."""
 
+import json
+
+import zoo
 from tests.conftest import ROOT
 from zoo.studies import dnr
 
@@ -8,6 +11,7 @@ def row(recipe, seed, clean, robust):
     return {
         "recipe": recipe,
         "row": recipe,
+        "note": "JPEG copy",
         "seed": seed,
         "epochs": 12,
         "density": 0.1,
@@ -37,14 +41,34 @@ def test_recipes_of_all_rows_exist_and_train_alike():
 
 def test_table_has_mean_and_spread():
     rows = [row("a", 0, 0.50, 0.30), row("a", 1, 0.52, 0.31), row("b", 0, 0.4, 0.2)]
-    lines = dnr.table(rows, "JPEG copy").splitlines()
+    lines = dnr.table(rows).splitlines()
     assert "CIFAR-10 (JPEG copy)" in lines[2]
     expected = "| a | 9,637 of 78,426 | 12.50 | 51.00 ± 1.41 | 30.50 ± 0.71 | 2 | 0.5 |"
     assert lines[6:] == [expected, "| b | 9,637 of 78,426 | 12.50 | 40.00 | 20.00 | 1 | 0.5 |"]
 
 
 def test_page_shows_the_pictures():
-    page = dnr.page([row("a", 0, 0.50, 0.30)], "", ["a"])
-    assert page.startswith(dnr.table([row("a", 0, 0.50, 0.30)], ""))
+    page = dnr.page([row("a", 0, 0.50, 0.30)], ["a"])
+    assert page.startswith(dnr.table([row("a", 0, 0.50, 0.30)]))
     assert "![Densities of a](dnr_a.png)" in page
-    assert "Share" not in dnr.page([row("a", 0, 0.50, 0.30)], "", [])
+    assert "Share" not in dnr.page([row("a", 0, 0.50, 0.30)], [])
+
+
+def test_docs_show_what_was_measured():
+    docs = ROOT / "docs"
+    rows = json.loads((docs / f"{dnr.NAME}.json").read_text())
+    assert (docs / f"{dnr.NAME}.md").read_text() == dnr.page(rows, dnr.pictures(docs))
+
+
+def test_the_zoo_s_models_are_the_runs_of_seed_0():
+    rows = json.loads((ROOT / "docs" / f"{dnr.NAME}.json").read_text())
+    compared = 0
+    for row in rows:
+        if row["seed"] == 0 and row["recipe"] in zoo.list_models():
+            card = zoo.card(row["recipe"])
+            if row["nonzero_parameters"] == card["nonzero_parameters"]:
+                results = card["results"]
+                assert row["clean_accuracy"] == results["clean"]["accuracy"]
+                assert row["robust_accuracy"] == results["pgd"]["accuracy"]
+                compared += 1
+    assert compared >= 8

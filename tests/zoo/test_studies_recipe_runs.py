@@ -9,6 +9,7 @@ from absl import flags
 
 import zoo
 from tfsparse import UsageError, pruning
+from zoo import figures
 from zoo.studies import recipe_runs
 
 FIRST, SECOND = "resnet8_dnr10_cifar10", "vgg16_w16_dnr5_cifar10"
@@ -21,6 +22,8 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.setattr(flags, "FLAGS", recipe_runs.FLAGS)
     flags.DEFINE_string("workdir", str(tmp_path), "", flag_values=recipe_runs.FLAGS)
     flags.DEFINE_list("recipes", [FIRST, SECOND], "", flag_values=recipe_runs.FLAGS)
+    flags.DEFINE_integer("epochs", None, "", flag_values=recipe_runs.FLAGS)
+    flags.DEFINE_string("note", "JPEG copy", "", flag_values=recipe_runs.FLAGS)
     recipe_runs.FLAGS.mark_as_parsed()
     return recipe_runs.FLAGS
 
@@ -29,7 +32,7 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch, settings):
     """Rows that are recorded are not run again; the others are, first seeds first."""
     wanted = {FIRST: (0, 1), SECOND: (0,)}
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"recipe": FIRST, "seed": 0}]))
+    path.write_text(json.dumps([{"recipe": FIRST, "seed": 0, "epochs": 12}]))
     trained, reported = [], []
     monkeypatch.setattr(
         recipe_runs, "train", lambda recipe, seed, folder: trained.append((recipe, seed, folder))
@@ -37,15 +40,29 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(
         recipe_runs, "evaluate", lambda recipe, _: [{"recipe": recipe, "seed": trained[-1][1]}]
     )
-    rows = recipe_runs.collect(path, wanted, lambda rows, *last: reported.append(last))
+    rows = recipe_runs.collect(path, wanted, lambda rows: reported.append(len(rows)))
     folders = tmp_path / f"{SECOND}_seed0", tmp_path / f"{FIRST}_seed1"
     assert trained == [(SECOND, 0, folders[0]), (FIRST, 1, folders[1])]
-    assert reported == [(SECOND, folders[0]), (FIRST, folders[1])]
+    assert reported == [2, 3]
     assert [(row["recipe"], row["seed"]) for row in rows] == [(FIRST, 0), (FIRST, 1), (SECOND, 0)]
     assert json.loads(path.read_text()) == rows
     settings.recipes = ["x"]
     with pytest.raises(UsageError, match="Received: x"):
         recipe_runs.collect(path, wanted, None)
+
+
+def test_runs_of_other_settings_are_not_mixed(tmp_path, settings):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"recipe": FIRST, "seed": 0, "epochs": 6}]))
+    with pytest.raises(UsageError, match=f"a run of {FIRST} of 6 epochs, not 12"):
+        recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
+    settings.epochs = 6
+    folder = tmp_path / f"{FIRST}_seed0"
+    assert recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)[0]["epochs"] == 6
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps({"seed": 0, "epochs": 12}))
+    with pytest.raises(UsageError, match=r"has a run of seed and epochs \(0, 12\), not \(0, 6\)"):
+        recipe_runs.train(FIRST, 0, folder)
 
 
 def test_an_unreadable_record_is_an_error(tmp_path):
@@ -55,13 +72,13 @@ def test_an_unreadable_record_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["standard", "hybrid"])
-def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, fashion_mnist):
+def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, fashion_mnist, settings):
     """A network that gives every image the class 3 is right as often as there are threes."""
     images, labels = (values[:200] for values in fashion_mnist)
     images = (255 * images).astype("uint8")
     data = type("Data", (), {"read": lambda self, split: (images, labels)})()
     monkeypatch.setattr(recipe_runs, "open_dataset", lambda *_: data)
-    monkeypatch.setattr(recipe_runs, "EXAMPLES", 100)
+    monkeypatch.setitem(figures.ACCURACIES, "pgd", ("model", "pgd", 100))
     model = zoo.build("vgg16", images.shape[1:], 10, width=8)
     schedule = pruning.DNRSchedule(0.5, end_step=9, frequency=1)
     pruning.Pruner(model, schedule, structure="channel").detach()

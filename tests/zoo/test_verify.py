@@ -4,8 +4,10 @@ import copy
 import json
 
 import pytest
+from absl import flags
 
 import zoo
+from tfsparse import UsageError
 from zoo import figures, verify
 
 NAME = "resnet8_dnr10_fashion_mnist_small"
@@ -15,14 +17,15 @@ NAME = "resnet8_dnr10_fashion_mnist_small"
 def measured():
     content = zoo.load_tflite(NAME).read_bytes()
     model = zoo.load(NAME)
-    return {**figures.costs(model), "golden": figures.golden(model, content)}
+    costs = figures.costs(model, zoo.card(NAME)["model"])
+    return {**costs, "golden": figures.golden(model, content)}
 
 
 def verdicts(card, measured):
     return {figure: verdict for figure, _, _, verdict in verify.compare(card, measured)}
 
 
-@pytest.mark.parametrize("key", ["parameters", "nonzero_macs"])
+@pytest.mark.parametrize("key", ["parameters", "nonzero_macs", "dense_macs"])
 def test_a_cost_that_is_off_by_one_is_wrong(measured, key):
     wrong = {**measured, key: measured[key] + 1}
     assert [k for k, v in verdicts(zoo.card(NAME), wrong).items() if v == "WRONG"] == [key]
@@ -48,11 +51,11 @@ def test_an_accuracy_may_be_off_by_five_of_ten_thousand_or_one(
     assert verdicts(card, {**measured, "results": result})[f"clean, n={examples:,}"] == verdict
 
 
-def test_a_figure_that_the_card_does_not_have_is_wrong(measured):
+def test_a_figure_that_the_card_does_not_have_is_missing(measured):
     card = {key: value for key, value in zoo.card(NAME).items() if key not in ("golden", "results")}
     result = {"pgd": {"accuracy": 0.5, "examples": 1000}}
     found = verdicts(card, {**measured, "results": result})
-    assert {found["golden logits"], found["golden int8"], found["pgd, n=1,000"]} == {"WRONG"}
+    assert {found["golden logits"], found["golden int8"], found["pgd, n=1,000"]} == {"MISSING"}
 
 
 def test_a_slower_machine_is_not_wrong(measured):
@@ -76,11 +79,41 @@ def test_what_was_not_measured_stays_in_the_card(measured, tmp_path, monkeypatch
     assert written["device"] == {**card["device"], "latency_ratio": 1.0}
 
 
+@pytest.fixture
+def settings(monkeypatch):
+    """The command's flags, in this process."""
+    monkeypatch.setattr(verify, "FLAGS", flags.FlagValues())
+    monkeypatch.setattr(flags, "FLAGS", verify.FLAGS)
+    for name in ("fast", "autoattack", "write"):
+        flags.DEFINE_boolean(name, False, "", flag_values=verify.FLAGS)
+    verify.FLAGS.mark_as_parsed()
+    return verify.FLAGS
+
+
+def test_writing_adds_what_is_missing_and_keeps_what_is_off(measured, monkeypatch, settings):
+    card, written = zoo.card(NAME), []
+    monkeypatch.setattr(verify, "measure", lambda *_: measured)
+    monkeypatch.setattr(verify, "write", lambda name, *_: written.append(name))
+    settings.write = True
+    incomplete = {key: value for key, value in card.items() if key != "golden"}
+    monkeypatch.setattr(zoo, "card", lambda _: incomplete)
+    verify.main([NAME])
+    assert written == [NAME]
+    monkeypatch.setattr(zoo, "card", lambda _: {**incomplete, "macs": card["macs"] + 1})
+    with pytest.raises(UsageError, match=rf"1 figures are not .*: {NAME}: macs"):
+        verify.main([NAME])
+    assert written == [NAME]
+    settings.write = False
+    monkeypatch.setattr(zoo, "card", lambda _: incomplete)
+    with pytest.raises(UsageError, match=r"2 figures are not .* golden logits"):
+        verify.main([NAME])
+
+
 def test_command(run):
     result = run("-m", "zoo.verify", NAME, "--fast")
     assert result.returncode == 0, result.stderr
     assert "WRONG" not in result.stdout
-    assert result.stdout.count(" ok") == 6
+    assert result.stdout.count(" ok") == 8
     result = run("-m", "zoo.verify", "resnet9000", "--fast")
     assert result.returncode == 1
     assert "Received: 'resnet9000'" in result.stderr

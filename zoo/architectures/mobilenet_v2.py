@@ -3,7 +3,9 @@
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018. For 32x32
 images the stem and the second stage keep their resolution. Activations are ReLU without the limit
 of 6, and the first block has its 1x1 expansion too. Numbers of channels are multiples of 8, at the
-published widths those of the paper's own implementation.
+published widths those of the paper's own implementation, with one exception: the last convolution
+narrows with the others, where the paper keeps 1280 channels below the published width. In networks
+of some 100,000 weights they would be a third of them all.
 """
 
 import keras

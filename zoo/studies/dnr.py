@@ -30,9 +30,9 @@ ROWS = {
     "resnet8_narrow_cifar10": (0, 1),
     "resnet8_dnr30_cifar10": (0, 1),
     "resnet8_dnr_channel50_cifar10": (0,),
-    "vgg16_w16_dense_robust_cifar10": (0,),
+    "vgg16_w16_dense_robust_cifar10": (0, 1),
     "vgg16_w16_dnr10_cifar10": (0,),
-    "vgg16_w16_dnr5_cifar10": (0,),
+    "vgg16_w16_dnr5_cifar10": (0, 1),
     "vgg16_w16_magnitude5_cifar10": (0,),
     "resnet18_w16_dense_robust_cifar10": (0,),
     "resnet18_w16_dnr10_cifar10": (0,),
@@ -47,33 +47,39 @@ FLAGS = flags.FLAGS
 def main():
     output = pathlib.Path(FLAGS.output)
 
-    def report(rows, recipe, folder):
-        picture = density_picture(recipe_runs.read_history(folder))
-        if picture and folder.name.endswith("_seed0"):
-            with replacing(output / f"{NAME}_{recipe}.png") as partial:
-                picture.savefig(partial, dpi=100)
-        pictures = [each for each in ROWS if (output / f"{NAME}_{each}.png").exists()]
-        write_bytes(output / f"{NAME}.md", page(rows, FLAGS.note, pictures))
+    def report(rows):
+        for recipe in ROWS:
+            folder = pathlib.Path(FLAGS.workdir) / f"{recipe}_seed0"
+            is_done = (folder / "report.json").exists()
+            if is_done and (picture := density_picture(recipe_runs.read_history(folder))):
+                with replacing(output / f"{NAME}_{recipe}.png") as partial:
+                    picture.savefig(partial, dpi=100)
+        write_bytes(output / f"{NAME}.md", page(rows, pictures(output)))
 
-    recipe_runs.collect(output / f"{NAME}.json", ROWS, report)
+    report(recipe_runs.collect(output / f"{NAME}.json", ROWS, report))
 
 
-def page(rows, note, pictures):
+def pictures(output):
+    """Returns the recipes of whose densities there is a picture in the folder `output`."""
+    return [recipe for recipe in ROWS if (output / f"{NAME}_{recipe}.png").exists()]
+
+
+def page(rows, pictures):
     """Returns the Markdown page of all rows, with the pictures of those recipes' densities."""
-    parts = [table(rows, note)]
+    parts = [table(rows)]
     if pictures:
         parts += ["## Share of each layer's weights that exist, over the epochs (seed 0)\n"]
         parts += [f"{each}\n\n![Densities of {each}]({NAME}_{each}.png)\n" for each in pictures]
     return "\n".join(parts)
 
 
-def table(rows, note):
+def table(rows):
     """Returns the Markdown table of all rows: mean and spread over the seeds of each recipe."""
     first = rows[0]
     lines = [
         "# DNR beside its rivals",
         "",
-        f"CIFAR-10{f' ({note})' if note else ''}, hybrid loss with a one-step attack, L_inf 8/255, "
+        f"CIFAR-10{recipe_runs.note(rows)}, hybrid loss with a one-step attack, L_inf 8/255, "
         f"{first['epochs']} epochs each, trained on {first['hardware']}. Clean accuracy on "
         f"{first['clean_examples']:,} test images, robust under {first['robust_attack']} on the "
         f"first {first['robust_examples']:,}. Mean ± sample standard deviation over n seeds. "

@@ -1,13 +1,14 @@
 """Runs of recipes with several seeds: trained, measured and recorded, for studies of these.
 
-Attacks are PGD with 50 steps and 2 restarts on the first 1,000 test images. Channel-pruned networks
-are measured again without their pruned channels. What is recorded is not repeated, and a run that
-was stopped goes on from its last epoch in --workdir.
+Networks are measured as for their cards, `zoo.figures`; channel-pruned ones again without their
+pruned channels. What is recorded is not repeated, and a run that was stopped goes on from its last
+epoch in --workdir.
 """
 
 import csv
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,13 +16,13 @@ import keras
 import numpy as np
 from absl import flags
 
-from tfsparse import attacks, cost, pruning
+from tfsparse import cost, pruning
 from tfsparse.errors import UsageError
-from tfsparse.evaluation import accuracy
 from tfsparse.files import write_bytes
-from zoo.data import batches, open_dataset
+from zoo import figures
+from zoo.data import open_dataset
+from zoo.robustness.subjects import model_subject
 
-STEPS, RESTARTS, EXAMPLES = 50, 2, 1000
 ROOT = pathlib.Path(__file__).parents[2]
 
 FLAGS = flags.FLAGS
@@ -43,7 +44,7 @@ def collect(path, wanted, report):
     Args:
         path: the JSON file, written after each run.
         wanted: {recipe: seeds}, in the order of the rows.
-        report: function of all rows, the recipe and the folder of the run that was added last.
+        report: function of all rows, called after each run.
 
     Returns:
         All rows, a list of dicts as `evaluate` returns.
@@ -52,6 +53,12 @@ def collect(path, wanted, report):
         if recipe not in wanted:
             raise UsageError(f"--recipes are some of {', '.join(wanted)}. Received: {recipe}")
     rows = recorded(path)
+    for row in rows:
+        if row["epochs"] != epochs(row["recipe"]):
+            raise UsageError(
+                f"{path} has a run of {row['recipe']} of {row['epochs']} epochs, not "
+                f"{epochs(row['recipe'])}. Give its --epochs or another --output."
+            )
     jobs = [(seed, name) for name in FLAGS.recipes for seed in wanted[name]]
     for seed, name in sorted(jobs, key=lambda job: job[0]):
         if any((row["recipe"], row["seed"]) == (name, seed) for row in rows):
@@ -62,7 +69,7 @@ def collect(path, wanted, report):
         rows += evaluate(name, folder)
         rows.sort(key=lambda row: list(wanted).index(row["recipe"]))
         write_bytes(path, json.dumps(rows, indent=2) + "\n")
-        report(rows, name, folder)
+        report(rows)
     return rows
 
 
@@ -76,14 +83,27 @@ def recorded(path):
         raise UsageError(f"Cannot read the rows in {path}: {error!r}. Remove the file.") from error
 
 
+def epochs(recipe):
+    """Returns how long a run of a recipe is: --epochs or, failing that, what the recipe says."""
+    text = (ROOT / "zoo" / "recipes" / f"{recipe}.cfg").read_text(encoding="utf-8")
+    return FLAGS.epochs or int(re.search(r"^--epochs=(\d+)$", text, re.MULTILINE)[1])
+
+
 def train(recipe, seed, folder):
     """Runs train.py to its end, unless it got there before."""
     if (folder / "report.json").exists():
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        found, wanted = (report["seed"], report["epochs"]), (seed, epochs(recipe))
+        if found != wanted:
+            raise UsageError(
+                f"{folder} has a run of seed and epochs {found}, not {wanted}. Choose another "
+                "--workdir."
+            )
         return
     arguments = [f"--flagfile=zoo/recipes/{recipe}.cfg", f"--workdir={folder.resolve()}"]
     arguments += [f"--seed={seed}"]
     if FLAGS.data_dir:
-        arguments += [f"--data_dir={FLAGS.data_dir}"]
+        arguments += [f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}"]
     if FLAGS.epochs:
         arguments += [f"--epochs={FLAGS.epochs}"]
     done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, check=False)
@@ -98,38 +118,34 @@ def evaluate(recipe, folder):
     if report["recipe"]["structure"] == "channel":
         models[f"{recipe}, channels removed"] = pruning.remove_channels(models[recipe])
     dataset = open_dataset(report["dataset"], report["data_dir"], report["image_size"])
-    images, labels = dataset.read("test")
+    names = ["clean", "pgd"] if report["recipe"]["loss"] == "hybrid" else ["clean"]
     rows = []
     for name, model in models.items():
         spent = cost.model_cost(model)
+        subject = model_subject(name, model, {})
+        results = figures.accuracies(names, subject, None, dataset, report["recipe"]["eps"])
         row = {
             "recipe": recipe,
             "row": name,
+            "note": FLAGS.note,
             "seed": report["seed"],
             "epochs": report["epochs"],
             "density": report["density"],
             "parameters": spent.parameters,
             "nonzero_parameters": spent.nonzeros,
             "macs": spent.macs,
-            "clean_accuracy": accuracy(model, batches(images, labels, 500)),
-            "clean_examples": len(images),
+            "clean_accuracy": results["clean"]["accuracy"],
+            "clean_examples": results["clean"]["examples"],
             "hours": report["seconds_per_epoch"] * report["epochs"] / 3600,
             "hardware": report["hardware"],
         }
-        if report["recipe"]["loss"] == "hybrid":
-            row |= _robust(model, report["recipe"]["eps"], images, labels)
+        if "pgd" in results:
+            about = results["pgd"]
+            row["robust_accuracy"] = about["accuracy"]
+            row["robust_attack"] = f"PGD-{about['steps']}, {about['restarts']} restarts"
+            row["robust_examples"] = about["examples"]
         rows.append(row)
     return rows
-
-
-def _robust(model, eps, images, labels):
-    few = batches(images[:EXAMPLES], labels[:EXAMPLES], 250)
-    attack = attacks.pgd(model, eps, STEPS)
-    return {
-        "robust_accuracy": accuracy(model, few, attack, restarts=RESTARTS),
-        "robust_attack": f"PGD-{STEPS}, {RESTARTS} restarts",
-        "robust_examples": len(images[:EXAMPLES]),
-    }
 
 
 def read_history(folder):
@@ -144,6 +160,12 @@ def by_row(rows):
     for row in rows:
         grouped.setdefault(row["row"], []).append(row)
     return grouped
+
+
+def note(rows):
+    """Returns " (what a reader must know of the data)", or "" where that is nothing."""
+    found = sorted({row["note"] for row in rows} - {""})
+    return f" ({', '.join(found)})" if found else ""
 
 
 def mean_text(fractions):

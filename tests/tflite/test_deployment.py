@@ -71,3 +71,8 @@ def test_docs_show_what_was_measured():
     assert path.with_suffix(".md").read_text() == deployment.page(runs)
     for run in runs:
         assert [row["form"] for row in run["rows"]] == list(deployment.FORMS)
+        for row in run["rows"]:
+            if row["model"]:  # as the zoo has it now
+                results = zoo.card(row["model"])["results"]
+                assert row["accuracy"] == pytest.approx(results["clean"]["accuracy"], abs=5e-4)
+                assert row["int8_accuracy"] == pytest.approx(results["int8"]["accuracy"], abs=5e-4)

@@ -37,6 +37,19 @@ def test_all_rows_are_there():
         assert recipe["workdir"] == f"runs/papers/{name}"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "zoo" / "recipes").glob("*.cfg")), ids=lambda path: path.stem
+)
+def test_recipes_of_the_zoo_are_read(path):
+    values = flags.FLAGS
+    try:
+        values(["train.py", f"--flagfile={path}"])
+        train.check_flags()
+        assert values.workdir == f"runs/{path.stem}"
+    finally:
+        values.unparse_flags()
+
+
 def test_operations_of_a_step_by_hand():
     recipe = {"loss": "hybrid", "attack_steps": "7", "dataset": "cifar10", "epochs": "2"}
     assert papers.operations(recipe, 5) == 2 * 5 * (2 + 4 + 14) * 50_000 * 2

@@ -42,6 +42,9 @@ def test_docs_show_what_was_measured():
         pytest.skip("nothing was measured")
     report = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == robustness.page(report)
+    for name, parts in report["models"].items():
+        for part, found in parts.items():  # of the models as the zoo has them now
+            assert found["sha256"] == find_subject(name + robustness.PARTS[part][0]).sha256
     complete = [parts for parts in report["models"].values() if "autoattack" in parts]
     assert len(complete) >= 3
     for parts in complete:

@@ -32,6 +32,7 @@ from tfsparse.evaluation import accuracy
 from tfsparse.files import replacing, write_bytes
 from tfsparse.training import Trainer, sgd
 from zoo.data import batches, on_cpu, open_dataset, training_batches
+from zoo.studies import recipe_runs
 
 DENSE = "dense"
 PATTERNS = [
@@ -153,14 +154,6 @@ def _order(pattern):
     return (PATTERNS.index(pattern) if pattern in PATTERNS else len(PATTERNS), pattern)
 
 
-def by_pattern(runs):
-    """Returns {pattern: its runs}, in the order of `runs`."""
-    grouped = {}
-    for run in runs:
-        grouped.setdefault(run["pattern"], []).append(run)
-    return grouped
-
-
 def table(runs):
     """Returns the Markdown table of all runs: cost, and mean and spread of the test accuracy."""
     first = runs[0]
@@ -173,12 +166,11 @@ def table(runs):
         "| pattern | convolution weights | MACs, M | test accuracy, % | n |",
         "|---|---|---|---|---|",
     ]
-    for pattern, group in by_pattern(runs).items():
-        values = 100 * np.array([run["test_accuracy"] for run in group])
-        spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+    for pattern, group in recipe_runs.by(runs, "pattern").items():
+        reached = recipe_runs.mean_text([run["test_accuracy"] for run in group])
         lines.append(
             f"| {pattern} | {group[0]['conv_parameters']:,} | {group[0]['macs'] / 1e6:.2f} "
-            f"| {values.mean():.2f}{spread} | {len(values)} |"
+            f"| {reached} | {len(group)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -190,7 +182,7 @@ def picture(runs):
     """
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    grouped = by_pattern(runs)
+    grouped = recipe_runs.by(runs, "pattern")
     colours = {"dense": "black", "paper": "tab:blue", "F2": "tab:orange", "F1": "tab:red"}
     labels = {
         "paper": "as many filter phases as the period (the paper's)",

@@ -223,7 +223,7 @@ def table(claims, rows):
         "|---|---|---|---|---|---|---|---|",
     ]
     compared = {name for claim in claims for name in (claim.first, claim.second)}
-    grouped = recipe_runs.by_row(row for row in rows if row["row"] in compared)
+    grouped = recipe_runs.by((row for row in rows if row["row"] in compared), "row")
     for claim in claims:
         if {claim.first, claim.second} <= grouped.keys():
             lines.append(_line(claim, grouped))
@@ -289,7 +289,7 @@ def _runs(rows):
         "| row | weights | MACs, M | clean, % | n | hours a run |",
         "|---|---|---|---|---|---|",
     ]
-    for name, group in recipe_runs.by_row(rows).items():
+    for name, group in recipe_runs.by(rows, "row").items():
         accuracies = recipe_runs.mean_text([row["clean_accuracy"] for row in group])
         hours = np.mean([row["hours"] for row in group])
         lines.append(

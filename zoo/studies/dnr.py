@@ -88,7 +88,7 @@ def table(rows):
         "| row | weights kept | MACs, M | clean, % | robust, % | n | hours a run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, group in recipe_runs.by_row(rows).items():
+    for name, group in recipe_runs.by(rows, "row").items():
         lines.append(
             f"| {name} | {group[0]['nonzero_parameters']:,} of {group[0]['parameters']:,} "
             f"| {group[0]['macs'] / 1e6:.2f} "

@@ -154,11 +154,11 @@ def read_history(folder):
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def by_row(rows):
-    """Returns {name of the row: its runs}, in the order of `rows`."""
+def by(rows, key):
+    """Returns {value of `key`: its rows}, in the order of `rows`."""
     grouped = {}
     for row in rows:
-        grouped.setdefault(row["row"], []).append(row)
+        grouped.setdefault(row[key], []).append(row)
     return grouped
 
 

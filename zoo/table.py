@@ -178,6 +178,7 @@ def _annotate(figure, axes, points):
         tried = []
         for place in places:
             style = {"fontsize": 7, "color": colour, "ha": place[2]}
+            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}  # over bars
             text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
             box = text.get_window_extent()
             outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)

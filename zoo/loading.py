@@ -12,7 +12,7 @@ import numpy as np
 from tfsparse.errors import UsageError
 from tfsparse.layers import leaf_layers
 from zoo.data import open_dataset
-from zoo.models import card, list_models, load
+from zoo.models import card, close_names, list_models, load
 
 MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
 
@@ -40,8 +40,8 @@ def find_model(name):
     if path.suffix != ".keras":
         if name not in list_models():
             raise UsageError(
-                f"--model must be a .keras file, a run's folder or one of {list_models()}. "
-                f"Received: {name}"
+                "--model must be a .keras file, a run's folder or a name of zoo.list_models(), "
+                f"such as {close_names(name)}. Received: {name}"
             )
         return load(name), card(name)
     if not is_file:

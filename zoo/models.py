@@ -30,11 +30,15 @@ def card(name):
     Raises:
         UsageError: where there is no model of that name, or its card is damaged.
     """
-    names = list_models()
-    if name not in names:
-        close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4) or names
-        raise UsageError(f"Unknown model; did you mean {', '.join(close)}? Received: {name!r}")
+    if name not in list_models():
+        raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
     return read_card(_FOLDER / "cards" / f"{name}.json")
+
+
+def close_names(name):
+    """Returns the names of the three models that are most like `name`, a str."""
+    close = difflib.get_close_matches(str(name), list_models(), n=3, cutoff=0.0)
+    return ", ".join(close)
 
 
 def load(name, weights="trained"):

@@ -4,8 +4,8 @@ Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2
 images the stem and the second stage keep their resolution. Activations are ReLU without the limit
 of 6, and the first block has its 1x1 expansion too. Numbers of channels are multiples of 8, at the
 published widths those of the paper's own implementation, with one exception: the last convolution
-narrows with the others, where the paper keeps 1280 channels below the published width. In networks
-of some 100,000 weights they would be a third of them all.
+narrows with the others, where the paper keeps 1280 channels below the published width. At a width
+of 8 these would take nearly half of all weights.
 """
 
 import keras

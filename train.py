@@ -35,7 +35,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tflite import metadata
     from tflite.convert import as_float, conversion_images, convert, file_facts
     from tflite.verify import EXAMPLES, verify
-    from tfsparse import attacks, commandline, cost, distribution, patterns, pruning
+    from tfsparse import attacks, commandline, cost, distribution, patterns, pruning, timing
     from tfsparse._tfmot import PolynomialDecay
     from tfsparse.checkpoints import Checkpoints
     from tfsparse.errors import UsageError
@@ -297,7 +297,7 @@ def hardware():
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     names = collections.Counter(each.get("device_name", "GPU") for each in details)
     gpus = [f"{count} x {name}" for name, count in names.items()]
-    return ", ".join([*gpus, f"{os.cpu_count()} CPU cores", platform.machine()])
+    return ", ".join([*gpus, f"{timing.cores()} CPU cores", platform.machine()])
 
 
 def build(architecture, dtype_policy):

@@ -58,10 +58,17 @@ def processor():
     name = names[0] if names else platform.processor() or platform.machine()
     return {
         "cpu": f"{name} ({', '.join(found)})" if found else name,
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def cores():
+    """Returns how many processor cores this process may use, which taskset makes fewer."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def aligned(rows):

@@ -1,6 +1,7 @@
 """Functions timed in turns, by what they are called."""
 
 import json
+import os
 import pathlib
 import platform
 
@@ -48,6 +49,17 @@ def test_the_processor_has_what_times_depend_on(text, name, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "read_text", lambda _: text)
     assert timing.processor()["cpu"].startswith(name)
     assert ("(" in timing.processor()["cpu"]) == ("(" in name)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux has it")
+def test_cores_are_those_that_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert timing.cores() == timing.processor()["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert timing.cores() == len(before)
 
 
 def test_columns_are_aligned():

@@ -9,7 +9,6 @@ repeated, and one that was stopped goes on from its last epoch in --workdir.
 """
 
 import json
-import os
 import pathlib
 import platform
 
@@ -25,7 +24,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 import zoo
-from tfsparse import commandline, cost, patterns
+from tfsparse import commandline, cost, patterns, timing
 from tfsparse.checkpoints import Checkpoints
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import accuracy
@@ -136,7 +135,7 @@ def train(dataset, images, pattern, seed, folder):
         "macs": spent.macs,
         "loss": [row["loss"] for row in checkpoints.history],
         "seconds": sum(row["seconds"] for row in checkpoints.history),
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}",
+        "hardware": f"{timing.cores()} CPU cores, {platform.machine()}",
     }
 
 

@@ -1,5 +1,7 @@
 """The figures of a card, measured: `zoo.publish` writes them, `zoo.verify` measures them again."""
 
+import hashlib
+
 import numpy as np
 
 from tflite.arena import arena
@@ -36,7 +38,9 @@ def costs(model, architecture):
         architecture: arguments of `zoo.build` for it, a dict.
     """
     spent, dense = model_cost(model), model_cost(_dense(architecture))
+    kept = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
     return {
+        "density": kept / dense.conv_parameters,  # of its dense network's convolutions
         "dense_parameters": dense.parameters,
         "dense_macs": dense.macs,
         "parameters": spent.parameters,
@@ -44,6 +48,15 @@ def costs(model, architecture):
         "macs": spent.macs,
         "nonzero_macs": spent.nonzero_macs,
     }
+
+
+def hash_of_test_set(data):
+    """Returns the sha256, 64 hexadecimal digits, of a `zoo.data.Dataset`'s test images and labels.
+
+    It tells copies of a data set apart: accuracies on two of them do not compare.
+    """
+    images, labels = data.read("test")
+    return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
 
 
 def golden(model, content):

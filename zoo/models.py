@@ -84,8 +84,7 @@ def _checked(name, entry):
     if "url" in entry and not path.exists():
         path = fetch(entry["url"], entry["file"], entry["bytes"], entry["sha256"])
     try:
-        size = path.stat().st_size
-        found = sha256_of(path) if size == entry["bytes"] else None
+        size, found = path.stat().st_size, sha256_of(path)
     except OSError as error:
         raise UsageError(f"Cannot read {path} of model {name}: {error.strerror}") from error
     if found != entry["sha256"]:

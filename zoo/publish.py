@@ -32,7 +32,6 @@ _COPIED = (
     "image_size",
     "class_names",
     "recipe",
-    "density",
     "epochs",
     "seconds_per_epoch",
     "seed",
@@ -116,9 +115,10 @@ def read_run(workdir):
 
 def measure(model, content, report, data):
     """Returns the card's figures of a run's model, as `zoo.load` will give it, and of its file."""
-    subjects = model_subject("model", model, {}), file_subject("file", content, {})
+    subjects = model_subject("model", model), file_subject("file", content)
     quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
     return {
+        "test_sha256": figures.hash_of_test_set(data),
         **figures.costs(model, report["model"]),
         "golden": figures.golden(model, content),
         "results": figures.accuracies(quick, *subjects, data, report["recipe"]["eps"]),

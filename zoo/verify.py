@@ -5,10 +5,10 @@
     python -m zoo.verify --fast                              # without data, seconds
 
 Prints each figure beside the card's. Fails where an accuracy is off by more than 0.05 points, or by
-more than one example where few are attacked, or where anything that does not depend on the machine
-is off at all, or missing. Latency is shown and not judged.
+more than one example where few are attacked, or was measured in another way; or where anything else
+that does not depend on the machine is off at all, or missing. Latency is shown and not judged.
 
---write adds what a card lacks, and latency, unless anything else of the card is off.
+--write adds what a card lacks, and changes nothing else, unless a figure of the card is off.
 """
 
 import json
@@ -30,13 +30,13 @@ from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from zoo import figures
 from zoo.data import open_dataset
-from zoo.robustness.subjects import find_subject
+from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
 POINTS = 0.0005  # of an accuracy, a fraction
 LOGITS = 2e-3  # of float32 kernels on different processors
 COSTS = (
-    *("dense_parameters", "parameters", "nonzero_parameters"),
+    *("density", "dense_parameters", "parameters", "nonzero_parameters"),
     *("dense_macs", "macs", "nonzero_macs"),
 )
 
@@ -61,7 +61,8 @@ def main(names):
         failures = ("WRONG",) if FLAGS.write else ("WRONG", "MISSING")
         off = [f"{name}: {figure}" for figure, _, _, verdict in rows if verdict in failures]
         if FLAGS.write and not off:
-            write(name, card, measured)
+            path = pathlib.Path(__file__).parent / "cards" / f"{name}.json"
+            write_bytes(path, json.dumps(completed(card, measured), indent=2) + "\n")
         wrong += off
         keras.backend.clear_session()
     if wrong:
@@ -75,20 +76,30 @@ def measure(name, model, card):
     if FLAGS.fast:
         return measured
     data = open_dataset(card["dataset"], FLAGS.data_dir, card["image_size"])
+    measured["test_sha256"] = figures.hash_of_test_set(data)
+    if card.get("test_sha256", measured["test_sha256"]) != measured["test_sha256"]:
+        note = card["note"] and f" ({card['note']})"
+        raise UsageError(
+            f"The test images of {card['dataset']} here are not those that {name} was measured "
+            f"on{note}: they have the sha256 {measured['test_sha256']}, expected "
+            f"{card['test_sha256']}. Give the --data_dir of those, or --fast."
+        )
     wanted = [key for key in figures.ACCURACIES if FLAGS.autoattack or key not in figures.SLOW]
-    subjects = find_subject(name), find_subject(f"{name}.tflite")
+    subjects = model_subject(name, model), file_subject(f"{name}.tflite", content)
     results = figures.accuracies(wanted, *subjects, data, card["recipe"]["eps"])
     device = figures.on_device(card["model"], content, data)
     return {**measured, "results": results, "device": device}
 
 
-def write(name, card, measured):
-    """Writes the card with the measured figures; those that were not measured stay."""
-    results = {**card.get("results", {}), **measured.get("results", {})}
-    device = {key: value for key, value in measured.get("device", {}).items() if value is not None}
-    merged = {"results": results, "device": {**card.get("device", {}), **device}}
-    path = pathlib.Path(__file__).parent / "cards" / f"{name}.json"
-    write_bytes(path, json.dumps({**card, **measured, **merged}, indent=2) + "\n")
+def completed(card, measured):
+    """Returns the card with those of the measured figures that it lacks, at any depth."""
+    merged = dict(card)
+    for key, value in measured.items():
+        if isinstance(value, dict):
+            merged[key] = completed(card.get(key, {}), value)
+        elif card.get(key) is None:  # as RAM is where TFLM was not installed
+            merged[key] = value
+    return merged
 
 
 def compare(card, measured):
@@ -117,16 +128,25 @@ def compare(card, measured):
         claimed.get("int8") == found["int8"],
     )
     for name, result in measured.get("results", {}).items():
-        claim = card.get("results", {}).get(name, {}).get("accuracy")
-        allowed = max(POINTS, 1 / result["examples"]) + 1e-9
-        good = claim is not None and abs(claim - result["accuracy"]) <= allowed
-        row(f"{name}, n={result['examples']:,}", claim, result["accuracy"], good)
+        claim = card.get("results", {}).get(name, {})
+        good = _is_same_accuracy(claim, result)
+        is_missing = good and not claim.keys() >= result.keys()
+        claimed = None if is_missing else claim.get("accuracy")
+        row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
     for key in ("arena_bytes", "latency_ratio"):
         if "device" in measured:
             claim, value = card.get("device", {}).get(key), measured["device"][key]
             judged = key == "arena_bytes" and value is not None
             row(key, claim, value, claim == value if judged else None)
     return rows
+
+
+def _is_same_accuracy(claim, result):
+    """Whether nothing that a card says of an accuracy contradicts what was measured."""
+    settings = claim.keys() - {"accuracy", "interval"}
+    allowed = max(POINTS, 1 / result["examples"]) + 1e-9
+    is_close = abs(claim.get("accuracy", result["accuracy"]) - result["accuracy"]) <= allowed
+    return is_close and all(claim[key] == result.get(key) for key in settings)
 
 
 def _close(claimed, found):

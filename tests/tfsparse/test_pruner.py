@@ -431,6 +431,28 @@ def test_constant_sparsity_of_tfmot(images, structure):
         trainer._train_step(x, y, tf.constant([0, step]))
 
 
+@pytest.mark.parametrize("structure", ["irregular", "channel"])
+def test_without_a_schedule_zeros_stay_and_all_else_is_trained(images, structure):
+    model = small_model()
+    rng = np.random.default_rng(0)
+    for name, density in {"first": 1.0, "periodic": 0.2, "last": 0.05}.items():
+        kernel = model.get_layer(name).kernel
+        kernel.assign(kernel * (rng.random(kernel.shape) < density))
+    before = [to_numpy(weight) for weight in model.trainable_variables]
+    pruner = Pruner(model, schedule=None, structure=structure)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.fit(images, epochs=2, verbose=0, callbacks=[UpdatePruningStep(pruner)])
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        new = to_numpy(variable)
+        if "kernel" in variable.path and "dense" not in variable.path:
+            np.testing.assert_array_equal(new == 0, old == 0)
+        assert (new != old)[old != 0].all()
+    pruner.detach()
+    prunable = [to_numpy(weight) for weight in pruner.weights]
+    assert pruner.density == sum(map(np.count_nonzero, prunable)) / sum(w.size for w in prunable)
+
+
 def test_a_dense_target_still_refreshes_the_regulariser(images):
     trainer = make_trainer(density=1.0)
     trainer.run_epoch(images, seed=0)

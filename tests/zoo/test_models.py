@@ -19,6 +19,7 @@ from tfsparse.evaluation import accuracy
 from tfsparse.layers import PeriodicConv2D
 from zoo import figures, models, table, verify
 from zoo.data import batches, open_dataset
+from zoo.robustness.intervals import wilson
 
 NAMES = zoo.list_models()
 
@@ -51,7 +52,7 @@ def test_costs_and_golden_outputs_are_those_of_the_card(loaded):
     golden = figures.golden(model, zoo.load_tflite(name).read_bytes())
     card = zoo.card(name)
     rows = verify.compare(card, {**figures.costs(model, card["model"]), "golden": golden})
-    assert [verdict for *_, verdict in rows] == ["ok"] * 8
+    assert [verdict for *_, verdict in rows] == ["ok"] * 9
 
 
 def test_pruned_weights_are_zero(loaded):
@@ -84,18 +85,66 @@ def test_bundled_model_reaches_what_its_card_says(data_dir):
     assert few < accuracy(model, batches(images[:200], labels[:200], 100))
 
 
+ACCURACY = {"accuracy": float, "interval": list, "examples": int, "seed": int, "batch_size": int}
+BOUND = {**ACCURACY, "eps": float}
+PGD = {**BOUND, "steps": int, "restarts": int, "step_size": type(None), "loss": str}
+MACHINE = {
+    **{"cpu": str, "cores": int, "system": str, "python": str},
+    **{"ai-edge-litert": str, "numpy": str},
+}
+FILE = {"file": str, "bytes": int, "sha256": str}
+SCHEMA = {
+    **{"name": str, "note": str, "licence": str, "intended_use": str, "limits": str},
+    "model": {
+        **{"arch": str, "input_shape": list, "num_classes": int},
+        **{"width": (int, type(None)), "pattern": (str, type(None))},
+    },
+    **{"dataset": str, "image_size": type(None), "class_names": list, "test_sha256": str},
+    **{"recipe": dict, "epochs": int, "seconds_per_epoch": float, "hours": float, "seed": int},
+    **{"hardware": str, "versions": dict},
+    **{"density": float, "parameters": int, "nonzero_parameters": int, "dense_parameters": int},
+    **{"macs": int, "nonzero_macs": int, "dense_macs": int},
+    "golden": {"logits": list, "int8": list},
+    "results": {"clean": ACCURACY, "int8": ACCURACY, "pgd": PGD},
+    "device": {"arena_bytes": int, "latency_ratio": float, "runs": int, "machine": MACHINE},
+    **{"weights": FILE, "tflite": FILE},
+}
+
+
+def departures(values, schema, prefix=""):
+    """Returns what of a JSON object is not as `schema` says: {key: type or schema}."""
+    found = [f"{prefix}{key}" for key in sorted(values.keys() ^ schema.keys())]
+    for key in values.keys() & schema.keys():
+        if isinstance(schema[key], dict):
+            found += departures(values[key], schema[key], f"{prefix}{key}.")
+        elif not isinstance(values[key], schema[key]) or isinstance(values[key], bool):
+            found.append(f"{prefix}{key}")
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_card_is_complete(name):
+def test_card_has_all_fields_and_no_others(name):
     card = zoo.card(name)
-    assert card["hours"] > 0
-    for key in ("licence", "intended_use", "limits", "hardware", "versions", "recipe", "device"):
+    schema = {**SCHEMA, "results": dict(SCHEMA["results"])}
+    if "autoattack" in card["results"]:
+        schema["results"] |= {"pgd_200": PGD, "autoattack": {**BOUND, "steps": int, "version": str}}
+    assert departures(card, schema) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_fits_together(name):
+    card = zoo.card(name)
+    for key in ("licence", "intended_use", "limits", "hardware", "versions"):
         assert card[key]
     assert card["dataset"] != "cifar10" or card["note"]
+    assert card["hours"] == pytest.approx(card["epochs"] * card["seconds_per_epoch"] / 3600)
+    assert card["seed"] == card["recipe"]["seed"]
     assert card["device"]["latency_ratio"] > 0.8
     results = card["results"]
-    assert results.keys() >= {"clean", "int8", "pgd"}
     for result in results.values():
-        assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
+        right = round(result["accuracy"] * result["examples"])
+        assert result["accuracy"] == right / result["examples"]
+        assert result["interval"] == pytest.approx(wilson(right, result["examples"]))
     clean, int8 = results["clean"], results["int8"]
     assert clean["examples"] == int8["examples"]
     assert abs(clean["accuracy"] - int8["accuracy"]) <= 0.005
@@ -113,7 +162,8 @@ def test_card_is_of_its_recipe(name):
     try:
         values(["train.py", f"--flagfile={ROOT / 'zoo' / 'recipes' / recipe}.cfg"])
         train.check_flags()
-        said = {key: values[key].value for key in zoo.card(name)["recipe"]}
+        own = values.get_key_flags_for_module(train)
+        said = {flag.name: flag.value for flag in own if flag.name not in train.NOT_RECIPE}
     finally:
         values.unparse_flags()
     assert zoo.card(name)["recipe"] == said
@@ -134,15 +184,32 @@ def test_all_files_are_small():
 
 
 @pytest.mark.slow
-def test_loads_in_one_line_in_a_fresh_process(run, tmp_path):
+def test_every_model_loads_from_the_wheel(run, tmp_path):
+    """As `pip install .` installs it, in a fresh process far from the project's folder."""
+    source, installed = tmp_path / "source", tmp_path / "installed"
+    for name in ("tfsparse", "zoo", "tflite"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    result = run(
+        "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", source, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("tfsparse-*.whl")
+    shutil.unpack_archive(wheel, installed, "zip")
     code = (
-        "import zoo, numpy as np; model = zoo.load(zoo.list_models()[0]);"
-        "import os; assert 'TF_USE_LEGACY_KERAS' not in os.environ;"
-        "print(model(np.zeros((1, *model.input_shape[1:]), 'float32')).shape)"
+        "import os, zoo; print(os.path.dirname(zoo.__file__))\n"
+        "assert 'TF_USE_LEGACY_KERAS' not in os.environ\n"
+        "for name in zoo.list_models():\n"
+        "    print(name, zoo.load(name).count_params(), zoo.load_tflite(name).stat().st_size)\n"
     )
     assert "TF_USE_LEGACY_KERAS" not in os.environ
-    result = run("-c", code, cwd=tmp_path)
-    assert result.stdout.startswith("(1, "), result.stderr
+    result = run("-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert result.returncode == 0, result.stderr
+    place, *found = result.stdout.splitlines()
+    assert place == str(installed / "zoo")
+    cards = map(zoo.card, NAMES)
+    assert found == [f"{c['name']} {c['parameters']} {c['tflite']['bytes']}" for c in cards]
 
 
 def test_unknown_model():

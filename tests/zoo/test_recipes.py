@@ -29,23 +29,33 @@ def test_all_rows_are_there():
         if "prune" not in recipe
     }
     assert found == periodic
+    robust = [recipe for recipe in papers.recipes().values() if recipe.get("prune") == "none"]
     dnr = [recipe for recipe in papers.recipes().values() if recipe.get("prune") == "dnr"]
     assert len(dnr) == 10
     assert {recipe["dataset"] for recipe in dnr} == set(papers.DATASETS)
+    # What DNR is compared with: the same training without pruning.
+    networks = [sorted({(r["arch"], r["dataset"]) for r in rows}) for rows in (dnr, robust)]
+    assert networks[0] == networks[1]
+    assert len(robust) == 5
     assert {recipe.get("structure", "irregular") for recipe in dnr} == {"irregular", "channel"}
     for name, recipe in papers.recipes().items():
         assert recipe["workdir"] == f"runs/papers/{name}"
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "zoo" / "recipes").glob("*.cfg")), ids=lambda path: path.stem
+    "name",
+    [
+        *sorted(path.stem for path in (ROOT / "zoo" / "recipes").glob("*.cfg")),
+        *(f"papers/{name}" for name in papers.recipes()),
+    ],
 )
-def test_recipes_of_the_zoo_are_read(path):
+def test_recipes_are_read(name, monkeypatch):
+    monkeypatch.chdir(ROOT)  # recipes name those that they include from here
     values = flags.FLAGS
     try:
-        values(["train.py", f"--flagfile={path}"])
+        values(["train.py", f"--flagfile=zoo/recipes/{name}.cfg"])
         train.check_flags()
-        assert values.workdir == f"runs/{path.stem}"
+        assert values.workdir == f"runs/{name}"
     finally:
         values.unparse_flags()
 
@@ -61,19 +71,11 @@ def test_docs_show_the_recipes():
     assert (ROOT / "docs" / "papers.md").read_text() == papers.page(10)
 
 
-# Narrow, one for each network with each method; data sets differ in sizes only.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name, recipe in papers.recipes().items()
-        if recipe["dataset"] == "cifar10"
-        or (recipe["arch"], recipe.get("pattern")) in (("vgg16", "PSD1_P16"), ("vgg16", None))
-    ],
-)
+@pytest.mark.parametrize("name", papers.recipes())
 def test_a_step(name, monkeypatch):
-    monkeypatch.chdir(ROOT)  # recipes name those that they include from here
+    """Of a narrow network."""
+    monkeypatch.chdir(ROOT)
     tf.config.run_functions_eagerly(True)  # compiling takes longer than the step
     values = flags.FLAGS
     try:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import zoo
 from tests.conftest import ROOT
 from zoo.studies import claims, dnr
 
@@ -115,6 +116,20 @@ def test_page():
     ) in page
     assert "| 20.00 beside 30.00 | +0 % |  | -10.00 | 1, 1 | **open** |" in page
     assert "above MobileNetV2" not in page  # has no run
+    assert "points over both, on CIFAR-10." not in page
+    rivals = [row("mobilenet_v2_w8_cifar10", 0, 0.84), row("shufflenet_w80_cifar10", 0, 0.82)]
+    assert " Here it is +2.05 points over both, on CIFAR-10." in claims.page(rows + rivals, robust)
+
+
+def test_the_zoo_s_models_are_the_runs_of_seed_0():
+    rows = json.loads((ROOT / "docs" / f"{claims.NAME}.json").read_text())
+    found = {row["row"]: row for row in rows if row["seed"] == 0}
+    assert found.keys() <= set(zoo.list_models())
+    for name, row in found.items():
+        card = zoo.card(name)
+        for key in ("parameters", "nonzero_parameters", "macs"):
+            assert row[key] == card[key]
+        assert row["clean_accuracy"] == card["results"]["clean"]["accuracy"]
 
 
 def test_docs_show_what_was_measured():

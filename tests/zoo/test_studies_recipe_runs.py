@@ -28,11 +28,15 @@ def settings(tmp_path, monkeypatch):
     return recipe_runs.FLAGS
 
 
+def recorded(epochs, note="JPEG copy"):
+    return {"recipe": FIRST, "seed": 0, "epochs": epochs, "note": note}
+
+
 def test_goes_on_where_it_stopped(tmp_path, monkeypatch, settings):
     """Rows that are recorded are not run again; the others are, first seeds first."""
     wanted = {FIRST: (0, 1), SECOND: (0,)}
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"recipe": FIRST, "seed": 0, "epochs": 12}]))
+    path.write_text(json.dumps([recorded(12)]))
     trained, reported = [], []
     monkeypatch.setattr(
         recipe_runs, "train", lambda recipe, seed, folder: trained.append((recipe, seed, folder))
@@ -53,9 +57,13 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch, settings):
 
 def test_runs_of_other_settings_are_not_mixed(tmp_path, settings):
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"recipe": FIRST, "seed": 0, "epochs": 6}]))
+    path.write_text(json.dumps([recorded(6)]))
     with pytest.raises(UsageError, match=f"a run of {FIRST} of 6 epochs, not 12"):
         recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
+    path.write_text(json.dumps([recorded(12, note="")]))
+    with pytest.raises(UsageError, match="--note='' there, 'JPEG copy' here"):
+        recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
+    path.write_text(json.dumps([recorded(6)]))
     settings.epochs = 6
     folder = tmp_path / f"{FIRST}_seed0"
     assert recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)[0]["epochs"] == 6

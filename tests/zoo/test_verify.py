@@ -46,9 +46,29 @@ def test_golden_outputs_that_changed_are_wrong(measured):
 def test_an_accuracy_may_be_off_by_five_of_ten_thousand_or_one(
     measured, examples, difference, verdict
 ):
-    card = {**zoo.card(NAME), "results": {"clean": {"accuracy": 0.5}}}
+    card = {**zoo.card(NAME), "results": {"clean": {"accuracy": 0.5, "examples": examples}}}
     result = {"clean": {"accuracy": 0.5 - difference, "examples": examples}}
     assert verdicts(card, {**measured, "results": result})[f"clean, n={examples:,}"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        ({}, "ok"),
+        ({"steps": 20}, "WRONG"),
+        ({"examples": 200}, "WRONG"),
+        ({"seed": ...}, "MISSING"),  # ...: not in the card
+        ({"accuracy": ...}, "MISSING"),
+        ({"seed": ..., "accuracy": 0.51}, "WRONG"),
+    ],
+)
+def test_an_accuracy_is_one_of_its_settings(measured, claim, verdict):
+    result = {"accuracy": 0.5, "examples": 1000, "seed": 0, "steps": 50}
+    said = {key: value for key, value in {**result, **claim}.items() if value is not ...}
+    found = verdicts(
+        {**zoo.card(NAME), "results": {"pgd": said}}, {**measured, "results": {"pgd": result}}
+    )
+    assert found["pgd, n=1,000"] == verdict
 
 
 def test_a_figure_that_the_card_does_not_have_is_missing(measured):
@@ -67,16 +87,28 @@ def test_a_slower_machine_is_not_wrong(measured):
     assert found["arena_bytes"] == "WRONG"
 
 
-def test_what_was_not_measured_stays_in_the_card(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
-    (tmp_path / "cards").mkdir()
-    card = zoo.card(NAME)
-    found = {"clean": {"accuracy": 0.5, "examples": 1000}}
-    device = {"arena_bytes": None, "latency_ratio": 1.0}  # TFLM is not installed
-    verify.write(NAME, card, {**measured, "results": found, "device": device})
-    written = json.loads((tmp_path / "cards" / f"{NAME}.json").read_text())
-    assert written["results"] == {**card["results"], **found}
-    assert written["device"] == {**card["device"], "latency_ratio": 1.0}
+def test_a_card_is_completed_and_not_changed():
+    card = {
+        "image_size": None,
+        "results": {"clean": {"accuracy": 0.5}, "autoattack": {"accuracy": 0.1}},
+        "device": {"arena_bytes": None, "latency_ratio": 2.0},
+    }
+    measured = {
+        "density": 1.0,
+        "results": {"clean": {"accuracy": 0.4999, "seed": 0}, "pgd": {"step_size": None}},
+        "device": {"arena_bytes": 100, "latency_ratio": 1.0},
+    }
+    assert verify.completed(card, measured) == {
+        "image_size": None,
+        "density": 1.0,
+        "results": {
+            "clean": {"accuracy": 0.5, "seed": 0},
+            "pgd": {"step_size": None},
+            "autoattack": {"accuracy": 0.1},
+        },
+        "device": {"arena_bytes": 100, "latency_ratio": 2.0},
+    }
+    assert verify.completed(zoo.card(NAME), zoo.card(NAME)) == zoo.card(NAME)
 
 
 @pytest.fixture
@@ -84,28 +116,41 @@ def settings(monkeypatch):
     """The command's flags, in this process."""
     monkeypatch.setattr(verify, "FLAGS", flags.FlagValues())
     monkeypatch.setattr(flags, "FLAGS", verify.FLAGS)
+    flags.DEFINE_string("data_dir", None, "", flag_values=verify.FLAGS)
     for name in ("fast", "autoattack", "write"):
         flags.DEFINE_boolean(name, False, "", flag_values=verify.FLAGS)
     verify.FLAGS.mark_as_parsed()
     return verify.FLAGS
 
 
-def test_writing_adds_what_is_missing_and_keeps_what_is_off(measured, monkeypatch, settings):
-    card, written = zoo.card(NAME), []
+def test_writing_adds_what_is_missing_and_keeps_what_is_off(
+    measured, monkeypatch, settings, tmp_path
+):
+    card, path = zoo.card(NAME), tmp_path / "cards" / f"{NAME}.json"
+    monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
+    path.parent.mkdir()
     monkeypatch.setattr(verify, "measure", lambda *_: measured)
-    monkeypatch.setattr(verify, "write", lambda name, *_: written.append(name))
     settings.write = True
     incomplete = {key: value for key, value in card.items() if key != "golden"}
     monkeypatch.setattr(zoo, "card", lambda _: incomplete)
     verify.main([NAME])
-    assert written == [NAME]
+    assert json.loads(path.read_text()) == {**incomplete, "golden": measured["golden"]}
+    path.unlink()
     monkeypatch.setattr(zoo, "card", lambda _: {**incomplete, "macs": card["macs"] + 1})
     with pytest.raises(UsageError, match=rf"1 figures are not .*: {NAME}: macs"):
         verify.main([NAME])
-    assert written == [NAME]
+    assert not path.exists()
     settings.write = False
     monkeypatch.setattr(zoo, "card", lambda _: incomplete)
     with pytest.raises(UsageError, match=r"2 figures are not .* golden logits"):
+        verify.main([NAME])
+
+
+def test_other_test_images_are_refused(monkeypatch, settings):
+    """Such as those of a JPEG copy, where the card is of the data set as published."""
+    card = {**zoo.card(NAME), "test_sha256": "0" * 64, "note": "another copy"}
+    monkeypatch.setattr(zoo, "card", lambda _: card)
+    with pytest.raises(UsageError, match=rf"not those that {NAME} was .*\(another copy\).* 000"):
         verify.main([NAME])
 
 
@@ -113,7 +158,7 @@ def test_command(run):
     result = run("-m", "zoo.verify", NAME, "--fast")
     assert result.returncode == 0, result.stderr
     assert "WRONG" not in result.stdout
-    assert result.stdout.count(" ok") == 8
+    assert result.stdout.count(" ok") == 9
     result = run("-m", "zoo.verify", "resnet9000", "--fast")
     assert result.returncode == 1
     assert "Received: 'resnet9000'" in result.stderr

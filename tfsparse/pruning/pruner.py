@@ -58,11 +58,12 @@ class Pruner:
 
     With a `DNRSchedule` the model has its final density from the start, and `update` rewires it;
     with any other TF-MOT schedule (ConstantSparsity, PolynomialDecay) `update` prunes each layer by
-    magnitude to the schedule's sparsity.
+    magnitude to the schedule's sparsity. Without a schedule the masks do not change: a sparse model
+    is trained on, and what is 0 stays 0.
 
     Args:
         model: built Keras 3 model. Its weights are masked at once.
-        schedule: TF-MOT `PruningSchedule`.
+        schedule: TF-MOT `PruningSchedule`; None keeps the weights that are not zero now.
         policy: TF-MOT `PruningPolicy` that takes Keras 3 layers; None for `ConvolutionPolicy()`.
         structure: "irregular" prunes single weights, "channel" all weights of an input channel of
             a layer together. The model's first convolution, whose channels are the image's, is not
@@ -98,6 +99,9 @@ class Pruner:
         self._units = [_channels(*item) if structure == "channel" else None for item in found]
         self._filters = [_filters(*item) if structure == "irregular" else None for item in found]
         self.masks = [_variable(tf.ones(weight.shape), weight, "mask") for weight in self.weights]
+        if schedule is None:
+            for mask, weight in zip(self.masks, self.weights, strict=True):
+                mask.assign(tf.cast(tf.not_equal(weight, 0), mask.dtype))
         self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
         self._is_dnr = isinstance(schedule, DNRSchedule)
         self._targets, self._multipliers = [], []  # Z and U of the dynamic regulariser
@@ -153,6 +157,8 @@ class Pruner:
         Raises:
             UsageError: where DNR finds no momentum of a weight in `optimizer`.
         """
+        if self.schedule is None:
+            return False
         should_prune, sparsity = self.schedule(tf.constant(step))
         if not bool(should_prune) or step == self._last_change.numpy()[0]:
             return False

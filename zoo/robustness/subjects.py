@@ -51,7 +51,7 @@ def find_subject(name):
     return model_subject(name, *find_model(name))
 
 
-def model_subject(name, model, about):
+def model_subject(name, model, about=None):
     """Returns the `Subject` of a Keras model; raises a `UsageError` where it is no classifier."""
     _check_model(model)
     return Subject(
@@ -61,7 +61,7 @@ def model_subject(name, model, about):
         image_shape=tuple(model.inputs[0].shape[1:]),
         num_classes=model.outputs[0].shape[-1],
         sha256=hash_of_model(model),
-        about=about,
+        about=about or {},
     )
 
 
@@ -81,7 +81,7 @@ def _file(name):
     return file_subject(name, content, about, source and str(source))
 
 
-def file_subject(name, content, about, source=None):
+def file_subject(name, content, about=None, source=None):
     """Returns the `Subject` of the bytes of a .tflite file, made from the model `source`."""
     file = FileModel(content)
     return Subject(
@@ -91,7 +91,7 @@ def file_subject(name, content, about, source=None):
         image_shape=file.image_shape,
         num_classes=file.num_classes,
         sha256=hashlib.sha256(content).hexdigest(),
-        about=about,
+        about=about or {},
         source=source,
     )
 

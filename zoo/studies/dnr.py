@@ -76,11 +76,12 @@ def page(rows, pictures):
 def table(rows):
     """Returns the Markdown table of all rows: mean and spread over the seeds of each recipe."""
     first = rows[0]
+    hardware = " or ".join(sorted({row["hardware"] for row in rows}))
     lines = [
         "# DNR beside its rivals",
         "",
         f"CIFAR-10{recipe_runs.note(rows)}, hybrid loss with a one-step attack, L_inf 8/255, "
-        f"{first['epochs']} epochs each, trained on {first['hardware']}. Clean accuracy on "
+        f"{first['epochs']} epochs each, trained on {hardware}. Clean accuracy on "
         f"{first['clean_examples']:,} test images, robust under {first['robust_attack']} on the "
         f"first {first['robust_examples']:,}. Mean ± sample standard deviation over n seeds. "
         "Each row is `python train.py --flagfile=zoo/recipes/ROW.cfg --seed=0` and so on.",

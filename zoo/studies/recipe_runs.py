@@ -59,6 +59,11 @@ def collect(path, wanted, report):
                 f"{path} has a run of {row['recipe']} of {row['epochs']} epochs, not "
                 f"{epochs(row['recipe'])}. Give its --epochs or another --output."
             )
+        if row["note"] != FLAGS.note:
+            raise UsageError(
+                f"{path} has runs on other data: --note={row['note']!r} there, {FLAGS.note!r} "
+                "here. Give that --note, if it is true of the data here, or another --output."
+            )
     jobs = [(seed, name) for name in FLAGS.recipes for seed in wanted[name]]
     for seed, name in sorted(jobs, key=lambda job: job[0]):
         if any((row["recipe"], row["seed"]) == (name, seed) for row in rows):
@@ -122,7 +127,7 @@ def evaluate(recipe, folder):
     rows = []
     for name, model in models.items():
         spent = cost.model_cost(model)
-        subject = model_subject(name, model, {})
+        subject = model_subject(name, model)
         results = figures.accuracies(names, subject, None, dataset, report["recipe"]["eps"])
         row = {
             "recipe": recipe,
@@ -164,8 +169,7 @@ def by(rows, key):
 
 def note(rows):
     """Returns " (what a reader must know of the data)", or "" where that is nothing."""
-    found = sorted({row["note"] for row in rows} - {""})
-    return f" ({', '.join(found)})" if found else ""
+    return f" ({rows[0]['note']})" if rows[0]["note"] else ""
 
 
 def mean_text(fractions):

@@ -67,12 +67,12 @@ def publish(workdir, name, note, data_dir, folder):
     if not re.fullmatch(NAME, name, re.ASCII):
         raise UsageError(f"--name is of letters, digits, '.', '_' and '-'. Received: {name!r}")
     model, content, report = read_run(workdir)
-    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
-    if metadata.read(content).get("source_sha256") != hash_of_weights(small):
+    if metadata.read(content).get("source_sha256") != hash_of_weights(model):
         raise UsageError(
             f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
             "train.py again."
         )
+    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
     # All is measured before anything is written.
     card = {
         "name": name,

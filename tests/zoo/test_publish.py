@@ -9,10 +9,10 @@ import pytest
 
 import zoo
 from tflite import metadata
-from tflite.convert import convert
+from tflite.convert import convert, file_facts
 from tfsparse import UsageError, pruning
 from zoo import figures, models, publish, verify
-from zoo.loading import hash_of_weights
+from zoo.data import open_dataset
 
 SHIPPED = "resnet8_dnr10_fashion_mnist_small"
 
@@ -34,9 +34,10 @@ def workdir(request, tmp_path, fashion_mnist, data_dir):
     schedule = pruning.DNRSchedule(0.5, end_step=9, frequency=1)
     pruning.Pruner(model, schedule, structure=request.param).detach()
     model.save(workdir / "model.keras")
-    small = pruning.remove_channels(model) if request.param == "channel" else model
-    content = convert(small, "int8", fashion_mnist[0][:50])
-    facts = {"source_sha256": hash_of_weights(small)}
+    calibration = fashion_mnist[0][:50]
+    content = convert(model, "int8", calibration)
+    data = open_dataset("fashion_mnist_small", data_dir)
+    facts = file_facts(model, {}, data, "int8", calibration)
     (workdir / "model_int8.tflite").write_bytes(metadata.embed(content, facts))
     report = {
         **{key: zoo.card(SHIPPED)[key] for key in publish._COPIED},

@@ -297,7 +297,8 @@ def hardware():
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     names = collections.Counter(each.get("device_name", "GPU") for each in details)
     gpus = [f"{count} x {name}" for name, count in names.items()]
-    return ", ".join([*gpus, f"{timing.cores()} CPU cores", platform.machine()])
+    cores = timing.cores()
+    return ", ".join([*gpus, f"{cores} CPU core{'s' * (cores > 1)}", platform.machine()])
 
 
 def build(architecture, dtype_policy):

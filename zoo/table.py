@@ -51,6 +51,9 @@ Here it reaches {resnet8} %{note}. ResNet20 of \
 reaches 91.25 % of CIFAR-10 as published after 164 epochs; the nearest here, \
 `resnet18_w16_cifar10`, {resnet18} % after {epochs}.
 
+The packed weights and int8 files of all {models} models are {megabytes:.1f} MB, in the package \
+that pip builds, which is compressed, less than 40 MB.
+
 What the papers claim beside what these networks reach: [claims.md](claims.md).
 
 {pictures}
@@ -99,6 +102,7 @@ def page():
     """Returns the Markdown page of all models."""
     pictures = [f"![{title}]({name}.png)" for name, (_, _, title) in _PICTURES.items()]
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
+    cards = [card(name) for name in list_models()]
     return _PAGE.format(
         table=markdown(),
         pictures="\n\n".join(pictures),
@@ -106,6 +110,8 @@ def page():
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",
         resnet18=f"{100 * resnet18['results']['clean']['accuracy']:.1f}",
         epochs=resnet18["epochs"],
+        models=len(cards),
+        megabytes=sum(each["weights"]["bytes"] + each["tflite"]["bytes"] for each in cards) / 1e6,
     )
 
 

@@ -5,7 +5,8 @@
 Converts each network dense, pruned and periodic, to float32 and int8; runs all files of a network
 in LiteRT in turns; and runs the int8 ones in TFLM. Networks that the zoo has trained on CIFAR-10
 are those, with their accuracy on the test set; the others have random weights, which change no
-operator and so no time. Adds to --output/deployment.json and writes --output/deployment.md.
+operator and so no time, except by channel, where all layers lose alike. Adds to
+--output/deployment.json and writes --output/deployment.md.
 """
 
 import inspect
@@ -184,12 +185,14 @@ From `python -m tflite.deployment`. *Left* are the parameters and multiply-accum
 the network that is converted: without removed channels, periodic layers as small convolutions \
 where these should be faster. *Faster* is the dense network's latency by this one's, in LiteRT on \
 one thread, minimum over runs in turns. *Arena* is the smallest in which TFLM starts and runs the \
-int8 file on a 64-bit host, to a kilobyte. *Compressed* are flash \
-and arena of the int8 file whose kernels are stored without zeros, for TFLM's operator DECODE. \
-*Exact*: in both, TFLM gives the bits of LiteRT's reference kernels for the stated number of test \
-images. *Left* are the int8 file's; the float32 one has more small convolutions. Accuracy is that \
-of the zoo's model on all test images, float and int8, robustly trained where there is such a one; \
-rows without have random weights.
+int8 file on a 64-bit host, to a kilobyte. *Compressed* are flash and arena of the int8 file whose \
+kernels are stored without zeros, for TFLM's operator DECODE. *Exact*: in both, TFLM gives the \
+bits of LiteRT's reference kernels for the stated number of test images. *Left* are the int8 \
+file's; the float32 one has more small convolutions. Accuracy is that of the zoo's model on all \
+test images, float and int8, robustly trained where there is such a one, otherwise on clean \
+images: *r* and *c*, which do not compare. Rows without have random weights, of which all layers \
+lose the same share of channels: training takes fewer of the early ones, where most \
+multiply-accumulates are, and makes networks faster by less.
 
 """
     return introduction + "\n".join(table(run) for run in runs) + "\n" + savings(runs)
@@ -255,7 +258,8 @@ def _cells(row):
         sizes = tflm["compressed_bytes"], tflm["compressed_arena"]
         compressed = "{} ({})".format(*map(kilobytes, sizes))
     if "accuracy" in row:
-        accuracies = f"{row['accuracy']:.2%} / {row['int8_accuracy']:.2%}"
+        kind = {"hybrid": "r", "standard": "c"}[zoo.card(row["model"])["recipe"]["loss"]]
+        accuracies = f"{kind}: {row['accuracy']:.2%} / {row['int8_accuracy']:.2%}"
     return [
         row["form"],
         f"{row['parameters_left']:,}",

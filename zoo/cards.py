@@ -42,18 +42,20 @@ def read_card(path):
     model = card["model"]
     sizes = [*model["input_shape"], model["num_classes"], model["width"] or 1]
     if not all(type(size) is int and 0 < size <= MAX_SIZE for size in sizes) or len(sizes) != 5:
-        raise _damaged(path, f"its sizes are not three of an image and others, 1 to {MAX_SIZE:,}")
+        raise _damaged(
+            path, f"its sizes {sizes} are not three of an image and others, to {MAX_SIZE}"
+        )
     for kind in ("weights", "tflite"):
         entry = card[kind]
         _check(path, f"{kind}.", entry, _FILE)
         if not re.fullmatch(NAME, entry["file"], re.ASCII):
-            raise _damaged(path, f"{kind}.file is not the name of a file beside it")
+            raise _damaged(path, f"{kind}.file={entry['file']!r} is not a file beside it")
         if entry["bytes"] < 0:
-            raise _damaged(path, f"{kind}.bytes is negative")
+            raise _damaged(path, f"{kind}.bytes is negative: {entry['bytes']}")
         if not re.match(r"https?://", str(entry.get("url", "https://"))):
-            raise _damaged(path, f"{kind}.url is none of http or https")
+            raise _damaged(path, f"{kind}.url={entry['url']!r} is none of http or https")
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
-            raise _damaged(path, f"{kind}.sha256 is none")
+            raise _damaged(path, f"{kind}.sha256={entry['sha256']!r} is none")
     return card
 
 
@@ -61,9 +63,10 @@ def _check(path, prefix, values, fields):
     if not isinstance(values, dict):
         raise _damaged(path, f"{prefix[:-1] or 'it'} is not a JSON object")
     for name, kind in fields.items():
+        found = values.get(name)
         # To Python, true is an int.
-        if not isinstance(values.get(name, ...), kind) or isinstance(values[name], bool):
-            raise _damaged(path, f"{prefix}{name} is missing or of another type")
+        if name not in values or not isinstance(found, kind) or isinstance(found, bool):
+            raise _damaged(path, f"{prefix}{name} is missing or of another type: {found!r:.60}")
 
 
 def _damaged(path, why):

@@ -22,8 +22,8 @@ from zoo.models import card, list_models
 FLAGS = flags.FLAGS
 _HEADER = (
     "| name | data | loss | weights kept / dense | MACs kept / dense, M | clean % | int8 file % "
-    "| PGD-50 % | AutoAttack % | int8 kB | faster |",
-    "|---|---|---|---|---|---|---|---|---|---|---|",
+    "| PGD-50 % | AutoAttack % | int8 kB | RAM kB | faster |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 _PAGE = """\
 # The zoo's models
@@ -38,12 +38,15 @@ PGD-50 has 2 restarts, AutoAttack is the standard version, both with the L_inf b
 8/255 for all that are trained robustly. Each cell has its number of images n where it is not all \
 of the test set. AutoAttack is of fewer images than the column before it: what PGD-50 leaves of \
 those is in brackets. 95 % intervals (Wilson) are in the cards, and the bars in the pictures. \
-*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *Faster* is the \
-latency of the dense network by the file's, int8, LiteRT, one thread.
+*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *RAM* is the \
+arena of the int8 file in TFLM. *Faster* is the latency of the same network, dense, by the file's, \
+int8, LiteRT, one thread, on the machine of the card: of a narrow network it says nothing.
 
 *JPEG copy*: all 60,000 images encoded as JPEG and decoded again, about 8 grey levels (root mean \
-square) away from CIFAR-10 as published. `test_sha256` in a card tells which test images its \
-accuracies are of; `zoo.verify` refuses others.
+square) away from CIFAR-10 as published. It is not in this package. `test_sha256` in a card tells \
+which test images its accuracies are of; with others, such as those of TFDS, `zoo.verify` measures \
+no accuracy and says so, and `--fast` checks the rest of the card. The recipes train on CIFAR-10 \
+as published as well.
 
 MLPerf Tiny has the layers of ResNet8 and asks 85 % of its int8 file, on CIFAR-10 as published. \
 Here it reaches {resnet8} %{note}. ResNet20 of \
@@ -116,7 +119,7 @@ def page():
 
 
 def _row(about):
-    whole = about["results"]["clean"]["examples"]
+    whole, arena = about["results"]["clean"]["examples"], about["device"]["arena_bytes"]
 
     def percent(name):
         result = about["results"].get(name)
@@ -136,6 +139,7 @@ def _row(about):
         f"{about['nonzero_macs'] / 1e6:.1f} / {about['dense_macs'] / 1e6:.1f}",
         *map(percent, ("clean", "int8", "pgd", "autoattack")),
         f"{about['tflite']['bytes'] / 1000:.0f}",
+        "" if arena is None else f"{arena / 1000:.0f}",
         f"{about['device']['latency_ratio']:.2f}x",
     ]
     return f"| {' | '.join(cells)} |"
@@ -223,7 +227,7 @@ def _variant(about):
         found.append(str(about["model"]["pattern"]))
     if recipe["prune"] != "none":
         method = {"dnr": "DNR", "magnitude": "magnitude"}[recipe["prune"]]
-        unit = " of channels" if recipe["structure"] == "channel" else ""
+        unit = ", by channel" if recipe["structure"] == "channel" else ""
         found.append(f"{method} {100 * recipe['density']:.0f} %{unit}")
     return ", ".join(found) or "dense"
 

@@ -301,6 +301,10 @@ def test_best_epoch_and_catastrophic_overfitting():
     pruned = [(1.0, 0.9), (0.5, 0.8), (0.1, 0.6), (0.1, 0.7), (0.1, 0.65)]
     history = [{"density": d, "validation_clean_accuracy": a} for d, a in pruned]
     assert [best_epoch(history[:count]) for count in range(1, 6)] == [1, 2, 3, 4, 4]
+    # Of channels: about the same density, from which few weights come and go.
+    channels = [(1.0, 0.9), (0.49994, 0.5), (0.49999, 0.6), (0.49997, 0.7)]
+    history = [{"density": d, "validation_clean_accuracy": a} for d, a in channels]
+    assert best_epoch(history) == 4
 
 
 def convolutional_model():

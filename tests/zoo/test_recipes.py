@@ -23,6 +23,11 @@ def test_all_rows_are_there():
         for dataset in ("cifar10", "tiny_imagenet")
         for pattern in patterns
     }
+    periodic |= {  # its rivals
+        (arch, "dense", dataset)
+        for arch in ("mobilenet_v2", "shufflenet")
+        for dataset in ("cifar10", "tiny_imagenet")
+    }
     found = {
         (recipe["arch"], recipe.get("pattern", "dense"), recipe["dataset"])
         for recipe in papers.recipes().values()
@@ -62,9 +67,9 @@ def test_recipes_are_read(name, monkeypatch):
 
 def test_operations_of_a_step_by_hand():
     recipe = {"loss": "hybrid", "attack_steps": "7", "dataset": "cifar10", "epochs": "2"}
-    assert papers.operations(recipe, 5) == 2 * 5 * (2 + 4 + 14) * 50_000 * 2
+    assert papers.operations(recipe, 5) == 2 * 5 * (2 + 4 + 14) * 45_000 * 2
     recipe["loss"] = "standard"
-    assert papers.operations(recipe, 5) == 2 * 5 * 3 * 50_000 * 2
+    assert papers.operations(recipe, 5) == 2 * 5 * 3 * 45_000 * 2
 
 
 def test_docs_show_the_recipes():
@@ -79,7 +84,8 @@ def test_a_step(name, monkeypatch):
     tf.config.run_functions_eagerly(True)  # compiling takes longer than the step
     values = flags.FLAGS
     try:
-        values(["train.py", f"--flagfile=zoo/recipes/papers/{name}.cfg", "--width=16"])
+        recipe = f"--flagfile=zoo/recipes/papers/{name}.cfg"
+        values(["train.py", recipe, f"--width={48 if 'shufflenet' in name else 16}"])
         train.check_flags()
         shape, classes, _ = papers.DATASETS[values.dataset]
         keras.utils.set_random_seed(0)

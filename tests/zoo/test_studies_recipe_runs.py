@@ -1,6 +1,7 @@
 """Runs of recipes: what is recorded, repeated and measured."""
 
 import json
+import sys
 
 import keras
 import numpy as np
@@ -23,6 +24,7 @@ def settings(tmp_path, monkeypatch):
     flags.DEFINE_string("workdir", str(tmp_path), "", flag_values=recipe_runs.FLAGS)
     flags.DEFINE_list("recipes", [FIRST, SECOND], "", flag_values=recipe_runs.FLAGS)
     flags.DEFINE_integer("epochs", None, "", flag_values=recipe_runs.FLAGS)
+    flags.DEFINE_string("data_dir", None, "", flag_values=recipe_runs.FLAGS)
     flags.DEFINE_string("note", "JPEG copy", "", flag_values=recipe_runs.FLAGS)
     recipe_runs.FLAGS.mark_as_parsed()
     return recipe_runs.FLAGS
@@ -63,6 +65,9 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path, settings):
     path.write_text(json.dumps([recorded(12, note="")]))
     with pytest.raises(UsageError, match="--note='' there, 'JPEG copy' here"):
         recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
+    path.write_text(json.dumps([{**recorded(12), "recipe": "gone"}]))
+    with pytest.raises(UsageError, match="a row of the recipe 'gone', which is not one of"):
+        recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
     path.write_text(json.dumps([recorded(6)]))
     settings.epochs = 6
     folder = tmp_path / f"{FIRST}_seed0"
@@ -71,6 +76,49 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path, settings):
     (folder / "report.json").write_text(json.dumps({"seed": 0, "epochs": 12}))
     with pytest.raises(UsageError, match=r"has a run of seed and epochs \(0, 12\), not \(0, 6\)"):
         recipe_runs.train(FIRST, 0, folder)
+
+
+def test_rows_that_another_process_adds_stay(tmp_path, monkeypatch, settings):
+    path = tmp_path / "rows.json"
+    settings.recipes = [FIRST]
+
+    def train(recipe, seed, folder):
+        path.write_text(json.dumps([{**recorded(12), "recipe": SECOND}]))
+
+    monkeypatch.setattr(recipe_runs, "train", train)
+    monkeypatch.setattr(recipe_runs, "evaluate", lambda *_: [recorded(12)])
+    recipe_runs.collect(path, {FIRST: (0,), SECOND: (0,)}, lambda rows: None)
+    assert [row["recipe"] for row in json.loads(path.read_text())] == [FIRST, SECOND]
+
+
+def test_the_command_that_trains(tmp_path, monkeypatch, settings):
+    commands = []
+
+    class Process:
+        def __init__(self, command, cwd):
+            commands.append(command)
+            assert cwd == recipe_runs.ROOT
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            return 3
+
+    monkeypatch.setattr(recipe_runs.subprocess, "Popen", Process)
+    settings.epochs, settings.data_dir = 6, str(tmp_path / "data")
+    with pytest.raises(UsageError, match=f"status 3 before {FIRST} was done"):
+        recipe_runs.train(FIRST, 2, tmp_path / "run")
+    assert commands == [
+        [
+            *(sys.executable, "train.py", f"--flagfile=zoo/recipes/{FIRST}.cfg"),
+            *(f"--workdir={tmp_path / 'run'}", "--seed=2", f"--data_dir={tmp_path / 'data'}"),
+            "--epochs=6",
+        ]
+    ]
 
 
 def test_an_unreadable_record_is_an_error(tmp_path):

@@ -52,8 +52,12 @@ def collect(path, wanted, report):
     for recipe in FLAGS.recipes:
         if recipe not in wanted:
             raise UsageError(f"--recipes are some of {', '.join(wanted)}. Received: {recipe}")
-    rows = recorded(path)
-    for row in rows:
+    for row in recorded(path):
+        if row.get("recipe") not in wanted:
+            raise UsageError(
+                f"{path} has a row of the recipe {row.get('recipe')!r}, which is not one of "
+                f"{', '.join(wanted)}. Remove that row, or give another --output."
+            )
         if row["epochs"] != epochs(row["recipe"]):
             raise UsageError(
                 f"{path} has a run of {row['recipe']} of {row['epochs']} epochs, not "
@@ -62,20 +66,22 @@ def collect(path, wanted, report):
         if row["note"] != FLAGS.note:
             raise UsageError(
                 f"{path} has runs on other data: --note={row['note']!r} there, {FLAGS.note!r} "
-                "here. Give that --note, if it is true of the data here, or another --output."
+                "here. Give that --note, if it is true of the data here, or another --output and "
+                "--workdir."
             )
     jobs = [(seed, name) for name in FLAGS.recipes for seed in wanted[name]]
     for seed, name in sorted(jobs, key=lambda job: job[0]):
-        if any((row["recipe"], row["seed"]) == (name, seed) for row in rows):
+        if any((row["recipe"], row["seed"]) == (name, seed) for row in recorded(path)):
             continue
         print(f"{name}, seed {seed}", flush=True)
         folder = pathlib.Path(FLAGS.workdir) / f"{name}_seed{seed}"
         train(name, seed, folder)
-        rows += evaluate(name, folder)
+        found = evaluate(name, folder)
+        rows = recorded(path) + found  # read again: another process may have added to it
         rows.sort(key=lambda row: list(wanted).index(row["recipe"]))
         write_bytes(path, json.dumps(rows, indent=2) + "\n")
         report(rows)
-    return rows
+    return recorded(path)
 
 
 def recorded(path):
@@ -111,9 +117,11 @@ def train(recipe, seed, folder):
         arguments += [f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}"]
     if FLAGS.epochs:
         arguments += [f"--epochs={FLAGS.epochs}"]
-    done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, check=False)
+    # Unlike `run`, this leaves a run that is interrupted, too, the time to save what it has done.
+    with subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT) as process:
+        status = process.wait()
     if not (folder / "report.json").exists():
-        raise UsageError(f"train.py ended with status {done.returncode} before {recipe} was done.")
+        raise UsageError(f"train.py ended with status {status} before {recipe} was done.")
 
 
 def evaluate(recipe, folder):

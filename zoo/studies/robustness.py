@@ -135,7 +135,7 @@ def page(report):
         f"From `python -m zoo.studies.robustness`: {first['dataset']}{note}, test images from the "
         f"first on, L_inf {255 * first['eps']:.4g}/255, one training run each. Accuracies in %, "
         "with 95 % intervals (Wilson). PGD has 50 steps and 2 restarts, AutoAttack is the standard "
-        "version.",
+        "version; where a model has none here, it is in [zoo.md](zoo.md).",
         _white_box(report["models"]),
         "## The int8 file beside its float model",
         f"On {FEW} images. *Transfer* are PGD's examples for the float model; *Square* asks the "

@@ -19,10 +19,11 @@ with quiet():
 BATCH = 100
 # How many images each runtime gets: the plain kernels take up to a second for one.
 EXAMPLES = {"xnnpack": 2000, "reference": 100, "tflm": 100}
-# A file that gives Keras' class its highest output on 98 % of all images does so on 94 of 100 with
-# a probability of 99.6 %.
+# A file that keeps Keras' choice on 99 % of all images does so on 96 of 100 with a probability of
+# 99.7 %.
 FEW = 500
-TOP1_OR_TIED_OF_FEW = 0.94
+TOP1_OR_CLOSE = 0.99
+TOP1_OR_CLOSE_OF_FEW = 0.96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Bounds:
     Attributes:
         difference: largest allowed difference.
         kind: which difference `difference` bounds, "largest" or "mean".
-        top1_or_tied: smallest allowed share of images for which the file gives Keras' class its
-            highest output, or one that it shares with another class, 0 to 1.
+        top1_or_close: smallest allowed `Verification.top1_or_close`, 0 to 1.
         accuracy_loss: how much of the accuracy on the labels a file may lose, a fraction, where
             the first of classes with the same output is as likely right as the others; more is
             allowed as far as so few images can tell.
@@ -44,7 +44,7 @@ class Bounds:
 
     difference: float
     kind: str
-    top1_or_tied: float
+    top1_or_close: float = TOP1_OR_CLOSE
     accuracy_loss: float = 0.005
 
 
@@ -54,15 +54,18 @@ class Bounds:
 # int8: every activation is rounded to one of 256 values, so single logits may be far off and the
 #   largest difference says little. The mean catches a file that is wrong where the classes still
 #   agree, as they do when a model predicts one class for everything. A sound conversion of a
-#   trained network changes the class of few images, those that were close calls.
+#   trained network changes the class of few images, those that were close calls. How many
+#   these are is another matter: of a ShuffleNet of 170,000 weights on CIFAR-10 15 %, so that it
+#   keeps 96 % of all classes, 99.5 % of the others, and its accuracy; with ranges for each channel,
+#   which files cannot have, it would keep 97.5 %.
 # dynamic_range: weights and what layers read are rounded to one of 256 values, outputs are not.
 # int16x8: weights are rounded to one of 256 values, activations keep 16 bits.
 BOUNDS = {
-    "float32": Bounds(difference=1e-4, kind="largest", top1_or_tied=0.99),
-    "float16": Bounds(difference=2e-2, kind="largest", top1_or_tied=0.99),
-    "dynamic_range": Bounds(difference=0.2, kind="mean", top1_or_tied=0.98),
-    "int8": Bounds(difference=0.2, kind="mean", top1_or_tied=0.98),
-    "int16x8": Bounds(difference=0.1, kind="mean", top1_or_tied=0.98),
+    "float32": Bounds(difference=1e-4, kind="largest"),
+    "float16": Bounds(difference=2e-2, kind="largest"),
+    "dynamic_range": Bounds(difference=0.2, kind="mean"),
+    "int8": Bounds(difference=0.2, kind="mean"),
+    "int16x8": Bounds(difference=0.1, kind="mean"),
 }
 
 
@@ -82,6 +85,9 @@ class Verification:
         top1_or_tied: share of images for which no class has a higher output than Keras' class, and
             at most one the same. Int8 outputs have few values, and ties between the first two
             classes are common.
+        top1_or_close: the same, where close calls count too: images whose first two classes in
+            Keras differ by less than the difference that is allowed, so that rounding may choose
+            between them. How many there are is the network's doing and not the file's.
         keras_accuracy: of the Keras model on the labels, 0 to 1; None without labels.
         file_accuracy: of the file, likewise.
         accuracy_loss: `keras_accuracy` less that of the file, where an image whose k best classes
@@ -97,6 +103,7 @@ class Verification:
     mean_difference: float
     top1_agreement: float
     top1_or_tied: float
+    top1_or_close: float
     keras_accuracy: float | None
     file_accuracy: float | None
     accuracy_loss: float | None = None
@@ -107,7 +114,7 @@ class Verification:
         bounds = BOUNDS[self.precision]
         if self.examples >= FEW:
             return bounds
-        return dataclasses.replace(bounds, top1_or_tied=TOP1_OR_TIED_OF_FEW)
+        return dataclasses.replace(bounds, top1_or_close=TOP1_OR_CLOSE_OF_FEW)
 
     @property
     def difference(self):
@@ -126,10 +133,11 @@ class Verification:
                 f"The {self.bounds.kind} difference of the logits is {self.difference:.2g} of "
                 f"their scale; {self.bounds.difference:.2g} is allowed."
             )
-        if not self.top1_or_tied >= self.bounds.top1_or_tied:
+        if not self.top1_or_close >= self.bounds.top1_or_close:
             failures.append(
-                f"The file gives Keras' class its highest output on {self.top1_or_tied:.2%} of the "
-                f"images; {self.bounds.top1_or_tied:.0%} are asked for."
+                "The file gives Keras' class its highest output, or the call is close, on "
+                f"{self.top1_or_close:.2%} of the images; {self.bounds.top1_or_close:.0%} are "
+                "asked for."
             )
         if self.accuracy_loss is not None and not self._keeps_accuracy():
             failures.append(
@@ -184,6 +192,8 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
     accuracy_loss, accuracy_error = _accuracy_loss(expected, actual, labels)
     scale = np.sqrt(np.mean(np.square(expected - expected.mean(axis=1, keepdims=True))))
     difference = np.abs(actual - expected)
+    is_kept = _keeps_class(expected, actual)
+    is_close = np.ptp(np.sort(expected)[:, -2:], axis=1) < BOUNDS[precision].difference * scale
     return Verification(
         precision=precision,
         runtime=runtime,
@@ -191,7 +201,8 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
         largest_difference=_fraction(difference.max(), scale),
         mean_difference=_fraction(difference.mean(), scale),
         top1_agreement=_agreement(expected, actual),
-        top1_or_tied=_agreement_or_tie(expected, actual),
+        top1_or_tied=float(np.mean(is_kept)),
+        top1_or_close=float(np.mean(is_kept | is_close)),
         keras_accuracy=_accuracy(expected, labels),
         file_accuracy=_accuracy(actual, labels),
         accuracy_loss=accuracy_loss,
@@ -243,15 +254,15 @@ def _agreement(expected, actual):
     return float(np.mean(same & finite))
 
 
-def _agreement_or_tie(expected, actual):
-    """Share of the rows in which no class of `actual` is above that of `expected`; NaN is above.
+def _keeps_class(expected, actual):
+    """Whether in a row no class of `actual` is above that of `expected`, bool [n]; NaN is above.
 
     One class may be the same; where more are, the file says next to nothing.
     """
     chosen = actual[np.arange(len(actual)), expected.argmax(axis=1)]
     finite = np.isfinite(expected).all(axis=1)
     few = (actual == actual.max(axis=1, keepdims=True)).sum(axis=1) <= 2
-    return float(np.mean(finite & few & (chosen >= actual.max(axis=1))))
+    return finite & few & (chosen >= actual.max(axis=1))
 
 
 def _accuracy(logits, labels):

@@ -17,7 +17,7 @@ from tflite.verify import (
     Verification,
     _accuracy_loss,
     _agreement,
-    _agreement_or_tie,
+    _keeps_class,
     verify,
 )
 from tfsparse.errors import UsageError
@@ -225,10 +225,29 @@ def test_a_file_that_says_the_same_of_every_image_fails(held_out):
     assert result.keras_accuracy == 1.0
 
 
+@pytest.mark.parametrize(("gap", "is_close"), [(0.02, True), (2.0, False)])
+def test_rounding_may_decide_close_calls(gap, is_close):
+    """Two files of three classes: in one the first two have changed places."""
+
+    def model(difference):
+        inputs = keras.Input((4, 4, 1))
+        outputs = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+        found = keras.Model(inputs, outputs)
+        found.layers[-1].set_weights([np.zeros((16, 3)), np.array([0.0, difference, -3.0])])
+        return found
+
+    images = np.zeros((10, 4, 4, 1), np.float32)
+    content = convert(model(-gap / 2), "float32")
+    found = verify(content, model(gap / 2), images, precision="int8")
+    assert (found.top1_or_tied, found.top1_or_close) == (0.0, float(is_close))
+    assert ("the call is close" in " ".join(found.failures)) != is_close
+
+
 def test_the_accuracy_may_fall_by_what_few_images_cannot_tell():
     def loss(lost, examples):
         error = np.sqrt(lost) / examples
-        found = Verification("int8", "xnnpack", examples, 0, 0, 1, 1, 0.8, 0.8 - lost / examples)
+        shares = (1, 1, 1, 0.8, 0.8 - lost / examples)
+        found = Verification("int8", "xnnpack", examples, 0, 0, *shares)
         losses = {"accuracy_loss": lost / examples, "accuracy_error": error}
         return dataclasses.replace(found, **losses).passed
 
@@ -275,9 +294,9 @@ def test_ties_are_told_apart_from_agreement():
     keras_logits = np.array([[0.0, 2.0, 1.9], [0.0, 2.0, 1.9], [5.0, 1.0, 1.0], [1.0, 5.0, np.nan]])
     file_logits = np.array([[2.0, 2.0, 1.0], [0.0, 2.0, 1.0], [5.0, 6.0, 5.0], [1.0, 5.0, 0.0]])
     assert _agreement(keras_logits, file_logits) == 1 / 4  # the second row only
-    assert _agreement_or_tie(keras_logits, file_logits) == 2 / 4  # and the first
+    assert list(_keeps_class(keras_logits, file_logits)) == [True, True, False, False]
     # The same for every class is no answer.
-    assert _agreement_or_tie(keras_logits, np.ones((4, 3))) == 0
+    assert not _keeps_class(keras_logits, np.ones((4, 3))).any()
 
 
 def test_a_tie_is_half_right():
@@ -401,6 +420,7 @@ def test_convert_file(run_folder, tmp_path, capfd):
         "mean difference",
         "top-1 agreement",
         "the same or tied",
+        "or a close call",
         "accuracy in Keras",
         "accuracy of the file",
         "lost, ties half right",

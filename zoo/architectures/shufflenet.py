@@ -38,13 +38,11 @@ def _block(x, filters, downsample, name):
     outputs = filters - x.shape[-1] if downsample else filters
     # The stem's 24 channels are too few to be worth grouping.
     groups = 1 if x.shape[-1] == 24 else _GROUPS
-    x = _grouped_conv(x, filters // 4, groups, f"{name}_reduce")
-    x = norm(x, f"{name}_reduce_norm")
+    x = _grouped_conv_norm(x, filters // 4, groups, f"{name}_reduce")
     x = keras.layers.ReLU(name=f"{name}_reduce_relu")(x)
     x = _shuffle(x, groups, f"{name}_shuffle")
     x = depthwise_norm(x, 2 if downsample else 1, name)
-    x = _grouped_conv(x, outputs, _GROUPS, f"{name}_expand")
-    x = norm(x, f"{name}_expand_norm")
+    x = _grouped_conv_norm(x, outputs, _GROUPS, f"{name}_expand")
     if downsample:
         pooled = keras.layers.AveragePooling2D(3, 2, "same", name=f"{name}_pool")(inputs)
         x = keras.layers.Concatenate(name=f"{name}_concatenate")([x, pooled])
@@ -53,17 +51,21 @@ def _block(x, filters, downsample, name):
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _grouped_conv(x, filters, groups, name):
-    """1x1 convolution in groups, as one convolution a group: TensorFlow has no gradient for
-    grouped convolutions on the CPU without XLA, and every runtime can run this form."""
+def _grouped_conv_norm(x, filters, groups, name):
+    """1x1 convolution in groups and BatchNorm, as one of each for each group.
+
+    TensorFlow has no gradient for grouped convolutions on the CPU without XLA, and every runtime
+    can run this form. BatchNorm is of each channel, so it may come before the groups are joined;
+    there it becomes part of a convolution in a `.tflite` file.
+    """
     if groups == 1:
-        return conv(x, filters, 1, f"{name}_conv")
+        return norm(conv(x, filters, 1, f"{name}_conv"), f"{name}_norm")
     # The gradient of a split is a concatenation, that of each slice a whole array of zeros.
     parts = [
-        conv(part, filters // groups, 1, f"{name}_conv{group}")
+        norm(conv(part, filters // groups, 1, f"{name}_conv{group}"), f"{name}_norm{group}")
         for group, part in enumerate(keras.ops.split(x, groups, axis=-1), start=1)
     ]
-    return keras.layers.Concatenate(name=f"{name}_concatenate")(parts)
+    return keras.layers.Concatenate(name=f"{name}_join")(parts)
 
 
 def _shuffle(x, groups, name):

@@ -43,19 +43,19 @@ def read_card(path):
     sizes = [*model["input_shape"], model["num_classes"], model["width"] or 1]
     if not all(type(size) is int and 0 < size <= MAX_SIZE for size in sizes) or len(sizes) != 5:
         raise _damaged(
-            path, f"its sizes {sizes} are not three of an image and others, to {MAX_SIZE}"
+            path, f"its sizes {sizes!s:.60} are not three of an image and others, to {MAX_SIZE}"
         )
     for kind in ("weights", "tflite"):
         entry = card[kind]
         _check(path, f"{kind}.", entry, _FILE)
         if not re.fullmatch(NAME, entry["file"], re.ASCII):
-            raise _damaged(path, f"{kind}.file={entry['file']!r} is not a file beside it")
+            raise _damaged(path, f"{kind}.file={entry['file']!r:.60} is not a file beside it")
         if entry["bytes"] < 0:
-            raise _damaged(path, f"{kind}.bytes is negative: {entry['bytes']}")
+            raise _damaged(path, f"{kind}.bytes is negative: {entry['bytes']!r:.60}")
         if not re.match(r"https?://", str(entry.get("url", "https://"))):
-            raise _damaged(path, f"{kind}.url={entry['url']!r} is none of http or https")
+            raise _damaged(path, f"{kind}.url={entry['url']!r:.60} is none of http or https")
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
-            raise _damaged(path, f"{kind}.sha256={entry['sha256']!r} is none")
+            raise _damaged(path, f"{kind}.sha256={entry['sha256']!r:.80} is none")
     return card
 
 

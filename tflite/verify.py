@@ -56,8 +56,8 @@ class Bounds:
 #   agree, as they do when a model predicts one class for everything. A sound conversion of a
 #   trained network changes the class of few images, those that were close calls. How many
 #   these are is another matter: of a ShuffleNet of 170,000 weights on CIFAR-10 15 %, so that it
-#   keeps 96 % of all classes, 99.5 % of the others, and its accuracy; with ranges for each channel,
-#   which files cannot have, it would keep 97.5 %.
+#   keeps 96 % of all classes, 99.5 % of the others, and its accuracy; simulated with
+#   ranges for each channel, which files cannot have, it keeps 97.5 %.
 # dynamic_range: weights and what layers read are rounded to one of 256 values, outputs are not.
 # int16x8: weights are rounded to one of 256 values, activations keep 16 bits.
 BOUNDS = {

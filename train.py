@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,6 +41,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
     from tfsparse.training import SCHEDULES, Trainer, best_epoch, overfits_attack, sgd
+    from zoo.architectures import dense_twin
     from zoo.data import batches, on_cpu, open_dataset, training_batches
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -298,7 +298,7 @@ def hardware():
     names = collections.Counter(each.get("device_name", "GPU") for each in details)
     gpus = [f"{count} x {name}" for name, count in names.items()]
     cores = timing.cores()
-    return ", ".join([*gpus, f"{cores} CPU core{'s' * (cores > 1)}", platform.machine()])
+    return ", ".join([*gpus, f"{cores} CPU core{'s' * (cores > 1)}", timing.processor()["cpu"]])
 
 
 def build(architecture, dtype_policy):
@@ -412,20 +412,6 @@ def make_pruner(model, steps, steps_per_epoch):
         end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
         schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
     return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
-
-
-def dense_twin(architecture):
-    """Returns the same network without a pattern, for its cost only.
-
-    It is not trained. Its one-dimensional variables get values of their own, as training gives
-    them; left at their initial 0 and 1, the converter would store many of them once.
-    """
-    dense = zoo.build(**{**architecture, "pattern": None})
-    rng = np.random.default_rng(0)
-    for variable in dense.variables:
-        if len(variable.shape) == 1:
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-    return dense
 
 
 def log_epoch(row, workdir, history, tensorboard):

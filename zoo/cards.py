@@ -18,7 +18,10 @@ _MODEL = {
     "pattern": (str, dict, type(None)),
 }
 _FILE = {"file": str, "bytes": int, "sha256": str}
-_FIELDS = {"name": str, "dataset": str, "class_names": list, "recipe": dict}
+_FIELDS = {
+    **{"name": str, "note": str, "dataset": str, "image_size": (int, type(None))},
+    **{"class_names": list, "recipe": dict, "results": dict},
+}
 
 
 def read_card(path):

@@ -11,7 +11,7 @@ from tflite.runtimes import FileModel
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.architectures import build
+from zoo.architectures import dense_twin
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
 
@@ -37,7 +37,7 @@ def costs(model, architecture):
         model: a keras.Model.
         architecture: arguments of `zoo.build` for it, a dict.
     """
-    spent, dense = model_cost(model), model_cost(_dense(architecture))
+    spent, dense = model_cost(model), model_cost(dense_twin(architecture))
     kept = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
     return {
         "density": kept / dense.conv_parameters,  # of its dense network's convolutions
@@ -121,10 +121,6 @@ def _accuracy(subject, attack, options, images, labels, seed):
     }
 
 
-def _dense(architecture):
-    return build(**{**architecture, "pattern": None})
-
-
 def on_device(architecture, content, data):
     """Returns what an int8 file takes: RAM in TFLM, and its time beside that of the dense network.
 
@@ -134,7 +130,7 @@ def on_device(architecture, content, data):
         "runs", "machine": how often each was run, in turns, and on what.
     """
     calibration, *_ = conversion_images(data)
-    dense = convert(_dense(architecture), "int8", calibration)
+    dense = convert(dense_twin(architecture), "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
         arena_bytes = arena(content).total

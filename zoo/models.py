@@ -86,8 +86,10 @@ def _checked(name, entry):
     try:
         size, found = path.stat().st_size, sha256_of(path)
     except OSError as error:
-        raise UsageError(f"Cannot read {path} of model {name}: {error.strerror}") from error
-    if found != entry["sha256"]:
+        raise UsageError(
+            f"Cannot read {path} of model {name}: {error.strerror}. Install the package again."
+        ) from error
+    if (size, found) != (entry["bytes"], entry["sha256"]):
         raise UsageError(
             f"{path} is not the file of model {name}'s card: it has {size:,} bytes and the sha256 "
             f"{found}, expected {entry['bytes']:,} and {entry['sha256']}. Install the package "

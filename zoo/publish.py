@@ -42,10 +42,14 @@ _INTENDED_USE = (
     "Research on sparse and robust networks, comparison, teaching, and a start for training on "
     "data of one's own."
 )
+_ROBUST = {
+    "standard": "Not robust to adversarial perturbations.",
+    "hybrid": "Robust to L_inf perturbations of {eps:.4g}/255 as far as its results say, and to "
+    "nothing else.",
+}
 _LIMITS = (
     "For images like those of its data set, and for its classes only: it has no class for anything "
-    "else. Robust, if so trained, to small L_inf perturbations, as far as its results say, and to "
-    "nothing else. One training run; another seed gives other figures. Not for decisions about "
+    "else. {robust} One training run; another seed gives other figures. Not for decisions about "
     "people's safety."
 )
 
@@ -66,6 +70,11 @@ def publish(workdir, name, note, data_dir, folder):
     """Makes the model `name` of the run in `workdir`: three files in folders of `folder`."""
     if not re.fullmatch(NAME, name, re.ASCII):
         raise UsageError(f"--name is of letters, digits, '.', '_' and '-'. Received: {name!r}")
+    path = folder / "cards" / f"{name}.json"
+    if path.exists():
+        raise UsageError(
+            f"{path} is there already. Remove it to replace {name}, or choose a --name."
+        )
     model, content, report = read_run(workdir)
     if metadata.read(content).get("source_sha256") != hash_of_weights(model):
         raise UsageError(
@@ -79,7 +88,7 @@ def publish(workdir, name, note, data_dir, folder):
         "note": note,
         "licence": "Apache-2.0",
         "intended_use": _INTENDED_USE,
-        "limits": _LIMITS,
+        "limits": limits(report["recipe"]),
         "model": report["model"],
         **{key: report[key] for key in _COPIED},
         "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
@@ -90,8 +99,13 @@ def publish(workdir, name, note, data_dir, folder):
     packed.save_weights(model, weights)
     write_bytes(int8, content)
     card |= {"weights": _entry(weights), "tflite": _entry(int8)}
-    write_bytes(folder / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
+    write_bytes(path, json.dumps(card, indent=2) + "\n")
     print(f"published {name}: {weights.stat().st_size:,} bytes of weights")
+
+
+def limits(recipe):
+    """Returns what a card says a model is not good for, a str."""
+    return _LIMITS.format(robust=_ROBUST[recipe["loss"]].format(eps=recipe["eps"] * 255))
 
 
 def read_run(workdir):

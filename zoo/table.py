@@ -22,8 +22,8 @@ from zoo.models import card, list_models
 FLAGS = flags.FLAGS
 _HEADER = (
     "| name | data | loss | weights kept / dense | MACs kept / dense, M | clean % | int8 file % "
-    "| PGD-50 % | AutoAttack % | int8 kB | RAM kB | faster |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| PGD-50 % | AutoAttack % | packed kB | int8 kB | RAM kB | faster |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 _PAGE = """\
 # The zoo's models
@@ -38,27 +38,32 @@ PGD-50 has 2 restarts, AutoAttack is the standard version, both with the L_inf b
 8/255 for all that are trained robustly. Each cell has its number of images n where it is not all \
 of the test set. AutoAttack is of fewer images than the column before it: what PGD-50 leaves of \
 those is in brackets. 95 % intervals (Wilson) are in the cards, and the bars in the pictures. \
-*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *RAM* is the \
-arena of the int8 file in TFLM. *Faster* is the latency of the same network, dense, by the file's, \
-int8, LiteRT, one thread, on the machine of the card: of a narrow network it says nothing.
+*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *Packed* is the \
+size of the float32 weights without their zeros, *int8* that of the `.tflite` file, which has \
+them. *RAM* is the arena of that file in TFLM. *Faster* is the latency of the same network, \
+dense, divided by this file's, both int8 in LiteRT on one thread of the machine of the card: 1 \
+for networks that are dense, however narrow. The machines differ, so the column compares each \
+file with its dense network, and not files with each other.
 
 *JPEG copy*: all 60,000 images encoded as JPEG and decoded again, about 8 grey levels (root mean \
 square) away from CIFAR-10 as published. It is not in this package. `test_sha256` in a card tells \
-which test images its accuracies are of; with others, such as those of TFDS, `zoo.verify` measures \
-no accuracy and says so, and `--fast` checks the rest of the card. The recipes train on CIFAR-10 \
-as published as well.
+which test images its accuracies are of; with others, such as those of TFDS, `zoo.verify` \
+measures no accuracy and says so, and `--fast` checks the rest of the card. So the accuracies of \
+these models can be measured again by whoever has those images; with CIFAR-10 as published, the \
+recipes train models whose cards anyone can verify. Under attack, one example more or less passes \
+for the rounding of another processor.
 
 MLPerf Tiny has the layers of ResNet8 and asks 85 % of its int8 file, on CIFAR-10 as published. \
-Here it reaches {resnet8} %{note}. ResNet20 of \
-[He et al.](https://arxiv.org/abs/1512.03385), with 0.27 million weights and 41 million MACs, \
-reaches 91.25 % of CIFAR-10 as published after 164 epochs; the nearest here, \
-`resnet18_w16_cifar10`, {resnet18} % after {epochs}. \
-`resnet18_psd1p16f1_cifar10`, of full width, reaches {wide} % after {wide_epochs}: few taps, the \
-same for all filters, and short training cost more than the width gains; which of them, was not \
-tried.
+Here it reaches {resnet8} %{note}. ResNet20 of [He et al.](https://arxiv.org/abs/1512.03385), \
+with 0.27 million weights and 41 million MACs, reaches 91.25 % of CIFAR-10 as published after 164 \
+epochs; the nearest here, `resnet18_w16_cifar10`, {resnet18} % after {epochs}. \
+`resnet18_psd1p16f1_cifar10`, of full width, reaches {wide} % after {wide_epochs}, half of the \
+others' training: that says nothing of its pattern or its width.
 
 The packed weights and int8 files of all {models} models are {megabytes:.1f} MB, in the package \
-that pip builds, which is compressed, less than 40 MB.
+that pip builds, which is compressed, less than 40 MB. A card may give a "url" for a file that is \
+larger: `zoo.load` fetches it once into Keras' cache, continues where a download was interrupted, \
+and compares its sha256. No model needs that yet.
 
 What the papers claim beside what these networks reach: [claims.md](claims.md).
 
@@ -144,7 +149,7 @@ def _row(about):
         f"{about['nonzero_parameters']:,} / {about['dense_parameters']:,}",
         f"{about['nonzero_macs'] / 1e6:.1f} / {about['dense_macs'] / 1e6:.1f}",
         *map(percent, ("clean", "int8", "pgd", "autoattack")),
-        f"{about['tflite']['bytes'] / 1000:.0f}",
+        *(f"{about[kind]['bytes'] / 1000:.0f}" for kind in ("weights", "tflite")),
         "" if arena is None else f"{arena / 1000:.0f}",
         f"{about['device']['latency_ratio']:.2f}x",
     ]

@@ -17,7 +17,7 @@ from tfsparse import UsageError, attacks
 from tfsparse.cost import model_cost
 from tfsparse.evaluation import accuracy
 from tfsparse.layers import PeriodicConv2D
-from zoo import figures, models, table, verify
+from zoo import figures, models, publish, table, verify
 from zoo.data import batches, open_dataset
 from zoo.robustness.intervals import wilson
 
@@ -137,6 +137,7 @@ def test_card_fits_together(name):
     for key in ("licence", "intended_use", "limits", "hardware", "versions"):
         assert card[key]
     assert card["dataset"] != "cifar10" or card["note"]
+    assert card["limits"] == publish.limits(card["recipe"])
     assert card["hours"] == pytest.approx(card["epochs"] * card["seconds_per_epoch"] / 3600)
     assert card["seed"] == card["recipe"]["seed"]
     assert card["device"]["latency_ratio"] > 0.8

@@ -10,6 +10,7 @@ import train
 import zoo
 from tests.conftest import ROOT
 from tfsparse import attacks
+from tfsparse.cost import model_cost
 from tfsparse.training import Trainer, sgd
 from zoo.studies import costs, papers
 
@@ -70,6 +71,26 @@ def test_operations_of_a_step_by_hand():
     assert papers.operations(recipe, 5) == 2 * 5 * (2 + 4 + 14) * 45_000 * 2
     recipe["loss"] = "standard"
     assert papers.operations(recipe, 5) == 2 * 5 * 3 * 45_000 * 2
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "vgg16", "mobilenet_v2"])
+def test_operations_of_a_step_are_what_tensorflow_s_profiler_counts(arch):
+    """Which counts biases, BatchNorm and the loss, too."""
+    model = zoo.build(arch, (32, 32, 3), 10, 8)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 32, 32, 3)), tf.TensorSpec((1,), tf.int64)])
+    def step(images, labels):
+        with tf.GradientTape() as tape:
+            value = loss(labels, model(images, training=True))
+        return tape.gradient(value, model.trainable_variables)
+
+    profiler = tf.compat.v1.profiler
+    options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
+    counted = profiler.profile(step.get_concrete_function().graph, options=options)
+    recipe = {"loss": "standard", "dataset": "cifar10", "epochs": "1"}
+    stated = papers.operations(recipe, model_cost(model).macs) / 45_000
+    assert stated <= counted.total_float_ops <= 1.05 * stated
 
 
 def test_docs_show_the_recipes():

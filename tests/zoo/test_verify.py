@@ -9,6 +9,7 @@ from absl import flags
 import zoo
 from tfsparse import UsageError
 from zoo import figures, verify
+from zoo.robustness.intervals import wilson
 
 NAME = "resnet8_dnr10_fashion_mnist_small"
 
@@ -60,6 +61,8 @@ def test_an_accuracy_may_be_off_by_five_of_ten_thousand_or_one(
         ({"seed": ...}, "MISSING"),  # ...: not in the card
         ({"accuracy": ...}, "MISSING"),
         ({"seed": ..., "accuracy": 0.51}, "WRONG"),
+        ({"interval": [0.4, 0.6]}, "WRONG"),
+        ({"interval": wilson(500, 1000)}, "ok"),
     ],
 )
 def test_an_accuracy_is_one_of_its_settings(measured, claim, verdict):
@@ -130,7 +133,7 @@ def test_writing_adds_what_is_missing_and_keeps_what_is_off(
     monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
     path.parent.mkdir()
     monkeypatch.setattr(verify, "measure", lambda *_: measured)
-    settings.write = True
+    settings.write = settings.fast = True
     incomplete = {key: value for key, value in card.items() if key != "golden"}
     monkeypatch.setattr(zoo, "card", lambda _: incomplete)
     verify.main([NAME])
@@ -157,6 +160,21 @@ def test_other_test_images_are_refused(monkeypatch, settings, data_dir, capsys):
     assert f"not those that {NAME} was measured on (another copy)" in shown
     assert "golden logits" in shown  # what is of no data set is judged
     assert "clean, n=" not in shown
+
+
+def test_without_the_data_set_the_rest_is_judged(monkeypatch, settings, data_dir, capsys):
+    """Of all models, though the first one's data set is not there."""
+    settings.data_dir = str(data_dir)
+    cards = {name: zoo.card(name) for name in ("resnet8_dnr10_cifar10", NAME)}
+    cards[NAME] = {**cards[NAME], "test_sha256": "0" * 64}  # which spares its attacks
+    cards["resnet8_dnr10_cifar10"]["dataset"] = "no_such_data"
+    monkeypatch.setattr(zoo, "card", lambda name: cards[name])
+    failures = r"resnet8_dnr10_cifar10: test images, .*: test_sha256\. The tables"
+    with pytest.raises(UsageError, match=failures):
+        verify.main(list(cards))
+    shown = capsys.readouterr().out
+    assert "no data set 'no_such_data' in tensorflow-datasets" in shown
+    assert shown.count("golden int8") == 2
 
 
 def test_command(run):

@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 
 from tfsparse import patterns
 from tfsparse.errors import UsageError
@@ -58,3 +59,20 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = keras.layers.Dense(num_classes, name="logits")(x)
     return keras.Model(inputs, outputs, name=arch)
+
+
+def dense_twin(architecture):
+    """Returns the same network without a pattern, untrained, to compare costs with.
+
+    Its one-dimensional variables get values of their own, as training gives them. Left at their
+    initial 0 and 1, the converter would store many of them once, and leave out multiplications.
+
+    Args:
+        architecture: arguments of `build`, a dict.
+    """
+    dense = build(**{**architecture, "pattern": None})
+    rng = np.random.default_rng(0)
+    for variable in dense.variables:
+        if len(variable.shape) == 1:
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return dense

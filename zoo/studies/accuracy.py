@@ -158,9 +158,11 @@ def table(runs):
     first = runs[0]
     data = first["dataset"] + (f" ({first['note']})" if first["note"] else "")
     lines = [
-        f"{first['arch']} on {data}, {first['epochs']} epochs one-cycle, trained on "
-        f"{first['hardware']}; accuracy on {first['test_examples']:,} test images, "
-        "mean ± sample standard deviation over n seeds.",
+        "# Accuracy with each pattern",
+        "",
+        f"From `python -m zoo.studies.accuracy`: {first['arch']} on {data}, {first['epochs']} "
+        f"epochs one-cycle, trained on {first['hardware']}; accuracy on "
+        f"{first['test_examples']:,} test images, mean ± sample standard deviation over n seeds.",
         "",
         "| pattern | convolution weights | MACs, M | test accuracy, % | n |",
         "|---|---|---|---|---|",

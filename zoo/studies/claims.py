@@ -72,10 +72,10 @@ def _periodic(network, pattern, recipe, dense, reached, dense_reached, savings):
     )
 
 
-def _no_drop(network, percent, recipe, dense, published=""):
+def _no_drop(network, density, recipe, dense, published=""):
     return [
         Claim(
-            f"{network} with DNR at {percent} % beside dense, {measure} accuracy",
+            f"{network} with DNR {density} beside dense, {measure} accuracy",
             published,
             recipe,
             dense,
@@ -136,16 +136,22 @@ PERIODIC = [
     ),
     *_RIVALS,
 ]
+_R8_ROBUST, _R18_ROBUST, _VGG_ROBUST = (
+    f"{network}_dense_robust_cifar10" for network in ("resnet8", "resnet18_w16", "vgg16_w16")
+)
+_CHANNELS = "by channel at 50 %"
 # arXiv 2011.03083, abstract: above 20x compression without significant loss, of VGG16 and ResNet18.
 DNR = [
     *_no_drop(
-        *("VGG16", 5, "vgg16_w16_dnr5_cifar10", "vgg16_w16_dense_robust_cifar10"),
+        *("VGG16", "at 5 %", "vgg16_w16_dnr5_cifar10", _VGG_ROBUST),
         "no significant drop",
     ),
-    *_no_drop("VGG16", 10, "vgg16_w16_dnr10_cifar10", "vgg16_w16_dense_robust_cifar10"),
-    *_no_drop("ResNet18", 10, "resnet18_w16_dnr10_cifar10", "resnet18_w16_dense_robust_cifar10"),
-    *_no_drop("ResNet8", 10, "resnet8_dnr10_cifar10", "resnet8_dense_robust_cifar10"),
-    *_no_drop("ResNet8", 30, "resnet8_dnr30_cifar10", "resnet8_dense_robust_cifar10"),
+    *_no_drop("VGG16", "at 10 %", "vgg16_w16_dnr10_cifar10", _VGG_ROBUST),
+    *_no_drop("ResNet18", "at 10 %", "resnet18_w16_dnr10_cifar10", _R18_ROBUST),
+    *_no_drop("ResNet18", _CHANNELS, "resnet18_w16_dnr_channel50_cifar10", _R18_ROBUST),
+    *_no_drop("ResNet8", "at 10 %", "resnet8_dnr10_cifar10", _R8_ROBUST),
+    *_no_drop("ResNet8", "at 30 %", "resnet8_dnr30_cifar10", _R8_ROBUST),
+    *_no_drop("ResNet8", _CHANNELS, "resnet8_dnr_channel50_cifar10", _R8_ROBUST),
     *_above_magnitude("VGG16", 5, "vgg16_w16_dnr5_cifar10", "vgg16_w16_magnitude5_cifar10"),
     *_above_magnitude("ResNet8", 10, "resnet8_dnr10_cifar10", "resnet8_magnitude10_cifar10"),
 ]
@@ -157,7 +163,7 @@ _PAGE = """\
 
 From `python -m zoo.studies.claims --workdir=runs/claims --output=docs`. ResNet18 and VGG16 of a \
 quarter of the papers' width, a sixteenth of their weights, ResNet8, and MobileNetV2 and \
-ShuffleNet of such widths that they take 1.1 and 1.3 times the multiply-accumulates of the \
+ShuffleNet of such widths that they take 1.3 and 1.1 times the multiply-accumulates of the \
 sparsest ResNet18, on CIFAR-10{note}; {epochs} epochs on clean images, {robust_epochs} on \
 adversarial ones with the hybrid loss and a one-step attack, where the papers train 120 to 200. \
 MobileNetV2 and ShuffleNet are trained in float32, the others on clean images in mixed bfloat16. \
@@ -165,11 +171,12 @@ So what is compared is not the accuracy, but what sparsity costs of it.
 
 The difference is the mean accuracy of the first network over its seeds less that of the second, \
 in points, with its 95 % interval: Student's, of the standard deviations over seeds, pooled over \
-all networks of a table that have several: one with a single seed is assumed to spread as they do. \
-It is of these test images and says how far other seeds would be off, on them. *Confirmed*: the \
-interval is above the published difference less a margin of 1 point, or, for the compact networks, \
-above 0. *Contradicted*: it is below that. *Open*: that is in it, or neither network has a second \
-seed. There is no verdict where the paper claims nothing of that network, density and rival.
+all networks of a table that have several: one with a single seed is assumed to spread as they \
+do. It is of these test images and says how far other seeds would be off, on them. The bound of a \
+verdict is the published difference less a margin of 1 point, or, for the compact networks, 0. \
+*Confirmed*: the whole interval is above that bound. *Contradicted*: all of it is below. *Open*: \
+the bound lies inside the interval, or neither network has a second seed. There is no verdict \
+where the paper claims nothing of that network, density and rival.
 
 ## Periodic kernels
 
@@ -194,6 +201,12 @@ times fewer weights (5 %) in VGG16 and ResNet18 of full width. There, at 5 %, Re
 clean, 47.35 % under PGD and 40.41 % under AutoAttack (RobustBench, Kundu2020Tunable), VGG16 \
 86.74 % clean; the figures of its dense networks are not known to us. Robust accuracy is that \
 under {attack} on the first {examples:,} test images. The runs are those of [dnr.md](dnr.md).
+
+## What is not compared
+
+The papers' networks at their own width, on CIFAR-100 and on Tiny-ImageNet; VGG16 with PSD1_P16, \
+and patterns that differ in all filters (pSC), which [pattern_accuracy.md](pattern_accuracy.md) \
+has for ResNet8; ResNet18 with DNR at 5 %. [papers.md](papers.md) lists their recipes.
 """
 
 

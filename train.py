@@ -64,6 +64,7 @@ flags.DEFINE_integer("epochs", 10, "Training epochs.")
 flags.DEFINE_integer("batch_size", 128, "Images per training step.")
 commandline.define_fraction("learning_rate", 0.1, "Its peak.")
 flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "How the learning rate changes.")
+commandline.define_fraction("label_smoothing", 0, "Share of a label spread over all classes.")
 commandline.define_fraction("ema_momentum", 0, "Of the weights' moving average; 0 for none.")
 commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
@@ -143,7 +144,7 @@ def main():
         attack = None
         if FLAGS.loss == "hybrid":
             attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps)
-        trainer = Trainer(model, optimizer, attack, pruner)
+        trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=FLAGS.label_smoothing)
         checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
         checkpoints.restore()
         if is_trained and checkpoints.epoch < FLAGS.epochs:
@@ -336,6 +337,7 @@ def check_flags():
         "density": (1e-9 < FLAGS.density <= 1, "in (0, 1]"),
         "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
         "learning_rate": (0 < FLAGS.learning_rate < np.inf, "above 0 and finite"),
+        "label_smoothing": (0 <= FLAGS.label_smoothing < 1, "in [0, 1)"),
         "ema_momentum": (0 <= FLAGS.ema_momentum < 1, "in [0, 1)"),
         "weight_decay": (0 <= FLAGS.weight_decay < np.inf, "at least 0 and finite"),
         "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),

@@ -21,7 +21,7 @@ class Trainer:
 
     The default beta of 0.5 is a choice of ours. Clean and adversarial images go through the network
     as one batch, so that BatchNorm's statistics are those of both. Without an attack J is the plain
-    cross-entropy.
+    cross-entropy CE, in which a label t may be smoothed (Szegedy et al., CVPR 2016, section 7).
 
     Created within the scope of a tf.distribute strategy it trains on all of its replicas, and must
     be used within that scope. A batch is shared among the replicas; each normalises by the
@@ -34,6 +34,8 @@ class Trainer:
         attack: function as `tfsparse.attacks.pgd` returns, or None.
         pruner: `tfsparse.pruning.Pruner` of the same model, or None.
         beta: weight of the clean images, in [0, 1].
+        label_smoothing: share of a label that is spread over all classes, in [0, 1). The attack
+            takes labels as they are.
 
     Attributes:
         batches_done: how many batches of the epoch under way are done.
@@ -41,12 +43,12 @@ class Trainer:
         seconds: how long they took.
     """
 
-    def __init__(self, model, optimizer, attack=None, pruner=None, beta=0.5):
+    def __init__(self, model, optimizer, attack=None, pruner=None, beta=0.5, label_smoothing=0.0):
         self.model = model
         self.optimizer = optimizer
         self.attack = attack
         self.pruner = pruner
-        self.beta = beta
+        self.beta, self.label_smoothing = beta, label_smoothing
         self.strategy = tf.distribute.get_strategy()
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
@@ -159,7 +161,9 @@ class Trainer:
         with tf.GradientTape() as tape, fused_batch_norm(self.model):
             # Float32 also where the model computes in 16 bits: mixed precision.
             logits = tf.cast(self.model(images, training=True), tf.float32)
-            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            losses = keras.losses.categorical_crossentropy(
+                tf.one_hot(labels, logits.shape[-1]), logits, True, self.label_smoothing
+            )
             loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / replicas

@@ -23,24 +23,25 @@ def linear_model():
     return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_step_descends_the_hybrid_loss(fashion_mnist, beta):
+@pytest.mark.parametrize(("beta", "smoothing"), [(0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (0.3, 0.1)])
+def test_step_descends_the_hybrid_loss(fashion_mnist, beta, smoothing):
     images, labels = fashion_mnist[0][:32], fashion_mnist[1][:32]
     model = linear_model()
     w, b = (array.astype(np.float64) for array in model.get_weights())
     attack = fgsm(model, 0.1)
     adversarial = attack(tf.constant(images), tf.constant(labels), tf.constant([0, 0])).numpy()
-    trainer = Trainer(model, keras.optimizers.SGD(0.5), attack, beta=beta)
+    trainer = Trainer(model, keras.optimizers.SGD(0.5), attack, None, beta, smoothing)
     batches = tf.data.Dataset.from_tensors((images, labels))
     metrics = trainer.run_epoch(batches, seed=0)
 
+    target = (1 - smoothing) * np.eye(10)[labels] + smoothing / 10
     loss, gradient = 0.0, np.zeros_like(w)
     for weight, x in ((beta, images), (1 - beta, adversarial)):
         x = x.reshape(32, -1)
         logits = x @ w + b
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        loss -= weight * np.mean(np.log(p[np.arange(32), labels]))
-        gradient += weight * x.T @ (p - np.eye(10)[labels]) / 32
+        loss -= weight * np.mean(np.sum(target * np.log(p), axis=1))
+        gradient += weight * x.T @ (p - target) / 32
     assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
     np.testing.assert_allclose(model.get_weights()[0], w - 0.5 * gradient, atol=1e-5)
     names = {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}

@@ -160,8 +160,9 @@ def compare(card, measured):
         claimed = None if is_missing else claim.get("accuracy")
         row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
     if "results" in measured:
-        for name in card.get("results", {}).keys() - measured["results"].keys():
-            row(name, card["results"][name].get("accuracy"), "with --autoattack", None)
+        for name, claim in card.get("results", {}).items():
+            if name not in measured["results"]:  # AutoAttack and PGD on its images
+                row(name, claim.get("accuracy"), "with --autoattack", None)
     for key in ("arena_bytes", "latency_ratio"):
         if "device" in measured:
             claim, value = card.get("device", {}).get(key), measured["device"][key]

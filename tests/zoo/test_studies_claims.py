@@ -28,8 +28,8 @@ def row(recipe, seed, clean, robust=None, parameters=1000, macs=2_000_000):
     }
 
 
-def claim(points, margin):
-    return claims.Claim("A above B", "0", "a", "b", "clean", points, margin)
+def claim(points, *others):
+    return claims.Claim("A above B", "0", "a", others or ("b",), "clean", points)
 
 
 def test_recipes_train_alike():
@@ -45,7 +45,7 @@ def test_recipes_train_alike():
 
 def test_claims_are_about_rows():
     for table, rows in ((claims.PERIODIC, claims.ROWS), (claims.DNR, dnr.ROWS)):
-        assert {name for each in table for name in (each.first, each.second)} <= rows.keys()
+        assert {name for each in table for name in (each.recipe, *each.others)} <= rows.keys()
 
 
 def test_interval_is_student_s():
@@ -55,7 +55,7 @@ def test_interval_is_student_s():
         "a": [row("a", seed, value) for seed, value in enumerate(first)],
         "b": [row("b", seed, value) for seed, value in enumerate(second)],
     }
-    difference, half = claims.compare(grouped, claim(0.0, 1.0))
+    difference, half = claims.compare(grouped, claim(0.0))
     assert difference == pytest.approx(-4.0)
     assert half == pytest.approx(2.776 * np.sqrt(1.0 * (1 / 3 + 1 / 3)), rel=1e-6)
 
@@ -63,41 +63,59 @@ def test_interval_is_student_s():
 def test_spread_is_pooled_where_one_of_both_has_seeds():
     grouped = {"a": [row("a", 0, 0.60)], "b": [row("b", 0, 0.65)]}
     grouped["c"] = [row("c", 0, 0.50), row("c", 1, 0.52)]
-    assert claims.compare(grouped, claim(0.0, 1.0)) == (pytest.approx(-5.0), None)
+    assert claims.compare(grouped, claim(0.0)) == (pytest.approx(-5.0), None)
     grouped["b"].append(row("b", 1, 0.65))
-    _, half = claims.compare(grouped, claim(0.0, 1.0))
+    _, half = claims.compare(grouped, claim(0.0))
     # Squares 0 and 2 of one degree of freedom each.
     assert half == pytest.approx(4.303 * np.sqrt(1.0 * (1 + 1 / 2)), rel=1e-6)
+
+
+def test_mean_of_several_networks():
+    """Its variance is that of a single run, by 2, and by 2 again for each mean of two runs."""
+    grouped = {
+        "a": [row("a", seed, 0.60 + seed / 100) for seed in range(2)],
+        "b": [row("b", 0, 0.6)],
+    }
+    grouped["c"] = [row("c", seed, 0.50 + seed / 50) for seed in range(2)]
+    difference, half = claims.compare(grouped, claim(0.0, "b", "c"))
+    assert difference == pytest.approx(60.5 - (60.0 + 51.0) / 2)
+    # Squares 0.5 and 2 of one degree of freedom each.
+    assert half == pytest.approx(4.303 * np.sqrt(1.25 * (1 / 2 + 1 / 4 + 1 / 8)), rel=1e-6)
+    rows = [each for group in grouped.values() for each in group]
+    assert claims.table([claim(0.0, "b", "c")], rows).splitlines()[-1] == (
+        f"| A above B | 0 | 60.50 ± 0.71 beside 60.00 and 51.00 ± 1.41 |  |  "
+        f"| {difference:+.2f} ({difference - half:+.2f} to {difference + half:+.2f}) "
+        "| 2, 1, 2 | **confirmed** |"
+    )
 
 
 def test_networks_of_no_claim_have_no_say():
     rows = [row("a", seed, 0.60 + seed / 100) for seed in range(2)] + [row("b", 0, 0.6)]
     others = [row("c", 0, 0.1), row("c", 1, 0.9)]
     others += [{**each, "row": "a, channels removed"} for each in rows[:2]]
-    assert claims.table([claim(0.0, 1.0)], rows + others) == claims.table([claim(0.0, 1.0)], rows)
+    assert claims.table([claim(0.0)], rows + others) == claims.table([claim(0.0)], rows)
 
 
 def test_no_verdict_on_what_is_not_claimed():
     rows = [row(name, seed, 0.60 + seed / 100) for name in "ab" for seed in range(2)]
-    line = claims.table([claim(0.0, 1.0)._replace(published="")], rows).splitlines()[-1]
+    line = claims.table([claim(0.0)._replace(published="")], rows).splitlines()[-1]
     assert line.endswith("| 2, 2 |  |")
-    assert claims.table([claim(0.0, 1.0)], rows).endswith("| 2, 2 | **open** |")
+    assert claims.table([claim(0.0)], rows).endswith("| 2, 2 | **open** |")
 
 
 @pytest.mark.parametrize(
-    ("points", "margin", "difference", "half", "expected"),
+    ("points", "difference", "half", "expected"),
     [
-        (-0.8, 1.0, -1.0, 0.5, "confirmed"),  # -1.5 is above -1.8
-        (-0.8, 1.0, -1.4, 0.7, "open"),
-        (-0.8, 1.0, -3.0, 0.5, "contradicted"),
-        (-0.8, 1.0, -3.0, None, "open"),
-        (1.7, 1.7, 0.5, 0.4, "confirmed"),  # better, if by less than published
-        (1.7, 1.7, 0.5, 0.6, "open"),
-        (1.7, 1.7, -0.5, 0.4, "contradicted"),
+        (-0.8, -1.0, 0.5, "confirmed"),  # -1.5 is above -1.8
+        (-0.8, -1.4, 0.7, "open"),
+        (-0.8, -3.0, 0.5, "contradicted"),
+        (-0.8, -3.0, None, "open"),
+        (2.4, 2.0, 0.5, "confirmed"),
+        (2.4, 1.0, 0.3, "contradicted"),  # better, if by less than published
     ],
 )
-def test_verdict(points, margin, difference, half, expected):
-    assert claims.verdict(claim(points, margin), difference, half) == expected
+def test_verdict(points, difference, half, expected):
+    assert claims.verdict(claim(points), difference, half) == expected
 
 
 def test_page():
@@ -115,10 +133,9 @@ def test_page():
         "| 5.6x fewer | -1.00 (-1.30 to -0.70) | 2, 2 | **confirmed** |"
     ) in page
     assert "| 20.00 beside 30.00 | +0 % |  | -10.00 | 1, 1 | **open** |" in page
-    assert "above MobileNetV2" not in page  # has no run
-    assert "points over both, on CIFAR-10." not in page
+    assert "beside MobileNetV2" not in page  # has no run
     rivals = [row("mobilenet_v2_w8_cifar10", 0, 0.84), row("shufflenet_w80_cifar10", 0, 0.82)]
-    assert " Here it is +2.05 points over both, on CIFAR-10." in claims.page(rows + rivals, robust)
+    assert "85.05 ± 0.07 beside 84.00 and 82.00" in claims.page(rows + rivals, robust)
 
 
 def test_the_zoo_s_models_are_the_runs_of_seed_0():

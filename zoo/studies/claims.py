@@ -26,38 +26,38 @@ from zoo.studies import dnr, recipe_runs
 
 # {recipe: seeds}. A verdict needs several of one of two networks.
 ROWS = {
-    "resnet18_w16_cifar10": (0, 1, 2),
+    "resnet18_w16_cifar10": (0, 1),
     "resnet18_w16_ps4p4_cifar10": (0,),
     "resnet18_w16_psd2p8_cifar10": (0,),
-    "resnet18_w16_psd1p16_cifar10": (0, 1, 2),
-    "vgg16_w16_cifar10": (0,),
+    "resnet18_w16_psd1p16_cifar10": (0, 1),
+    "vgg16_w16_cifar10": (0, 1),
     "vgg16_w16_psd2p8_cifar10": (0,),
     "mobilenet_v2_w8_cifar10": (0,),
     "shufflenet_w80_cifar10": (0,),
 }
 NAME = "claims"
+MARGIN = 1.0  # how many points less than published still confirm a claim
 
 FLAGS = flags.FLAGS
 
 
 class Claim(NamedTuple):
-    """What a paper says of two networks, and which two recipes are its like here.
+    """What a paper says of a network beside others, and which recipes are its like here.
 
     text: what is said of the networks here.
     published: what the paper says of them at full width; "" where it says nothing.
-    first, second: the recipes compared.
+    recipe: that of the network.
+    others: the recipes that it is compared with, by the mean of their accuracies.
     measure: "clean" or "robust", the accuracy compared.
-    points: the published accuracy of the first less that of the second, in points.
-    margin: how many points less still confirm the claim.
+    points: the published accuracy of the network less that of the others, in points.
     """
 
     text: str
     published: str
-    first: str
-    second: str
+    recipe: str
+    others: tuple[str, ...]
     measure: str
     points: float
-    margin: float
 
 
 def _periodic(network, pattern, recipe, dense, reached, dense_reached, savings):
@@ -65,10 +65,9 @@ def _periodic(network, pattern, recipe, dense, reached, dense_reached, savings):
         f"{network} with {pattern}: {savings}",
         f"{reached:.2f} % instead of {dense_reached:.2f}",
         recipe,
-        dense,
+        (dense,),
         "clean",
         reached - dense_reached,
-        1.0,
     )
 
 
@@ -78,10 +77,9 @@ def _no_drop(network, density, recipe, dense, published=""):
             f"{network} with DNR {density} beside dense, {measure} accuracy",
             published,
             recipe,
-            dense,
+            (dense,),
             measure,
             0.0,
-            1.0,
         )
         for measure in ("clean", "robust")
     ]
@@ -93,9 +91,8 @@ def _above_magnitude(network, percent, recipe, magnitude):
             f"{network} at {percent} %: DNR beside magnitude pruning, {measure} accuracy",
             "",
             recipe,
-            magnitude,
+            (magnitude,),
             measure,
-            0.0,
             0.0,
         )
         for measure in ("clean", "robust")
@@ -104,19 +101,9 @@ def _above_magnitude(network, percent, recipe, magnitude):
 
 _R18, _VGG = "resnet18_w16_cifar10", "vgg16_w16_cifar10"
 _PSD1 = "resnet18_w16_psd1p16_cifar10"
+_MOBILENET, _SHUFFLENET = "mobilenet_v2_w8_cifar10", "shufflenet_w80_cifar10"
+_EQUAL = "at about equal FLOPs"
 # Accuracies read off the plots of arXiv 2001.10710, CIFAR-10, within 0.02 points.
-_RIVALS = [
-    Claim(
-        "ResNet18 with PSD1_P16 above MobileNetV2 at about equal FLOPs",
-        "92.01 % beside 90.35",
-        *(_PSD1, "mobilenet_v2_w8_cifar10", "clean", 1.66, 1.66),
-    ),
-    Claim(
-        "ResNet18 with PSD1_P16 above ShuffleNet at about equal FLOPs",
-        "92.01 % beside 88.93",
-        *(_PSD1, "shufflenet_w80_cifar10", "clean", 3.08, 3.08),
-    ),
-]
 PERIODIC = [
     _periodic(
         *("ResNet18", "PS4_P4", "resnet18_w16_ps4p4_cifar10", _R18, 92.95, 92.84),
@@ -134,7 +121,21 @@ PERIODIC = [
         *("VGG16", "PSD2_P8", "vgg16_w16_psd2p8_cifar10", _VGG, 91.90, 92.76),
         "68 % fewer weights, 3.1x fewer FLOPs",
     ),
-    *_RIVALS,
+    Claim(
+        f"ResNet18 with PSD1_P16 beside MobileNetV2 {_EQUAL}",
+        "92.01 % beside 90.35",
+        *(_PSD1, (_MOBILENET,), "clean", 1.66),
+    ),
+    Claim(
+        f"ResNet18 with PSD1_P16 beside ShuffleNet {_EQUAL}",
+        "92.01 % beside 88.93",
+        *(_PSD1, (_SHUFFLENET,), "clean", 3.08),
+    ),
+    Claim(
+        "ResNet18 with PSD1_P16 beside the mean of both",
+        "92.01 % beside 89.64",
+        *(_PSD1, (_MOBILENET, _SHUFFLENET), "clean", 2.37),
+    ),
 ]
 _R8_ROBUST, _R18_ROBUST, _VGG_ROBUST = (
     f"{network}_dense_robust_cifar10" for network in ("resnet8", "resnet18_w16", "vgg16_w16")
@@ -170,13 +171,13 @@ MobileNetV2 and ShuffleNet are trained in float32, the others on clean images in
 So what is compared is not the accuracy, but what sparsity costs of it.
 
 The difference is the mean accuracy of the first network over its seeds less that of the second, \
-in points, with its 95 % interval: Student's, of the standard deviations over seeds, pooled over \
-all networks of a table that have several: one with a single seed is assumed to spread as they \
-do. It is of these test images and says how far other seeds would be off, on them. The bound of a \
-verdict is the published difference less a margin of 1 point, or, for the compact networks, 0. \
-*Confirmed*: the whole interval is above that bound. *Contradicted*: all of it is below. *Open*: \
-the bound lies inside the interval, or neither network has a second seed. There is no verdict \
-where the paper claims nothing of that network, density and rival.
+or of the mean of several, in points, with its 95 % interval: Student's, of the standard \
+deviations over seeds, pooled over all networks of a table that have several: one with a single \
+seed is assumed to spread as they do. It is of these test images and says how far other seeds \
+would be off, on them. The bound of a verdict is the published difference less a margin of 1 \
+point. *Confirmed*: the whole interval is above that bound. *Contradicted*: all of it is below. \
+*Open*: the bound lies inside the interval, or none of the networks has a second seed. There is \
+no verdict where the paper claims nothing of that network, density and rival.
 
 ## Periodic kernels
 
@@ -185,8 +186,8 @@ where the paper claims nothing of that network, density and rival.
 Published figures are read off the plots of [arXiv 2001.10710](https://arxiv.org/abs/2001.10710), \
 whose dense networks have 11.2 and 14.7 million weights. *Weights* and *MACs* are what the first \
 network has fewer of than the second, here. The paper's claim of 2.8 % above the compact networks \
-is about the mean of what it reports: +2.37 points over both on CIFAR-10, +2.87 with \
-Tiny-ImageNet.{above_rivals}
+is about the mean of what it reports over both: +2.37 points on CIFAR-10, +2.87 with \
+Tiny-ImageNet.
 
 The runs, clean accuracy on all 10,000 test images, mean ± sample standard deviation over n seeds:
 
@@ -242,53 +243,49 @@ def page(rows, robust_rows):
         attack=robust_rows[0]["robust_attack"].replace(",", " with"),
         examples=robust_rows[0]["robust_examples"],
         periodic=table(PERIODIC, rows),
-        above_rivals=_above_rivals(rows),
         runs=_runs(rows),
         dnr=table(DNR, robust_rows),
     )
 
 
 def table(claims, rows):
-    """Returns the Markdown table of those of `claims` of which both networks are in `rows`."""
+    """Returns the Markdown table of those of `claims` of which all networks are in `rows`."""
     lines = [
         "| claim | published | here | weights | MACs | difference | n | |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    compared = {name for claim in claims for name in (claim.first, claim.second)}
+    compared = {name for claim in claims for name in (claim.recipe, *claim.others)}
     grouped = recipe_runs.by((row for row in rows if row["row"] in compared), "row")
     for claim in claims:
-        if {claim.first, claim.second} <= grouped.keys():
+        if {claim.recipe, *claim.others} <= grouped.keys():
             lines.append(_line(claim, grouped))
     return "\n".join(lines)
 
 
-def _above_rivals(rows):
-    """Returns a sentence with the mean over the compact networks, or "" before both have runs."""
-    grouped = recipe_runs.by(rows, "row")
-    if not {each.second for each in _RIVALS} <= grouped.keys():
-        return ""
-    mean = np.mean([compare(grouped, each)[0] for each in _RIVALS])
-    return f" Here it is {mean:+.2f} points over both, on CIFAR-10."
-
-
 def _line(claim, grouped):
-    first, second = grouped[claim.first], grouped[claim.second]
+    first, *others = (grouped[name] for name in (claim.recipe, *claim.others))
     difference, half = compare(grouped, claim)
     interval = "" if half is None else f" ({difference - half:+.2f} to {difference + half:+.2f})"
     published = f"{claim.published} ({claim.points:+.2f})" if claim.points else claim.published
-    weights = first[0]["nonzero_parameters"] / second[0]["nonzero_parameters"] - 1
-    macs = second[0]["macs"] / first[0]["macs"]
+    weights = macs = ""
+    if len(others) == 1:
+        ((other, *_),) = others
+        weights = (
+            f"{100 * (first[0]['nonzero_parameters'] / other['nonzero_parameters'] - 1):+.0f} %"
+        )
+        macs = f"{other['macs'] / first[0]['macs']:.1f}x fewer" if claim in PERIODIC else ""
+    reached = [
+        recipe_runs.mean_text([row[f"{claim.measure}_accuracy"] for row in rows])
+        for rows in (first, *others)
+    ]
     cells = [
         claim.text,
         published,
-        " beside ".join(
-            recipe_runs.mean_text([row[f"{claim.measure}_accuracy"] for row in rows])
-            for rows in (first, second)
-        ),
-        f"{100 * weights:+.0f} %",
-        f"{macs:.1f}x fewer" if claim in PERIODIC else "",
+        f"{reached[0]} beside {' and '.join(reached[1:])}",
+        weights,
+        macs,
         f"{difference:+.2f}{interval}",
-        f"{len(first)}, {len(second)}",
+        ", ".join(str(len(rows)) for rows in (first, *others)),
         f"**{verdict(claim, difference, half)}**" if claim.published else "",
     ]
     return f"| {' | '.join(cells)} |"
@@ -299,19 +296,21 @@ def compare(grouped, claim):
 
     The standard deviation over seeds is pooled over all networks that have several, as if it were
     the same for all: two or three seeds of one network say next to nothing of it. Half of the
-    interval is None where neither of the two has a second seed, which would show whether it is.
+    interval is None where none of them has a second seed, which would show whether it is.
     """
     groups = {
         name: 100 * np.array([row[f"{claim.measure}_accuracy"] for row in rows])
         for name, rows in grouped.items()
     }
-    first, second = groups[claim.first], groups[claim.second]
-    difference = first.mean() - second.mean()
-    if len(first) == len(second) == 1:
+    first, others = groups[claim.recipe], [groups[name] for name in claim.others]
+    difference = first.mean() - np.mean([other.mean() for other in others])
+    if max(map(len, (first, *others))) == 1:
         return difference, None
     freedom = sum(len(values) - 1 for values in groups.values())
     squares = sum(((values - values.mean()) ** 2).sum() for values in groups.values())
-    deviation = math.sqrt(squares / freedom * (1 / len(first) + 1 / len(second)))
+    # The variance of a mean of n values is that of one by n; of a mean of k means, their mean by k.
+    runs = 1 / len(first) + np.mean([1 / len(other) for other in others]) / len(others)
+    deviation = math.sqrt(squares / freedom * runs)
     return difference, _STUDENT[min(freedom, len(_STUDENT)) - 1] * deviation
 
 
@@ -319,7 +318,7 @@ def verdict(claim, difference, half):
     """Returns "confirmed", "contradicted" or "open"; see the page."""
     if half is None:
         return "open"
-    least = claim.points - claim.margin
+    least = claim.points - MARGIN
     if difference - half > least:
         return "confirmed"
     return "contradicted" if difference + half < least else "open"

@@ -30,7 +30,7 @@ ROWS = {
     "resnet8_narrow_cifar10": (0, 1),
     "resnet8_dnr30_cifar10": (0, 1),
     "resnet8_dnr_channel50_cifar10": (0,),
-    "vgg16_w16_dense_robust_cifar10": (0, 1),
+    "vgg16_w16_dense_robust_cifar10": (0,),
     "vgg16_w16_dnr10_cifar10": (0,),
     "vgg16_w16_dnr5_cifar10": (0, 1),
     "vgg16_w16_magnitude5_cifar10": (0,),

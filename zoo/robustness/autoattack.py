@@ -6,16 +6,19 @@ under Keras' PyTorch backend, in a process of its own, as a process has one back
 both: `autoattack` starts the process, `main` is what runs there.
 """
 
+import math
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
+import keras
 import numpy as np
 
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
+from tfsparse.layers import leaf_layers
 from zoo.robustness.square import import_torch
 
 # Of APGD and FAB, as published and as everyone reports; torchattacks' own default is 10.
@@ -79,13 +82,12 @@ def autoattack(model, eps):
 
 def main(folder):
     """Attacks the images in `folder`, in the process that runs under PyTorch."""
-    import keras
-
-    import tfsparse  # noqa: F401, whose layers the model may have
-
     torch, torchattacks = import_torch("autoattack")
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     model.trainable = False  # the attacks differentiate with respect to the images only
+    for layer in leaf_layers(model):
+        if type(layer) is keras.layers.AveragePooling2D and layer.padding == "same":
+            layer.__class__ = AveragePooling2D
     tensors, _ = read_tensors(folder / "in.safetensors")
     images = torch.from_numpy(tensors["images"]).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(tensors["labels"]).long()
@@ -117,6 +119,29 @@ def main(folder):
         "fooled": fooled.numpy().astype(np.uint8),
     }
     write_tensors(folder / "out.safetensors", result)
+
+
+class AveragePooling2D(keras.layers.AveragePooling2D):
+    """Pooling with padding "same" that leaves the padding out of the averages, as TensorFlow does.
+
+    Keras 3.15 and older repeat the images' border there under PyTorch (keras pull request 23233).
+    """
+
+    def call(self, inputs):
+        rows, columns = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        padding = [(0, 0)] * 4
+        for axis, size, stride in zip((rows, columns), self.pool_size, self.strides, strict=True):
+            length = inputs.shape[axis]
+            missing = max((math.ceil(length / stride) - 1) * stride + size - length, 0)
+            padding[axis] = (missing // 2, missing - missing // 2)
+
+        def pool(images):
+            padded = keras.ops.pad(images, padding)
+            return keras.ops.average_pool(
+                padded, self.pool_size, self.strides, "valid", self.data_format
+            )
+
+        return pool(inputs) / pool(keras.ops.ones_like(inputs[:1]))
 
 
 def check_logits(tensorflow, torch):

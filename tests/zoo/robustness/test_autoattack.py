@@ -69,6 +69,29 @@ def test_a_model_without_gradients_is_attacked_all_the_same():
     assert np.abs(adversarial - x).max() <= 0.1 + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("size", "pool", "strides"), [((8, 8), 3, 2), ((7, 9), 2, 2), ((5, 6), 3, 1), ((6, 7), 1, 3)]
+)
+def test_average_pooling_is_tensorflow_s(size, pool, strides):
+    inputs = np.random.default_rng(0).random((2, *size, 3), np.float32)
+    expected = keras.layers.AveragePooling2D(pool, strides, "same")(inputs)
+    found = autoattack.AveragePooling2D(pool, strides, "same")(inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_model_with_average_pooling_is_the_same_there():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
+    layers = [
+        *(keras.Input((8, 8, 3)), keras.layers.AveragePooling2D(3, 2, "same")),
+        *(keras.layers.Flatten(), keras.layers.Dense(4)),
+    ]
+    model = keras.Sequential(layers)
+    labels = np.argmax(model(x), axis=1)
+    adversarial, _ = autoattack.autoattack(model, 0.01)(x, labels, 0, 0)  # which compares logits
+    assert np.abs(adversarial - x).max() <= 0.01 + 1e-6
+
+
 def test_too_few_classes():
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]

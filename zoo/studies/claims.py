@@ -187,7 +187,8 @@ Published figures are read off the plots of [arXiv 2001.10710](https://arxiv.org
 whose dense networks have 11.2 and 14.7 million weights. *Weights* and *MACs* are what the first \
 network has fewer of than the second, here. The paper's claim of 2.8 % above the compact networks \
 is about the mean of what it reports over both: +2.37 points on CIFAR-10, +2.87 with \
-Tiny-ImageNet.
+Tiny-ImageNet. The verdicts on them are about the size of that lead; an interval on both sides of \
+0 does not tell which network is better.
 
 The runs, clean accuracy on all 10,000 test images, mean ± sample standard deviation over n seeds:
 

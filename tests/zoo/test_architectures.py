@@ -7,6 +7,7 @@ import pytest
 import zoo
 from tfsparse import UsageError
 from tfsparse.cost import model_cost
+from zoo.architectures import dense_twin
 
 # Convolution weights in millions and GMACs at 32x32 as published (IEEE TC 2020, arXiv 2001.10710).
 # The MACs are read off a plot.
@@ -109,3 +110,12 @@ def test_what_cannot_be_built_is_said(arguments, received):
     with pytest.raises(UsageError) as error:
         zoo.build(**{"arch": "resnet8", "input_shape": (32, 32, 3), "num_classes": 10, **arguments})
     assert received in str(error.value)
+
+
+def test_dense_twin_has_no_pattern_and_nothing_that_a_converter_leaves_out():
+    architecture = {"arch": "resnet8", "input_shape": (32, 32, 3), "num_classes": 10, "width": 8}
+    twin = dense_twin({**architecture, "pattern": "PSD2_P8"})
+    assert twin.count_params() == zoo.build(**architecture).count_params()
+    for variable in twin.variables:
+        values = keras.ops.convert_to_numpy(variable)
+        assert values.ndim != 1 or len(np.unique(values)) == len(values), variable.path

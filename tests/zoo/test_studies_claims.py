@@ -134,8 +134,19 @@ def test_page():
     ) in page
     assert "| 20.00 beside 30.00 | +0 % |  | -10.00 | 1, 1 | **open** |" in page
     assert "beside MobileNetV2" not in page  # has no run
+    assert "Interpolated" not in page
     rivals = [row("mobilenet_v2_w8_cifar10", 0, 0.84), row("shufflenet_w80_cifar10", 0, 0.82)]
     assert "85.05 ± 0.07 beside 84.00 and 82.00" in claims.page(rows + rivals, robust)
+
+
+def test_rivals_with_more_operations():
+    """Twice and four times those of PSD1_P16, which gains 1 point for each factor of two."""
+    rows = [row("resnet18_w16_psd1p16_cifar10", seed, 0.80 + seed / 100) for seed in range(2)]
+    rows.append(row("resnet18_w16_psd2p8_cifar10", 0, 0.815, macs=4_000_000))
+    rows.append(row("mobilenet_v2_w8_cifar10", 0, 0.77, macs=4_000_000))
+    rows.append(row("shufflenet_w80_cifar10", 0, 0.77, macs=8_000_000))
+    page = claims.page(rows, [row("resnet8_dnr10_cifar10", 0, 0.7, 0.3)])
+    assert "have 1.00 and 2.00 points more at theirs, and be +5.00 points beside the mean" in page
 
 
 def test_the_zoo_s_models_are_the_runs_of_seed_0():

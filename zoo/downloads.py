@@ -1,5 +1,7 @@
 """Files of models that are too large for the package: fetched once, into Keras' cache."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -30,26 +32,38 @@ def fetch(url, name, size, sha256):
     """
     home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
     path = home / "models" / "tfsparse" / name
-    if path.exists() and path.stat().st_size == size and sha256_of(path) == sha256:
-        return path
     partial = path.with_name(f"{name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, partial, size)
-        found = sha256_of(partial)
+        with _locked(path.parent):  # a process that waited finds what another fetched
+            if path.exists() and path.stat().st_size == size and sha256_of(path) == sha256:
+                return path
+            _download(url, partial, size)
+            found = sha256_of(partial)
+            if found == sha256:
+                partial.replace(path)
+                return path
+            partial.unlink()
     except (OSError, requests.RequestException) as error:
         raise UsageError(
             f"Cannot download {url} to {path}: {type(error).__name__}: {error}. Try again, which "
             "continues, or put the file there."
         ) from error
-    if found != sha256:
-        partial.unlink(missing_ok=True)
-        raise UsageError(
-            f"{url} is not the file of the card: its sha256 is {found}, expected {sha256}. Try "
-            "again, or install the package again."
-        )
-    partial.replace(path)
-    return path
+    raise UsageError(
+        f"{url} is not the file of the card: its sha256 is {found}, expected {sha256}. Try again, "
+        "or install the package again."
+    )
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Lets one process at a time go on with a folder; the system unlocks it for one that died."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _download(url, partial, size):

@@ -1,5 +1,6 @@
 """Files of models that lie on a server, here one on this machine."""
 
+import concurrent.futures
 import functools
 import hashlib
 import http.server
@@ -66,6 +67,16 @@ def test_a_file_is_fetched_once(server, tmp_path):
         assert path.read_bytes() == CONTENT
     assert handler.asked == [None]
     assert [each.name for each in path.parent.iterdir()] == ["weights"]
+
+
+def test_two_that_fetch_at_once_both_get_the_file(server):
+    url, _, handler = server
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        fetches = [
+            threads.submit(fetch, f"{url}/file", "weights", len(CONTENT), SHA256) for _ in range(4)
+        ]
+        assert {each.result().read_bytes() for each in fetches} == {CONTENT}
+    assert handler.asked == [None]
 
 
 @pytest.mark.parametrize("ranges", [True, False])

@@ -32,6 +32,7 @@ from tfsparse.files import write_bytes
 from zoo import figures
 from zoo.data import open_dataset
 from zoo.robustness.intervals import wilson
+from zoo.robustness.square import import_torch
 from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
@@ -54,6 +55,8 @@ def main(names):
     tf.get_logger().setLevel("ERROR")  # every attack compiles a function of its own, on purpose
     for name in names:
         zoo.card(name)  # which says so where there is none
+    if FLAGS.autoattack and not FLAGS.fast:
+        import_torch("autoattack")  # which says so where it is not installed
     wrong = []
     for name in names or zoo.list_models():
         card, keras_model = zoo.card(name), zoo.load(name)
@@ -74,6 +77,7 @@ def main(names):
             off = off or [f"{name}: test images"]
         if FLAGS.write and not off:
             path = pathlib.Path(__file__).parent / "cards" / f"{name}.json"
+            card = zoo.card(name)  # read again: another process may have added to it
             write_bytes(path, json.dumps(completed(card, measured), indent=2) + "\n")
         wrong += off
         keras.backend.clear_session()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import pytest
 from absl import flags
@@ -146,6 +147,31 @@ def test_writing_adds_what_is_missing_and_keeps_what_is_off(
     settings.write = False
     monkeypatch.setattr(zoo, "card", lambda _: incomplete)
     with pytest.raises(UsageError, match=r"2 figures are not .* golden logits"):
+        verify.main([NAME])
+
+
+def test_what_another_process_writes_meanwhile_stays(measured, monkeypatch, settings, tmp_path):
+    card, path = zoo.card(NAME), tmp_path / "cards" / f"{NAME}.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({key: card[key] for key in card if key not in ("golden", "hours")}))
+    monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
+    monkeypatch.setattr(zoo, "card", lambda _: json.loads(path.read_text()))
+
+    def measure(*_):
+        path.write_text(json.dumps({**zoo.card(NAME), "hours": 1.0}))
+        return measured
+
+    monkeypatch.setattr(verify, "measure", measure)
+    settings.write = settings.fast = True
+    verify.main([NAME])
+    written = json.loads(path.read_text())
+    assert (written["golden"], written["hours"]) == (measured["golden"], 1.0)
+
+
+def test_autoattack_that_is_not_installed_is_said_first(monkeypatch, settings):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    settings.autoattack = True
+    with pytest.raises(UsageError, match=r"pip install 'tfsparse\[attacks\]'"):
         verify.main([NAME])
 
 

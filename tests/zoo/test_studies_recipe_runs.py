@@ -79,16 +79,20 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path, settings):
 
 
 def test_rows_that_another_process_adds_stay(tmp_path, monkeypatch, settings):
+    """One that is of the same run is replaced: it would count as another seed."""
     path = tmp_path / "rows.json"
     settings.recipes = [FIRST]
 
     def train(recipe, seed, folder):
-        path.write_text(json.dumps([{**recorded(12), "recipe": SECOND}]))
+        path.write_text(json.dumps([{**recorded(12), "recipe": SECOND}, recorded(12)]))
 
     monkeypatch.setattr(recipe_runs, "train", train)
-    monkeypatch.setattr(recipe_runs, "evaluate", lambda *_: [recorded(12)])
+    monkeypatch.setattr(recipe_runs, "evaluate", lambda *_: [{**recorded(12), "new": True}])
     recipe_runs.collect(path, {FIRST: (0,), SECOND: (0,)}, lambda rows: None)
-    assert [row["recipe"] for row in json.loads(path.read_text())] == [FIRST, SECOND]
+    assert [(row["recipe"], row.get("new")) for row in json.loads(path.read_text())] == [
+        (FIRST, True),
+        (SECOND, None),
+    ]
 
 
 def test_the_command_that_trains(tmp_path, monkeypatch, settings):

@@ -34,6 +34,8 @@ def test_page():
     assert "CIFAR-10 (JPEG copy), 24 epochs" in page
     assert f"| {training_choices.PLAIN} | 80.50 ± 0.71 |  | 2 | 0.2 |" in page
     assert f"| {smoothed} | 79.00 | -1.50 | 1 | 0.2 |" in page
+    alone = training_choices.page([row(smoothed, 0, 0.79)])  # the first that was run
+    assert f"| {smoothed} | 79.00 |  | 1 | 0.2 |" in alone
 
 
 def test_docs_show_what_was_measured():

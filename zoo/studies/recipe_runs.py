@@ -77,7 +77,9 @@ def collect(path, wanted, report):
         folder = pathlib.Path(FLAGS.workdir) / f"{name}_seed{seed}"
         train(name, seed, folder)
         found = evaluate(name, folder)
-        rows = recorded(path) + found  # read again: another process may have added to it
+        # Read again: another process may have added to it, this run included.
+        rows = [row for row in recorded(path) if (row["recipe"], row["seed"]) != (name, seed)]
+        rows += found
         rows.sort(key=lambda row: list(wanted).index(row["recipe"]))
         write_bytes(path, json.dumps(rows, indent=2) + "\n")
         report(rows)

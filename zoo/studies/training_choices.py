@@ -51,9 +51,9 @@ def page(rows):
         "From `python -m zoo.studies.training_choices --workdir=runs/training_choices "
         f"--output=docs`: ResNet8 on CIFAR-10{recipe_runs.note(rows)}, {first['epochs']} epochs "
         f"on clean images, trained on {hardware}. Clean accuracy on {first['clean_examples']:,} "
-        "test images, mean ± sample standard deviation over n seeds, and its difference from the "
-        "first row in points. Each row is `python train.py --flagfile=zoo/recipes/ROW.cfg "
-        "--seed=0` and so on, and has one flag more than the first.",
+        "test images, mean ± sample standard deviation over n seeds, and its difference from "
+        f"{PLAIN} in points. Each row is `python train.py --flagfile=zoo/recipes/ROW.cfg --seed=0` "
+        "and so on, and has at most one flag more than that.",
         "",
         "| row | clean, % | difference | n | hours a run |",
         "|---|---|---|---|---|",
@@ -63,7 +63,8 @@ def page(rows):
         name: np.mean([row["clean_accuracy"] for row in group]) for name, group in grouped.items()
     }
     for name, group in grouped.items():
-        difference = f"{100 * (means[name] - means[PLAIN]):+.2f}" if name != PLAIN else ""
+        is_compared = PLAIN in means and name != PLAIN
+        difference = f"{100 * (means[name] - means[PLAIN]):+.2f}" if is_compared else ""
         lines.append(
             f"| {name} | {recipe_runs.mean_text([row['clean_accuracy'] for row in group])} "
             f"| {difference} | {len(group)} | {np.mean([row['hours'] for row in group]):.1f} |"

@@ -30,6 +30,17 @@ def test_a_process_is_stopped_after_its_time():
     assert 1 <= report["seconds"][-1] < 10
 
 
+def test_a_run_that_fails_leaves_what_was_measured(run, tmp_path):
+    (tmp_path / "soak.json").write_text("before")
+    (tmp_path / "flags.cfg").write_text("--epochs=none\n")
+    arguments = [f"--{name}={tmp_path}" for name in ("workdir", "output")]
+    result = run("-m", "zoo.studies.soak", f"--flags={tmp_path / 'flags.cfg'}", *arguments)
+    assert result.returncode == 1
+    assert "train.py ended with status" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "soak.json").read_text() == "before"
+
+
 def test_growth_of_a_line_and_of_spikes():
     seconds = np.arange(0, 100, 1.0)
     line = {"seconds": seconds.tolist(), "bytes": (1e9 + 1e6 * seconds).tolist()}

@@ -28,6 +28,7 @@ NAME = "soak"
 ROOT = pathlib.Path(__file__).parents[2]
 SETTLED = 0.25  # of the time; memory may grow before
 GROWTH = 0.05  # of the memory; more than that fails
+LOOKS = 10  # that a line is fitted to, at least
 ENDED, STOPPED = 0, 128 + signal.SIGTERM  # what train.py returns
 
 FLAGS = flags.FLAGS
@@ -45,20 +46,26 @@ def define_flags():
 def main():
     if not pathlib.Path("/proc/self/statm").exists():
         raise UsageError("Resident memory is read from /proc, which only Linux has.")
-    arguments = [f"--flagfile={FLAGS.flags}", f"--workdir={FLAGS.workdir}"]
+    workdir = pathlib.Path(FLAGS.workdir).resolve()  # train.py runs in the project's folder
+    arguments = [f"--flagfile={pathlib.Path(FLAGS.flags).resolve()}", f"--workdir={workdir}"]
     if FLAGS.data_dir:
-        arguments.append(f"--data_dir={FLAGS.data_dir}")
+        arguments.append(f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}")
     report = {"flags": FLAGS.flags, "machine": timing.processor()}
     report |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds, 3600 * FLAGS.hours)
-    report["epochs"] = epochs_of(FLAGS.workdir)
+    report["epochs"] = epochs_of(workdir)
+    if report["status"] not in (ENDED, STOPPED):
+        raise UsageError(f"train.py ended with status {report['status']}; nothing was written.")
+    if len(report["seconds"]) < LOOKS:
+        raise UsageError(
+            f"The run ended after {len(report['seconds'])} looks at its memory; {LOOKS} are "
+            "needed. Give a longer run or fewer --seconds."
+        )
     output = pathlib.Path(FLAGS.output)
     write_bytes(output / f"{NAME}.json", json.dumps(report) + "\n")
     write_bytes(output / f"{NAME}.md", page(report))
     with replacing(output / f"{NAME}.png") as partial:
         picture(report).savefig(partial, dpi=100)
     print(page(report))
-    if report["status"] not in (ENDED, STOPPED):
-        raise UsageError(f"train.py ended with status {report['status']}.")
     if growth(report) > GROWTH:
         raise UsageError(f"Memory grew by {100 * growth(report):.1f} %; see {output}/{NAME}.png.")
 

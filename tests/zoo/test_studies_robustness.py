@@ -5,9 +5,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
 import zoo
 from tests.conftest import ROOT
+from tfsparse import UsageError
 from tfsparse.attacks import fgsm
 from zoo.robustness.subjects import find_subject
 from zoo.studies import robustness
@@ -34,6 +36,31 @@ def test_only_a_model_that_changed_is_attacked_again(tmp_path, monkeypatch):
         again = (MODEL + suffix, f"{MODEL}_{part}.json")
         for other in (None, {"sha256": "0"}):
             assert robustness.part_of(MODEL, part, other, tmp_path) == again
+
+
+def test_models_that_are_not_asked_for_are_kept(tmp_path, monkeypatch):
+    path = ROOT / "docs" / f"{robustness.NAME}.json"
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = json.loads(path.read_text())
+    *_, name = (name for name, parts in before["models"].items() if "file" in parts)
+    settings = flags.FlagValues()
+    for key in ("models", "white_box"):
+        flags.DEFINE_list(key, [name] if key == "models" else [], "", flag_values=settings)
+    for key, value in (("workdir", tmp_path), ("output", tmp_path), ("note", before["note"])):
+        flags.DEFINE_string(key, str(value), "", flag_values=settings)
+    settings.mark_as_parsed()
+    monkeypatch.setattr(robustness, "FLAGS", settings)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(robustness, "evaluate", interrupted)  # what checks for masking
+    with pytest.raises(KeyboardInterrupt):
+        robustness.main()
+    assert json.loads((tmp_path / path.name).read_text()) == before
+    settings.note = "others"
+    with pytest.raises(UsageError, match="results on other data: --note="):
+        robustness.main()
 
 
 def test_docs_show_what_was_measured():

@@ -59,14 +59,14 @@ def main():
     models |= {name: ["white_box"] for name in FLAGS.white_box}
     for name in models:
         zoo.card(name)  # which says so where there is none
-    known = read()
-    report = {"note": FLAGS.note, "models": {}, "masking": {}}
+    report = read()  # of models that are not asked for, too
     for name, parts in models.items():
-        before = known.get(name, {})
+        before = report["models"].get(name, {})
+        parts = dict.fromkeys([*parts, *before])
         report["models"][name] = {
             part: part_of(name, part, before.get(part), workdir) for part in parts
         }
-    write(report)
+        write(report)
     first, *others = FLAGS.models
     masked = workdir / "masked.keras"
     with replacing(masked) as partial:
@@ -114,9 +114,17 @@ def evaluate(model, path, attacks, settings):
 
 
 def read():
-    """Returns {name: {part: results}} of the page that is there, or {}."""
+    """Returns the report that is there, or one of no models."""
     path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
+    if not path.exists():
+        return {"note": FLAGS.note, "models": {}, "masking": {}}
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if report["note"] != FLAGS.note:
+        raise UsageError(
+            f"{path} has results on other data: --note={report['note']!r} there, {FLAGS.note!r} "
+            "here. Give that --note, if it is true of the data here, or another --output."
+        )
+    return report
 
 
 def write(report):

@@ -113,7 +113,12 @@ def read_run(workdir):
     if not (workdir / "report.json").is_file():
         raise UsageError(f"--workdir must be the folder of a finished run. Received: {workdir}")
     model, report = find_model(str(workdir / "model.keras"))  # a folder may have a zoo model's name
-    missing = {*_COPIED, "model"} - report.keys()
+    missing = {*_COPIED, "model", "int8"} - report.keys()
+    if not missing and not report["int8"]["passed"]:
+        raise UsageError(
+            f"The int8 file of the run in {workdir} did not agree with its model, as train.py "
+            "said, so that there is no file to publish."
+        )
     content = None
     try:
         content = (workdir / "model_int8.tflite").read_bytes()

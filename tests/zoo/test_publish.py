@@ -43,7 +43,7 @@ def workdir(request, tmp_path, fashion_mnist, data_dir):
         **{key: zoo.card(SHIPPED)[key] for key in publish._COPIED},
         "recipe": {**zoo.card(SHIPPED)["recipe"], "structure": request.param},
         **{"model": architecture, "seed": 7, "epochs": 6, "seconds_per_epoch": 600.0},
-        "data_dir": str(data_dir),
+        **{"data_dir": str(data_dir), "int8": {"passed": True}},
     }
     (workdir / "report.json").write_text(json.dumps(report))
     return workdir
@@ -86,6 +86,14 @@ def test_a_file_of_another_model_is_refused(workdir, folder):
     with pytest.raises(UsageError, match=r"model_int8\.tflite was not made from the model\.keras"):
         publish.publish(workdir, "mine", "", None, folder)
     assert not folder.exists()
+
+
+def test_a_run_whose_file_was_not_verified_is_refused(workdir, folder):
+    report = json.loads((workdir / "report.json").read_text())
+    (workdir / "report.json").write_text(json.dumps({**report, "int8": {"passed": False}}))
+    (workdir / "model_int8.tflite").unlink()
+    with pytest.raises(UsageError, match="did not agree with its model"):
+        publish.publish(workdir, "mine", "", None, folder)
 
 
 @pytest.mark.parametrize("missing", ["report.json", "model_int8.tflite"])

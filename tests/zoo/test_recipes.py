@@ -94,7 +94,7 @@ def test_operations_of_a_step_are_what_tensorflow_s_profiler_counts(arch):
 
 
 def test_docs_show_the_recipes():
-    assert (ROOT / "docs" / "papers.md").read_text() == papers.page(10)
+    assert (ROOT / "docs" / "papers.md").read_text() == papers.page()
 
 
 WIDE = (

@@ -30,16 +30,17 @@ DATASETS = {
     "tiny_imagenet": ((64, 64, 3), 200, 90_000),
 }
 
+TFLOPS = 10  # what the GPU sustains, 10^12 operations a second
+
 FLAGS = flags.FLAGS
 
 
 def define_flags():
     flags.DEFINE_string("output", None, "Folder for the table.", required=True)
-    flags.DEFINE_float("tflops", 10, "What the GPU sustains, 10^12 operations per second.")
 
 
 def main():
-    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page(FLAGS.tflops))
+    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page())
 
 
 def recipes():
@@ -72,7 +73,7 @@ def operations(recipe, macs):
     return 2 * macs * passes * images * int(recipe["epochs"])
 
 
-def page(tflops):
+def page():
     """Returns the Markdown page."""
     lines = [
         "# The papers' experiments",
@@ -89,7 +90,7 @@ def page(tflops):
         "the channels, an attack of seven steps in training, a loss of which half is clean, and"
         " a peak learning rate of 0.1 are our reading, for which we have no source. Hours are "
         "computed, from the operations of a dense network's training, which TensorFlow's "
-        f"profiler confirms in the tests, and a GPU that sustains {tflops:g} TFLOPS, half of the"
+        f"profiler confirms in the tests, and a GPU that sustains {TFLOPS} TFLOPS, half of the"
         " float32 peak of an NVIDIA A100. Depthwise convolutions wait for memory, so that the "
         "hours of MobileNetV2 and ShuffleNet are a lower bound. No row has been trained here. "
         "What runs of the same methods reach on smaller networks is in [claims.md](claims.md), "
@@ -108,7 +109,7 @@ def page(tflops):
         spent = operations(recipe, macs[network])
         lines.append(
             f"| {name} | {recipe['dataset']} | {macs[network] / 1e6:,.0f} | {recipe['epochs']} "
-            f"| {spent / 1e15:,.0f} | {spent / (tflops * 1e12) / 3600:.1f} |"
+            f"| {spent / 1e15:,.0f} | {spent / (TFLOPS * 1e12) / 3600:.1f} |"
         )
     return "\n".join(lines) + "\n"
 

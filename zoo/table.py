@@ -21,9 +21,9 @@ from zoo.models import card, list_models
 
 FLAGS = flags.FLAGS
 _HEADER = (
-    "| name | data | loss | weights kept / dense | MACs kept / dense, M | clean % | int8 file % "
-    "| PGD-50 % | AutoAttack % | packed kB | int8 kB | RAM kB | faster |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "| name | data | loss | epochs | weights kept / dense | MACs kept / dense, M | clean % "
+    "| int8 file % | PGD-50 % | AutoAttack % | packed kB | int8 kB | RAM kB | faster |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 _PAGE = """\
 # The zoo's models
@@ -58,7 +58,9 @@ Here it reaches {resnet8} %{note}. ResNet20 of [He et al.](https://arxiv.org/abs
 with 0.27 million weights and 41 million MACs, reaches 91.25 % of CIFAR-10 as published after 164 \
 epochs; the nearest here, `resnet18_w16_cifar10`, {resnet18} % after {epochs}. \
 `resnet18_psd1p16f1_cifar10`, of full width, reaches {wide} % after {wide_epochs}, half of the \
-others' training: that says nothing of its pattern or its width.
+other ResNet18s' training: that says nothing of its pattern or its width. `shufflenet_w80_cifar10` \
+was trained with a BatchNorm for all groups of a convolution, and its weights were then moved to \
+one for each, which is the same function; its recipe trains it in the latter form from the start.
 
 The packed weights and int8 files of all {models} models are {megabytes:.1f} MB, in the package \
 that pip builds, which is compressed, less than 40 MB. A card may give a "url" for a file that is \
@@ -146,6 +148,7 @@ def _row(about):
         f"`{about['name']}`",
         about["dataset"] + (f" ({about['note']})" if about["note"] else ""),
         about["recipe"]["loss"],
+        str(about["epochs"]),
         f"{about['nonzero_parameters']:,} / {about['dense_parameters']:,}",
         f"{about['nonzero_macs'] / 1e6:.1f} / {about['dense_macs'] / 1e6:.1f}",
         *map(percent, ("clean", "int8", "pgd", "autoattack")),

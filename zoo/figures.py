@@ -129,7 +129,7 @@ def on_device(architecture, content, data):
         "runs", "machine": how often each was run, in turns, and on what.
     """
     calibration, *_ = conversion_images(data)
-    dense = convert(dense_twin(architecture), "int8", calibration)
+    dense = convert(dense_twin(architecture, calibration), "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
         arena_bytes = arena(content).total

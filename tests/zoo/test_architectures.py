@@ -119,3 +119,16 @@ def test_dense_twin_has_no_pattern_and_nothing_that_a_converter_leaves_out():
     for variable in twin.variables:
         values = keras.ops.convert_to_numpy(variable)
         assert values.ndim != 1 or len(np.unique(values)) == len(values), variable.path
+
+
+def test_dense_twin_s_activations_are_of_both_signs():
+    """As a trained network's: it is what its latency beside that of the twin depends on."""
+    architecture = {"arch": "shufflenet", "input_shape": (32, 32, 3), "num_classes": 10}
+    images = np.random.default_rng(0).random((8, 32, 32, 3), np.float32)
+    twin = dense_twin({**architecture, "width": 48}, images)
+    norms = [each for each in twin.layers if isinstance(each, keras.layers.BatchNormalization)]
+    outputs = keras.Model(twin.inputs, [norm.output for norm in norms])(images)
+    positive = [np.mean(keras.ops.convert_to_numpy(output) > 0) for output in outputs]
+    assert len(norms) > 50
+    assert 0.4 < np.mean(positive) < 0.6
+    assert 0.05 < min(positive) < max(positive) < 0.95

@@ -61,7 +61,7 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
     return keras.Model(inputs, outputs, name=arch)
 
 
-def dense_twin(architecture):
+def dense_twin(architecture, images=None):
     """Returns the same network without a pattern, untrained, to compare costs with.
 
     Its one-dimensional variables get values of their own, as training gives them. Left at their
@@ -69,10 +69,19 @@ def dense_twin(architecture):
 
     Args:
         architecture: arguments of `build`, a dict.
+        images: float [n, height, width, channels], of which BatchNorm gets the statistics, or None.
+            Activations are then of both signs, as in trained networks, for which LiteRT's kernels
+            that branch on the sign take longer: a ShuffleNet without is 1.35 times as fast.
     """
     dense = build(**{**architecture, "pattern": None})
     rng = np.random.default_rng(0)
     for variable in dense.variables:
         if len(variable.shape) == 1:
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+            low = -0.5 if variable.name in ("beta", "bias", "moving_mean") else 0.5
+            variable.assign(rng.uniform(low, low + 1, variable.shape))
+    if images is not None:
+        for layer in dense.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.0
+        dense(images, training=True)
     return dense

@@ -71,7 +71,9 @@ def test_docs_show_what_was_measured():
     assert path.with_suffix(".md").read_text() == deployment.page(runs)
     for run in runs:
         assert [row["form"] for row in run["rows"]] == list(deployment.FORMS)
+        network = run["settings"]["arch"], run["settings"]["width"]
         for row in run["rows"]:
+            assert row["model"] == deployment.trained(*network, row["form"])
             if row["model"]:  # as the zoo has it now
                 results = zoo.card(row["model"])["results"]
                 assert row["accuracy"] == pytest.approx(results["clean"]["accuracy"], abs=5e-4)

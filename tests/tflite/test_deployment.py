@@ -65,8 +65,6 @@ def test_networks_that_do_not_exist(text):
 
 def test_docs_show_what_was_measured():
     path = ROOT / "docs" / "deployment.json"
-    if not path.exists():
-        pytest.skip("nothing was measured")
     runs = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == deployment.page(runs)
     for run in runs:

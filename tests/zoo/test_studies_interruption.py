@@ -31,8 +31,6 @@ def test_one_bit_is_a_difference():
 
 def test_docs_show_what_was_measured():
     path = ROOT / "docs" / f"{interruption.NAME}.json"
-    if not path.exists():
-        pytest.skip("nothing was measured")
     report = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == interruption.page(report)
     assert list(report["commands"]) == list(interruption.COMMANDS)

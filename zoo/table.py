@@ -67,9 +67,9 @@ that pip builds, which is compressed, less than 40 MB. A card may give a "url" f
 larger: `zoo.load` fetches it once into Keras' cache, continues where a download was interrupted, \
 and compares its sha256. No model needs that yet.
 
-What the papers claim beside what these networks reach: [claims.md](claims.md). Label smoothing \
-and a moving average of the weights, which no model here was trained with, on ResNet8: \
-[training_choices.md](training_choices.md).
+What the papers claim beside what these networks reach: [claims.md](claims.md). No \
+model here was trained with label smoothing or a moving average of the weights, of which neither \
+made ResNet8 better in 24 epochs: [training_choices.md](training_choices.md).
 
 {pictures}
 """

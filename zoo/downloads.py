@@ -1,7 +1,6 @@
 """Files of models that are too large for the package: fetched once, into Keras' cache."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -33,10 +32,16 @@ def fetch(url, name, size, sha256):
     home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
     path = home / "models" / "tfsparse" / name
     partial = path.with_name(f"{name}.partial")
+
+    def is_there():
+        return path.exists() and path.stat().st_size == size and sha256_of(path) == sha256
+
+    if is_there():
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.parent):  # a process that waited finds what another fetched
-            if path.exists() and path.stat().st_size == size and sha256_of(path) == sha256:
+        with _locked(path.parent / ".lock"):
+            if is_there():  # another process fetched it while this one waited
                 return path
             _download(url, partial, size)
             found = sha256_of(partial)
@@ -56,14 +61,13 @@ def fetch(url, name, size, sha256):
 
 
 @contextlib.contextmanager
-def _locked(folder):
-    """Lets one process at a time go on with a folder; the system unlocks it for one that died."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _locked(path):
+    """Lets one process at a time go on; the system unlocks the file at `path` of one that died."""
+    import fcntl  # Windows has none, where all but downloads works without
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _download(url, partial, size):

@@ -170,6 +170,7 @@ def test_what_another_process_writes_meanwhile_stays(measured, monkeypatch, sett
 
 def test_autoattack_that_is_not_installed_is_said_first(monkeypatch, settings):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
+    monkeypatch.setattr(verify, "measure", lambda *_: pytest.fail("measured before"))
     settings.autoattack = True
     with pytest.raises(UsageError, match=r"pip install 'tfsparse\[attacks\]'"):
         verify.main([NAME])

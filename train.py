@@ -31,7 +31,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
 
     import zoo
     import zoo.report
-    from tflite import metadata
+    from tflite import file_metadata
     from tflite.convert import as_float, conversion_images, convert, file_facts
     from tflite.verify import EXAMPLES, verify
     from tfsparse import attacks, commandline, cost, distribution, patterns, pruning, timing
@@ -174,7 +174,7 @@ def main():
     calibration, *verification_data = conversion_images(dataset)
     int8 = convert(model, "int8", calibration)
     about = file_facts(model, {"model": architecture}, dataset, "int8", calibration)
-    int8 = metadata.embed(int8, about)
+    int8 = file_metadata.embed(int8, about)
     verification, *others = (
         verify(
             int8,

@@ -1,34 +1,20 @@
-"""How fast are TFLite files in LiteRT, and does XNNPACK run all of them?
-
-    python -m tflite.benchmark --models=dense.tflite,sparse.tflite --threads=1 --json=times.json
+"""How fast TFLite files are in LiteRT, and whether XNNPACK runs all of each.
 
 All files are run in turns in one process, each once in a round, so that a machine that slows down
-slows all of them. Speedups are those over the first file. With --operators, each operator of each
-file is also measured by itself.
+slows all of them.
 """
 
 import gzip
-import importlib.metadata
-import json
-import os
-import pathlib
 import textwrap
 
 import numpy as np
-from absl import flags
+from ai_edge_litert.interpreter import Interpreter
 
+from tflite.memory import peak_memory
+from tflite.operators import single_operators
 from tflite.quiet import quiet
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # C++ logs; real errors are exceptions
-
-with quiet():  # TensorFlow reports missing GPUs on import, at any log level
-    from ai_edge_litert.interpreter import Interpreter
-
-    from tflite.memory import peak_memory
-    from tflite.operators import single_operators
-    from tfsparse import commandline, files, timing
-    from tfsparse.errors import UsageError
+from tfsparse import machine, timing
+from tfsparse.errors import UsageError
 
 WARM_UP_ROUNDS = 5  # the first runs of a file allocate and touch its memory
 DELEGATE = "DELEGATE"  # what LiteRT calls the operator that stands for those XNNPACK took
@@ -191,84 +177,6 @@ def _random(rng, shape, dtype):
     return np.zeros(shape, dtype)  # such as indices, of which only 0 is known to exist
 
 
-# ---- the command ----
-
-
-def read_files(paths):
-    """Returns {path: bytes}.
-
-    Raises:
-        UsageError: where a path is given twice or cannot be read.
-    """
-    contents = {}
-    for path in paths:
-        if path in contents:
-            raise UsageError(f"Give each file once. Received twice: {path}")
-        try:
-            contents[path] = pathlib.Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"Cannot read {path}: {error.strerror}. Check --models.") from error
-    return contents
-
-
-def machine():
-    """Returns what the times depend on: processor, cores, system and versions, a dict."""
-    packages = ("ai-edge-litert", "numpy")
-    return {**timing.processor(), **{name: importlib.metadata.version(name) for name in packages}}
-
-
-def table(results):
-    """Returns the aligned table of what `benchmark` returned, a str of lines."""
-    header = (
-        "name|min ms|median ms|p90 ms|speedup (min)|(median)|bytes|gzip|peak kB|operators|XNNPACK"
-    )
-    rows = [header.split("|")]
-    for row in results:
-        delegated = "all" if row["one_delegate"] else f"{row['delegated_fraction']:.0%}, in parts"
-        times = [f"{row[key]:.3f}" for key in ("minimum_ms", "median_ms", "p90_ms")]
-        speedups = [f"{row[key]:.2f}" for key in ("minimum_speedup", "median_speedup")]
-        sizes = [f"{row[key]:,}" for key in ("file_bytes", "gzip_bytes")]
-        peak = row["peak_memory_bytes"]
-        sizes += [f"{peak // 1000:,}" if peak else "", str(row["operators"])]
-        rows.append([row["name"], *times, *speedups, *sizes, delegated])
-    return timing.aligned(rows)
-
-
-def operator_table(rows):
-    """Returns the aligned table of what `operator_times` returned, a str of lines."""
-    cells = [["operator", "min ms", "median ms", "share"]]
-    for row in rows:
-        times = [f"{row[key]:.4f}" for key in ("minimum_ms", "median_ms")]
-        cells.append([row["operator"], *times, f"{row['share']:.1%}"])
-    return timing.aligned(cells)
-
-
-def define_flags():
-    flags.DEFINE_list("models", None, "TFLite files; the first is the reference.", required=True)
-    flags.DEFINE_integer("threads", 1, "Threads of an interpreter.", lower_bound=1)
-    flags.DEFINE_float("seconds", 10.0, "How long to measure, all files together.", lower_bound=0)
-    flags.DEFINE_boolean("operators", False, "Also measure each operator by itself.")
-    flags.DEFINE_string("json", None, "Also write the results to this file.")
-
-
-def main():
-    options = flags.FLAGS
-    contents = read_files(options.models)
-    results = benchmark(contents, options.threads, options.seconds)
-    facts = machine()
-    print(f"{facts['cpu']}, {facts['cores']} cores, {options.threads} thread(s) used;", end=" ")
-    print(f"{results[0]['runs']} runs of each file\n\n{table(results)}")
-    if options.operators:
-        for row in results:
-            content = contents[row["name"]]
-            row["operator_times"] = operator_times(content, options.threads, options.seconds)
-            print(f"\n{row['name']}, each operator by itself\n")
-            print(operator_table(row["operator_times"]))
-    if options.json:
-        content = {"machine": facts, "models": results}
-        files.write_bytes(options.json, json.dumps(content, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    define_flags()
-    commandline.run(main)
+def facts():
+    """Returns what the times depend on: processor, cores, system, and versions, a dict."""
+    return machine.facts(("ai-edge-litert", "numpy"))

@@ -1,49 +1,34 @@
-"""Makes what a TFLM project needs of a Keras model: files, C++ sources, a self-test, a bill.
-
-    python -m tflite.micro --model=model.keras --output=package
+"""A package for TensorFlow Lite for Microcontrollers: files, C++ sources, a self-test, a bill.
 
 The model is converted to int8 in each form that may be the best for a device: with small
 convolutions or dense kernels for periodic layers, and with kernels as they are or without their
-zeros. A form is left out where another needs no more flash, RAM and operations. Each is run in TFLM
-on this machine and must give what LiteRT's reference kernels give, to the bit.
+zeros. A form is left out if another needs no more flash, RAM, and operations. Each is run in TFLM
+on this machine and must return what LiteRT's reference kernels return, to the bit.
 """
 
 import dataclasses
 import hashlib
 import json
 import math
-import os
 
 import numpy as np
-from absl import flags
 
-from tflite.quiet import quiet
-
-if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # C++ logs; real errors are exceptions
-
-with quiet():  # TensorFlow reports missing GPUs on import, at any log level
-    from tflite.convert import (
-        conversion_images,
-        convert,
-        file_facts,
-        full_precision,
-        model_and_data,
-    )
-
-from tflite import metadata
+from tflite import file_metadata
 from tflite.arena import Arena, arena, smallest_arena
 from tflite.boards import fit_table
+from tflite.conversion import file_facts
+from tflite.convert import convert
 from tflite.decode import CUSTOM_CODE, compress
 from tflite.flatbuffer import operator_name, unpack
 from tflite.routes import find_route
 from tflite.runtimes import FileModel
 from tflite.sources import operator_names, sources
 from tflite.verify import EXAMPLES, verify
-from tfsparse import commandline, files, timing
+from tfsparse import files, tables
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.precision import full_precision
 
 TEST_IMAGES = 4
 WORTH_DECODING = 0.9  # of the bytes at most; less saved is not worth the RAM and the time
@@ -105,7 +90,7 @@ def make_forms(model, calibration_images, about=None):
     for name, network in networks.items():
         content = convert(network, "int8", calibration_images, lowered=False)
         if about:
-            content = metadata.embed(content, about)
+            content = file_metadata.embed(content, about)
         macs = model_cost(find_route(network, "int8", lowered=False).network).macs
         forms.append(_form(name, content, content, macs))
         small = compress(content)
@@ -220,33 +205,29 @@ def difference(outputs, others):
 # ---- the package ----
 
 
-def write_package(model, output, dataset=None, data_dir=None, image_size=None):
-    """What the command does, flag by flag; prints the bill and writes the folder `output`.
+def write_package(model, images, folder, name):
+    """Converts a Keras model in its forms, verifies them, and writes them to `folder`.
+
+    Args:
+        model: Keras model in float32, as for `tflite.convert.convert`.
+        images: `tflite.conversion.Images`.
+        folder: pathlib.Path of an empty folder.
+        name: of the model, for the package's README.
+
+    Returns:
+        `(forms, verifications)`: the `Form`s, and the `Verification` of each in TFLM.
 
     Raises:
-        UsageError: where an argument cannot be used or a form fails verification.
+        UsageError: if a form fails verification.
     """
-    with files.new_folder(output) as folder:
-        network, about, data = model_and_data(model, dataset, data_dir, image_size)
-        calibration, images, labels = conversion_images(data)
-        forms = make_forms(
-            network, calibration, file_facts(network, about, data, "int8", calibration)
-        )
-        checks = check(forms, network, images, labels)
-        for form in forms:
-            _write_form(folder / form.name, form, images[:TEST_IMAGES])
-        manifest = {form.name: _entry(form, each) for form, each in zip(forms, checks, strict=True)}
-        files.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-        files.write_bytes(folder / "README.md", readme(model, forms))
-    print(table(forms))
-    arenas = {form.name: form.arena_bytes for form in forms}
-    if arenas.get("plain", math.inf) < arenas.get("lowered", 0):
-        saved = arenas["lowered"] - arenas["plain"]
-        print(f"\nThe plain form needs {saved:,} bytes less RAM than the lowered one.")
-    print(
-        "\nEach gives the bits of LiteRT's reference kernels in TFLM on "
-        f"{checks[0].examples} images. See {output}"
-    )
+    forms = make_forms(model, images.calibration, file_facts(model, "int8", images))
+    checks = check(forms, model, images.images, images.labels)
+    for form in forms:
+        _write_form(folder / form.name, form, images.images[:TEST_IMAGES])
+    manifest = {form.name: _entry(form, each) for form, each in zip(forms, checks, strict=True)}
+    files.write_bytes(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    files.write_bytes(folder / "README.md", readme(name, forms))
+    return forms, checks
 
 
 def _write_form(folder, form, images):
@@ -259,7 +240,7 @@ def _write_form(folder, form, images):
         form.arena_bytes,
         inputs,
         file.outputs(images),
-        metadata.read(form.content).get("labels"),
+        file_metadata.read(form.content).get("labels"),
     )
     files.write_bytes(folder / "model.tflite", form.content)
     for name, text in texts.items():
@@ -273,7 +254,7 @@ def _entry(form, verification):
     return {
         "bytes": len(form.content),
         "sha256": hashlib.sha256(form.content).hexdigest(),
-        "labels": metadata.read(form.content).get("labels"),
+        "labels": file_metadata.read(form.content).get("labels"),
         "operators": operator_names(form.content),
         "macs": form.macs,
         "decoded_weights": form.decoded,
@@ -314,7 +295,7 @@ def table(forms):
             form.decoded,
         )
         rows.append([form.name, *(f"{number:,}" for number in numbers)])
-    return timing.aligned(rows)
+    return tables.aligned(rows)
 
 
 def readme(model, forms):
@@ -371,23 +352,3 @@ TFLM's own kernels: ESP-NN's ask for more RAM, up to some times the largest laye
 
 {fit}
 """
-
-
-def define_flags():
-    flags.DEFINE_string("model", None, "Zoo model, .keras file or run's folder.", required=True)
-    flags.DEFINE_string("output", None, "The folder to make.", required=True)
-    flags.DEFINE_string("dataset", None, "Data set; default: the one the model was trained on.")
-    flags.DEFINE_string("data_dir", None, "Folder of the data set.")
-    flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
-
-
-def main():
-    options = flags.FLAGS
-    write_package(
-        options.model, options.output, options.dataset, options.data_dir, options.image_size
-    )
-
-
-if __name__ == "__main__":
-    define_flags()
-    commandline.run(main)

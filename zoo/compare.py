@@ -9,17 +9,12 @@ run under alike, the difference of the accuracies and its 95 % interval.
 import json
 import pathlib
 
-from zoo import environment
-
-if __name__ == "__main__":
-    environment.prepare()
-
 import numpy as np
 from absl import flags
 
-from tfsparse import commandline
 from tfsparse.errors import UsageError
-from tfsparse.timing import aligned
+from tfsparse.tables import aligned
+from zoo.commands import commandline
 from zoo.robustness.intervals import paired
 from zoo.robustness.runner import HELD, NOT_RUN, read_examples
 

@@ -193,7 +193,7 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
         x = tf.gather(images, chosen)
         if augment:
             x = _crop(x, offsets, mirrored)
-        return _to_float(x), tf.gather(labels, chosen)
+        return as_float(x), tf.gather(labels, chosen)
 
     whole = count - count % batch_size
     parts = (a[:whole].reshape(-1, batch_size, *a.shape[1:]) for a in (order, offsets, mirrored))
@@ -216,7 +216,7 @@ def batches(images, labels, batch_size):
     images, labels = on_cpu(images, labels)  # by reference for tf.data, not in its graph
 
     def batch(start):
-        return _to_float(images[start : start + batch_size]), labels[start : start + batch_size]
+        return as_float(images[start : start + batch_size]), labels[start : start + batch_size]
 
     starts = tf.data.Dataset.range(0, count, batch_size)
     return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
@@ -233,8 +233,11 @@ def on_cpu(*arrays):
         return tuple(tf.convert_to_tensor(array) for array in arrays)
 
 
-def _to_float(images):
-    return tf.cast(images, tf.float32) / 255.0
+def as_float(images):
+    """Returns 8-bit images, a NumPy array or a tensor, as float32 in [0, 1]."""
+    if isinstance(images, np.ndarray):
+        return images.astype(np.float32) / 255
+    return tf.cast(images, tf.float32) / 255
 
 
 def _crop(images, offsets, mirrored):

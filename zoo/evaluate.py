@@ -12,18 +12,15 @@ import hashlib
 import json
 import pathlib
 
-from zoo import environment
-
-if __name__ == "__main__":
-    environment.prepare()
-
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from tfsparse import commandline, timing
+from tfsparse import machine
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
+from zoo.commands import commandline
+from zoo.data import as_float
 from zoo.loading import check_fit, find_dataset
 from zoo.robustness import catalogue, masking, pictures, runner
 from zoo.robustness.intervals import wilson
@@ -78,7 +75,7 @@ def main():
     attacks = planned_attacks(subject, options, sweeps)
     images, labels = data.read("test", FLAGS.examples)
     hashed = hash_of_images(images, labels)
-    images = images.astype(np.float32) / 255
+    images = as_float(images)
 
     identity = {
         "sha256": subject.sha256,
@@ -102,7 +99,7 @@ def main():
         "results": {name: summary(results, name) for name in names},
         "sweeps": sweeps,
         "masking": masking_checks(results, sweeps, data.num_classes) if FLAGS.masking else [],
-        "machine": timing.processor(),
+        "machine": machine.facts(),
     }
     print(pictures.text(report))
     if FLAGS.json:

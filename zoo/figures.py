@@ -5,13 +5,15 @@ import hashlib
 import numpy as np
 
 from tflite.arena import arena
-from tflite.benchmark import benchmark, machine
-from tflite.convert import conversion_images, convert
+from tflite.benchmark import benchmark, facts
+from tflite.conversion import CALIBRATION_EXAMPLES
+from tflite.convert import convert
 from tflite.runtimes import FileModel
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
 from zoo.architectures import dense_twin
+from zoo.data import as_float
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
 
@@ -94,7 +96,7 @@ def accuracies(names, model, file, data, eps):
         UsageError: where AutoAttack is asked for and not installed.
     """
     images, labels = data.read("test")
-    images = images.astype(np.float32) / 255
+    images = as_float(images)
     options = catalogue.Options(eps, PGD_STEPS, PGD_RESTARTS)
     found = {}
     for name in names:
@@ -128,7 +130,7 @@ def on_device(architecture, content, data):
         "latency_ratio": the dense network's minimum latency by this file's, on one thread.
         "runs", "machine": how often each was run, in turns, and on what.
     """
-    calibration, *_ = conversion_images(data)
+    calibration = as_float(data.read("train", CALIBRATION_EXAMPLES)[0])
     dense = convert(dense_twin(architecture, calibration), "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
@@ -139,5 +141,5 @@ def on_device(architecture, content, data):
         "arena_bytes": arena_bytes,
         "latency_ratio": measured["minimum_speedup"],
         "runs": measured["runs"],
-        "machine": machine(),
+        "machine": facts(),
     }

@@ -1,17 +1,17 @@
 """Models by name or path, and the data they belong to, for the commands that take --model."""
 
-import hashlib
 import json
 import pathlib
 import textwrap
 import zipfile
 
 import keras
-import numpy as np
 
+from tflite.conversion import CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES, Images
+from tflite.convert import check_model
 from tfsparse.errors import UsageError
-from tfsparse.layers import leaf_layers
-from zoo.data import open_dataset
+from tfsparse.precision import full_precision
+from zoo.data import as_float, open_dataset
 from zoo.models import card, close_names, list_models, load
 
 MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
@@ -126,35 +126,29 @@ def check_fit(image_shape, num_classes, data):
         )
 
 
-def hash_of_weights(model):
-    """Returns the sha256 of the values of all weights of a Keras model, a hexadecimal str."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
-    return digest.hexdigest()
+def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
+    """Returns `(model, data)` of the model that the user called `name`, after checks that they fit.
+
+    The model is a keras.Model in float32 that can be converted; data is a `zoo.data.Dataset`.
+
+    Args:
+        name: as in `find_model`.
+        dataset, data_dir, image_size: as in `find_dataset`.
+    """
+    model, about = find_model(name)
+    check_model(model)
+    model = full_precision(model)
+    data = find_dataset(about, name, dataset, data_dir, image_size)
+    check_fit(model.inputs[0].shape[1:], model.outputs[0].shape[-1], data)
+    return model, data
 
 
-def hash_of_model(model):
-    """Returns a sha256 of a Keras model's graph and weights, whatever the layers are called."""
-    try:
-        config = model.get_config()
-    except NotImplementedError:  # a subclass
-        config = [[type(layer).__qualname__, layer.get_config()] for layer in leaf_layers(model)]
-    names = {name: f"operation {index}" for index, name in enumerate(_names(model))}
-    config = keras.tree.map_structure(lambda value: _renamed(value, names), config)
-    text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__qualname__)
-    return hashlib.sha256((hash_of_weights(model) + text).encode()).hexdigest()
+def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES):
+    """Returns the `tflite.conversion.Images` of a `zoo.data.Dataset`.
 
-
-def _names(model):
-    """Yields the names of a model, of all its operations and of those of the models in it."""
-    yield model.name
-    for operation in getattr(model, "operations", None) or model.layers:
-        if isinstance(operation, keras.Model):
-            yield from _names(operation)
-        else:
-            yield operation.name
-
-
-def _renamed(value, names):
-    return names.get(value, value) if isinstance(value, str) else value
+    Calibration takes the first training images; verification the first VERIFICATION_EXAMPLES test
+    images, or all if there are fewer.
+    """
+    images, labels = data.read("test", VERIFICATION_EXAMPLES)
+    calibration, _ = data.read("train", calibration_examples)
+    return Images(as_float(calibration), as_float(images), labels, data.class_names, data.name)

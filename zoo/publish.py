@@ -9,20 +9,17 @@ import json
 import pathlib
 import re
 
-from zoo import environment
-
-if __name__ == "__main__":
-    environment.prepare()
-
 from absl import flags
 
-from tflite import metadata
-from tfsparse import commandline, packed, pruning
+from tflite import file_metadata
+from tfsparse import packed, pruning
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
+from tfsparse.hashing import hash_of_weights
 from zoo import figures
 from zoo.cards import NAME
-from zoo.loading import find_dataset, find_model, hash_of_weights
+from zoo.commands import commandline
+from zoo.loading import find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
 FLAGS = flags.FLAGS
@@ -76,7 +73,7 @@ def publish(workdir, name, note, data_dir, folder):
             f"{path} is there already. Remove it to replace {name}, or choose a --name."
         )
     model, content, report = read_run(workdir)
-    if metadata.read(content).get("source_sha256") != hash_of_weights(model):
+    if file_metadata.read(content).get("source_sha256") != hash_of_weights(model):
         raise UsageError(
             f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
             "train.py again."

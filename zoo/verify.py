@@ -15,21 +15,16 @@ depend on the machine is off at all, or missing. Latency is shown and not judged
 import json
 import pathlib
 
-from zoo import environment
-
-if __name__ == "__main__":
-    environment.prepare()
-
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
 import zoo
-from tfsparse import commandline
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from zoo import figures
+from zoo.commands import commandline
 from zoo.data import open_dataset
 from zoo.robustness.intervals import wilson
 from zoo.robustness.square import import_torch

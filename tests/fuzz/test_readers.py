@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
-from tflite import metadata
+from tflite import file_metadata
 from tflite.convert import convert
 from tfsparse import UsageError, packed, patterns
 from tfsparse.layers import PeriodicConv2D
@@ -155,12 +155,12 @@ def described():
     inputs = keras.Input((4, 4, 1))
     dense = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(inputs)))
     about = {"labels": ["a", "b"], "input_range": [0.0, 1.0], "pattern": "PS4_P4", "density": 0.1}
-    content = bytes(metadata.embed(convert(dense, "float32"), about))
-    assert metadata.read(content) == about
+    content = bytes(file_metadata.embed(convert(dense, "float32"), about))
+    assert file_metadata.read(content) == about
     return content
 
 
 @given(data=st.data())
 def test_metadata(described, data):
-    found = only_ours(metadata.read, data.draw(damaged(described)))
+    found = only_ours(file_metadata.read, data.draw(damaged(described)))
     assert found is None or isinstance(found, dict)

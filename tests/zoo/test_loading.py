@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from studies.robustness import behind_rounding
 from tfsparse.errors import UsageError
 from zoo.loading import find_model, hash_of_model, read_report
-from zoo.studies.robustness import behind_rounding
 
 
 def small_model():

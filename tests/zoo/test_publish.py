@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tflite import metadata
+from tflite import file_metadata
 from tflite.convert import convert, file_facts
 from tfsparse import UsageError, pruning
 from zoo import figures, models, publish, verify
@@ -38,7 +38,7 @@ def workdir(request, tmp_path, fashion_mnist, data_dir):
     content = convert(model, "int8", calibration)
     data = open_dataset("fashion_mnist_small", data_dir)
     facts = file_facts(model, {}, data, "int8", calibration)
-    (workdir / "model_int8.tflite").write_bytes(metadata.embed(content, facts))
+    (workdir / "model_int8.tflite").write_bytes(file_metadata.embed(content, facts))
     report = {
         **{key: zoo.card(SHIPPED)[key] for key in publish._COPIED},
         "recipe": {**zoo.card(SHIPPED)["recipe"], "structure": request.param},

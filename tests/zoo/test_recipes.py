@@ -8,11 +8,11 @@ from absl import flags
 
 import train
 import zoo
+from studies import costs, papers
 from tests.conftest import ROOT
 from tfsparse import attacks
 from tfsparse.cost import model_cost
 from tfsparse.training import Trainer, sgd
-from zoo.studies import costs, papers
 
 
 def test_all_rows_are_there():

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfsparse.timing import aligned
+from tfsparse.tables import aligned
 from zoo import report as runs
 
 

@@ -10,7 +10,8 @@ import keras
 from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.loading import find_model, hash_of_model, read_report
+from tfsparse.hashing import hash_of_model
+from zoo.loading import find_model, read_report
 from zoo.models import card, list_models, load_tflite
 
 

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 
+from studies.robustness import behind_rounding
 from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
 from tfsparse.layers import PeriodicConv2D
 from zoo.robustness import autoattack, catalogue, runner, square
-from zoo.studies.robustness import behind_rounding
 
 EPS = 0.02
 torchattacks = pytest.importorskip("torchattacks")

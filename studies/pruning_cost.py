@@ -1,0 +1,159 @@
+"""What does pruning cost in training? Time of a step, of a rewiring, and peak memory.
+
+    python -m studies.pruning_cost --output=docs
+
+Trains networks with the hybrid loss (one attack step), dense and with DNR, on random images. Steps
+of the two are measured in turns in one process; the rewiring is compared with an epoch of
+--images images; peak memory is that of two processes of their own, each after some steps and, with
+DNR, a rewiring (Linux only). Writes pruning_cost.json and pruning_cost.md to --output.
+"""
+
+import json
+import multiprocessing
+import pathlib
+import re
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+from absl import flags
+
+import zoo
+from tfsparse import attacks, commandline, pruning, timing
+from tfsparse.files import write_bytes
+from tfsparse.training import Trainer, sgd
+
+NAME = "pruning_cost"
+NETWORKS = {"resnet8": None, "resnet18": 16, "vgg16": 16}  # with their width
+DENSITY = 0.1
+EPS = 8 / 255
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_list("archs", list(NETWORKS), "Networks to measure.")
+    flags.DEFINE_integer("batch_size", 128, "Images per step.", lower_bound=1)
+    flags.DEFINE_integer("images", 45_000, "Images of an epoch.", lower_bound=1)
+    flags.DEFINE_float("seconds", 60.0, "How long to measure the steps of a network.")
+    flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
+
+
+def main():
+    rows = []
+    for arch in tqdm.tqdm(FLAGS.archs, "networks", leave=False, disable=None):
+        steps = -(-FLAGS.images // FLAGS.batch_size)
+        rows.append({"arch": arch, "width": NETWORKS[arch]})
+        rows[-1] |= times(arch, FLAGS.batch_size, steps, FLAGS.seconds)
+        rows[-1] |= memory(arch, FLAGS.batch_size)
+    settings = {"batch_size": FLAGS.batch_size, "images": FLAGS.images, "density": DENSITY}
+    run = {"settings": settings, "machine": machine.facts(), "networks": rows}
+    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
+    write_bytes(path, json.dumps(run, indent=2) + "\n")
+    write_bytes(path.with_suffix(".md"), table(run))
+    print(table(run))
+
+
+def trainer(arch, batch_size, pruned):
+    """Returns a `Trainer` with the hybrid loss, and a batch of random images and labels."""
+    keras.utils.set_random_seed(0)
+    model = zoo.build(arch, (32, 32, 3), 10, NETWORKS[arch])
+    pruner = None
+    if pruned:
+        pruner = pruning.Pruner(model, pruning.DNRSchedule(1 - DENSITY, 10**6, 1))
+    optimizer = sgd(1000, 0.1, 5e-4)
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.random((batch_size, 32, 32, 3), np.float32))
+    labels = tf.constant(rng.integers(10, size=batch_size))
+    return Trainer(model, optimizer, attacks.pgd(model, EPS, 1), pruner), (images, labels)
+
+
+def times(arch, batch_size, steps, seconds):
+    """Returns the times of a step with and without pruning and of a rewiring, in ms."""
+    trainers = {name: trainer(arch, batch_size, name == "dnr") for name in ("dense", "dnr")}
+    functions = {
+        name: lambda each=each, batch=batch: each._train_step(*batch, tf.constant([0, 0])).numpy()
+        for name, (each, batch) in trainers.items()
+    }
+    samples = timing.interleaved(functions, seconds, 2)
+    minimum = {name: 1e3 * min(values) for name, values in samples.items()}
+    ratios = np.divide(samples["dnr"], samples["dense"])  # of steps one after the other
+    pruned = trainers["dnr"][0]
+    rewirings = []
+    for step in range(1, 6):
+        start = time.perf_counter()
+        pruned.pruner.update(step, pruned.optimizer)
+        rewirings.append(1e3 * (time.perf_counter() - start))
+    return {
+        "steps": len(ratios),
+        "dense_step_ms": minimum["dense"],
+        "dnr_step_ms": minimum["dnr"],
+        "step_ratio": minimum["dnr"] / minimum["dense"],
+        "median_step_ratio": float(np.median(ratios)),
+        "rewiring_ms": float(np.median(rewirings)),
+        "rewiring_share": float(np.median(rewirings)) / (steps * minimum["dnr"]),
+    }
+
+
+def memory(arch, batch_size):
+    """Returns the peak memory of training with and without pruning, in MB."""
+    context = multiprocessing.get_context("spawn")
+    peaks = {}
+    for name in ("dense", "dnr"):
+        with context.Pool(1) as pool:
+            peaks[name] = pool.apply(peak_memory, (arch, batch_size, name == "dnr"))
+    return {
+        "dense_peak_mb": peaks["dense"],
+        "dnr_peak_mb": peaks["dnr"],
+        "memory_ratio": peaks["dnr"] / peaks["dense"],
+    }
+
+
+def peak_memory(arch, batch_size, pruned):
+    """Trains some steps and returns the largest memory this process had, in MB."""
+    each, batch = trainer(arch, batch_size, pruned)
+    for step in range(4):
+        if pruned:
+            each.pruner.update(step, each.optimizer)
+        each._train_step(*batch, tf.constant([0, step])).numpy()
+    # Not getrusage's ru_maxrss, which starts at the peak of the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+
+
+COLUMNS = {
+    "step_ratio": ("step with DNR / without (minimum)", "{:.3f}"),
+    "median_step_ratio": ("(median)", "{:.3f}"),
+    "dnr_step_ms": ("step, ms", "{:.0f}"),
+    "rewiring_ms": ("rewiring, ms", "{:.0f}"),
+    "rewiring_share": ("of an epoch", "{:.3%}"),
+    "dnr_peak_mb": ("peak memory, MB", "{:.0f}"),
+    "memory_ratio": ("with DNR / without", "{:.3f}"),
+}
+
+
+def table(run):
+    """Returns the Markdown page of what the command measured."""
+    settings, facts = run["settings"], run["machine"]
+    lines = [
+        "# What pruning costs in training",
+        "",
+        f"Hybrid loss, batches of {settings['batch_size']} images of 32x32, DNR at a density of "
+        f"{settings['density']}, epochs of {settings['images']:,} images ({facts['cpu']}, "
+        f"{facts['cores']} cores; at least {min(row['steps'] for row in run['networks'])} steps of "
+        "each, in turns).",
+        "",
+        f"| network | {' | '.join(title for title, _ in COLUMNS.values())} |",
+        "|---|" + "---|" * len(COLUMNS),
+    ]
+    for row in run["networks"]:
+        name = row["arch"] + (f", width {row['width']}" if row["width"] else "")
+        cells = [form.format(row[key]) for key, (_, form) in COLUMNS.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    commandline.run(sys.modules[__name__])

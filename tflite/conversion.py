@@ -1,0 +1,169 @@
+"""From a Keras model and arrays to a verified file: the one way that all commands take."""
+
+import gzip
+import hashlib
+import importlib.metadata
+from typing import NamedTuple
+
+import numpy as np
+
+from tflite import file_metadata
+from tflite.convert import QUANTIZED, arithmetic, convert
+from tflite.flatbuffer import unpack
+from tflite.routes import find_route
+from tflite.verify import EXAMPLES, verify
+from tfsparse.cost import model_cost
+from tfsparse.hashing import hash_of_weights
+from tfsparse.layers import PeriodicConv2D, leaf_layers
+
+CALIBRATION_EXAMPLES = 200
+# At an agreement of 99 %, 2,000 images measure it to 0.2 points (one standard deviation); 500, to
+# 0.4, would let chance decide about the bound.
+VERIFICATION_EXAMPLES = EXAMPLES["xnnpack"]
+
+
+class Images(NamedTuple):
+    """The images of a conversion, and what a file says about their data set.
+
+    Attributes:
+        calibration: float32 [n, h, w, c] in [0, 1]: set the ranges of a quantized file.
+        images: float32 [n, h, w, c] in [0, 1]: the file is verified on them.
+        labels: int [n], of `images`.
+        class_names: list of str, in the order of the logits, or None.
+        dataset: name of the data set, or None.
+    """
+
+    calibration: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: list | None = None
+    dataset: str | None = None
+
+
+class Conversion(NamedTuple):
+    """A file and how it was verified.
+
+    Attributes:
+        content: bytes of the file.
+        notes: list of str: how each form of sparsity was converted.
+        verifications: list of `tflite.verify.Verification`, one for each runtime.
+    """
+
+    content: bytes
+    notes: list
+    verifications: list
+
+    @property
+    def failures(self):
+        """One sentence for each bound that a runtime exceeds; none if the file is good."""
+        return [failure for each in self.verifications for failure in each.failures]
+
+    @property
+    def report(self):
+        """The printed table: sizes, sparsity, and each runtime beside Keras, with its bounds."""
+        lines = [("precision", self.verifications[0].precision)]
+        lines += [("sparsity", note) for note in self.notes]
+        lines += [
+            ("file size", f"{len(self.content):,} bytes"),
+            ("gzip size", f"{len(gzip.compress(self.content, mtime=0)):,} bytes"),
+        ]
+        for each in self.verifications:
+            lines += [("", ""), *_verification_lines(each)]
+        lines += [("", ""), ("verdict", "FAILED" if self.failures else "passed")]
+        return "\n".join(f"{name:<22}{value}".rstrip() for name, value in lines)
+
+
+def _verification_lines(verification):
+    bounds = verification.bounds
+    limits = {bounds.kind: f" (at most {bounds.difference:.0e})"}
+    largest, mean = verification.largest_difference, verification.mean_difference
+    return [
+        ("LiteRT kernels", f"{verification.runtime}, {verification.examples} images"),
+        ("largest difference", f"{largest:.1e}{limits.get('largest', '')}"),
+        ("mean difference", f"{mean:.1e}{limits.get('mean', '')}"),
+        ("top-1 agreement", f"{verification.top1_agreement:.2%}"),
+        ("agreement or tie", f"{verification.top1_or_tied:.2%}"),
+        (
+            "agreement or near-tie",
+            f"{verification.top1_or_close:.2%} (at least {bounds.top1_or_close:.0%})",
+        ),
+        ("accuracy in Keras", f"{verification.keras_accuracy:.2%}"),
+        ("accuracy of the file", f"{verification.file_accuracy:.2%}"),
+        (
+            "loss of accuracy",
+            f"{100 * verification.accuracy_loss:.2f} ± {100 * verification.accuracy_error:.2f} "
+            f"points (at most {100 * bounds.accuracy_loss:.1f} plus twice the error)",
+        ),
+    ]
+
+
+def convert_and_verify(model, precision, images, **options):
+    """Converts a Keras model, embeds its metadata, and compares the file with Keras in LiteRT.
+
+    Args:
+        model: Keras model in float32; see `tflite.convert.convert`.
+        precision: a key of `tflite.verify.BOUNDS`.
+        images: the `Images`.
+        **options: keyword arguments of `tflite.convert.convert`.
+
+    Returns:
+        A `Conversion`; a file with failures should not be used.
+
+    Raises:
+        UsageError: if the model cannot be converted or the images do not fit it.
+    """
+    content = convert(model, precision, images.calibration, **options)
+    content = file_metadata.embed(content, file_facts(model, precision, images))
+    verifications = [
+        verify(
+            content,
+            model,
+            images.images[:count],
+            images.labels[:count],
+            precision=precision,
+            runtime=runtime,
+        )
+        for runtime, count in EXAMPLES.items()
+        if runtime != "tflm"
+    ]
+    notes = find_route(model, arithmetic(precision), options.get("lowered", True)).notes
+    if options.get("sparse_storage"):
+        used = "used" if has_sparse_tensors(content) else "not used: the file would hardly shrink"
+        notes = [*notes, f"sparse storage: {used}"]
+    return Conversion(content, notes, verifications)
+
+
+def file_facts(model, precision, images):
+    """Returns the metadata of a file, a dict; see tflite/file_metadata.py."""
+    costs = [layer for layer in model_cost(model).layers if layer.is_convolution]
+    weights = sum(layer.parameters for layer in costs)
+    calibrated = None
+    if precision in QUANTIZED:
+        pixels = np.ascontiguousarray(images.calibration)
+        calibrated = {
+            "images": f"the first {len(pixels)} of the training split",
+            "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        }
+    return {
+        "labels": images.class_names,
+        "input_range": [0, 1],
+        "pattern": _patterns(model),
+        "density": sum(layer.nonzeros for layer in costs) / weights if weights else 1.0,
+        "dataset": images.dataset,
+        "source_sha256": hash_of_weights(model),
+        "calibration": calibrated,
+        "producer": f"tfsparse {importlib.metadata.version('tfsparse')}",
+    }
+
+
+def _patterns(model):
+    """Returns the pattern of a model's periodic layers; a list if there are several; or None."""
+    layers = [layer for layer in leaf_layers(model) if isinstance(layer, PeriodicConv2D)]
+    names = [layer.get_config()["pattern"] for layer in layers]
+    different = [name for index, name in enumerate(names) if name not in names[:index]]
+    return different if len(different) > 1 else (different or [None])[0]
+
+
+def has_sparse_tensors(content):
+    """Whether a file uses TFLite's own sparse format."""
+    return any(tensor.sparsity for tensor in unpack(content).subgraphs[0].tensors)

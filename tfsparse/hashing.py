@@ -1,0 +1,43 @@
+"""Hashes that identify a Keras model: of its weights, and of its graph and weights."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+
+from tfsparse.layers import leaf_layers
+
+
+def hash_of_weights(model):
+    """Returns the sha256 of the values of all weights of a Keras model, a hexadecimal str."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()
+
+
+def hash_of_model(model):
+    """Returns a sha256 of a Keras model's graph and weights, whatever the layers are called."""
+    try:
+        config = model.get_config()
+    except NotImplementedError:  # a subclass
+        config = [[type(layer).__qualname__, layer.get_config()] for layer in leaf_layers(model)]
+    names = {name: f"operation {index}" for index, name in enumerate(_names(model))}
+    config = keras.tree.map_structure(lambda value: _renamed(value, names), config)
+    text = json.dumps(config, sort_keys=True, default=lambda value: type(value).__qualname__)
+    return hashlib.sha256((hash_of_weights(model) + text).encode()).hexdigest()
+
+
+def _names(model):
+    """Yields the names of a model, of all its operations and of those of the models in it."""
+    yield model.name
+    for operation in getattr(model, "operations", None) or model.layers:
+        if isinstance(operation, keras.Model):
+            yield from _names(operation)
+        else:
+            yield operation.name
+
+
+def _renamed(value, names):
+    return names.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,57 @@
+"""What figures of speed depend on: processor, cores, accelerators, and versions of packages."""
+
+import collections
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+
+# Instruction sets on which the ratio of two times depends: the width of a vector, and products of
+# 8-bit integers that one instruction sums.
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+def facts(packages=()):
+    """Returns a dict of this machine's facts.
+
+    Args:
+        packages: names of installed packages, whose versions are added.
+
+    Returns:
+        {"cpu": name and those of INSTRUCTIONS that it has, "cores": number, "system": name,
+        "python": version, package: version}.
+    """
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        text = ""
+    names = re.findall(r"model name\s*:\s*(.+)", text)
+    flags = re.search(r"^(?:flags|Features)\s*:(.+)", text, re.MULTILINE)
+    found = [each for each in INSTRUCTIONS if flags and each in flags[1].split()]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return {
+        "cpu": f"{name} ({', '.join(found)})" if found else name,
+        "cores": cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def cores():
+    """Returns how many processor cores this process may use, which taskset makes fewer."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def hardware():
+    """Returns what a model is trained on in this process, a str for people."""
+    import tensorflow as tf
+
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    names = collections.Counter(each.get("device_name", "GPU") for each in details)
+    gpus = [f"{count} x {name}" for name, count in names.items()]
+    count = cores()
+    return ", ".join([*gpus, f"{count} CPU core{'s' * (count > 1)}", facts()["cpu"]])

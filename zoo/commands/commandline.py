@@ -1,0 +1,106 @@
+"""What all commands share: flags, help, and errors in one line."""
+
+import difflib
+import pathlib
+import sys
+
+from absl import flags, logging
+
+from zoo.commands import environment
+
+flags.disclaim_key_flags()  # a flag that `define_fraction` defines belongs to its caller
+
+RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
+
+
+def run(command, names=False):
+    """Runs the module `command`: parses its flags, then calls its `main()`.
+
+    `--help` prints the module's docstring and flags. An unusable flag ends the process with one
+    line and status 2, a `UsageError` with one line and status 1.
+
+    Args:
+        command: a module with `main()`, and with `define_flags()` unless importing it defines them.
+        names: whether `main` takes the list of arguments that are not flags.
+    """
+    getattr(command, "define_flags", lambda: None)()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(command))
+        return
+    arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
+    environment.prepare()
+    logging.set_verbosity(logging.WARNING)  # TFDS reports each file that it opens
+    from tfsparse.errors import UsageError
+
+    try:
+        command.main(*arguments)
+    except UsageError as error:
+        exit_with(1, " ".join(str(error).split()))
+    except KeyboardInterrupt:
+        exit_with(130, "interrupted")
+
+
+def _parse(argv, names):
+    """Parses `argv`; returns the arguments of `main`."""
+    try:
+        extra = flags.FLAGS([argv[0], *map(_find_recipe, argv[1:])])[1:]
+    except (flags.Error, OSError, UnicodeDecodeError) as error:
+        exit_with(2, str(error).splitlines()[0].removeprefix("ERROR:: "))
+    if extra and not names:
+        exit_with(2, f"Arguments are given as --flag=value. Received: {' '.join(extra)}")
+    return [extra] if names else []
+
+
+def _find_recipe(argument):
+    """Returns `argument`, with the name of a recipe of the zoo as the path of its flag file."""
+    prefix, _, name = argument.partition("=")
+    if prefix not in ("--flagfile", "-flagfile") or pathlib.Path(name).exists():
+        return argument
+    recipe = RECIPES / f"{pathlib.Path(name).name.removesuffix('.cfg')}.cfg"
+    if recipe.exists():
+        return f"--flagfile={recipe}"
+    known = [path.stem for path in RECIPES.glob("*.cfg")]
+    close = difflib.get_close_matches(recipe.stem, known, n=1, cutoff=0.0)
+    exit_with(2, f"There is no flag file {name!r}. Did you mean {close[0]}?")
+
+
+def help_text(command):
+    """Returns the docstring of a command's module and its flags, a str of lines."""
+    lines = [command.__doc__.strip(), "", "flags:"]
+    name = sys.argv[0] if command.__name__ == "__main__" else command.__name__
+    for flag in flags.FLAGS.get_key_flags_for_module(name):
+        choices = getattr(flag.parser, "enum_values", None)
+        lines.append(f"  --{flag.name}={'|'.join(choices) if choices else flag.flag_type()}")
+        default = "required" if flag.required else f"default: {flag.default_as_str}"
+        lines.append(f"      {flag.help} ({default})")
+    return "\n".join(lines)
+
+
+def exit_with(status, message):
+    """Ends the process with one line on stderr."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def fraction(text):
+    """Returns the float that `text`, a number or a fraction of two, stands for."""
+    try:
+        numerator, slash, denominator = str(text).partition("/")
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"expected {_FractionParser.syntactic_help}") from error
+
+
+class _FractionParser(flags.ArgumentParser):
+    syntactic_help = "a number or a fraction such as 8/255"
+
+    def parse(self, argument):
+        return fraction(argument)
+
+    def flag_type(self):
+        return "fraction"
+
+
+def define_fraction(name, default, help_text):
+    """Defines a float flag that can be given as a fraction, such as `--eps=8/255`."""
+    return flags.DEFINE(_FractionParser(), name, default, help_text)

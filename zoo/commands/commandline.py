@@ -29,7 +29,7 @@ def run(command, names=False):
         return
     arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
     environment.prepare()
-    logging.set_verbosity(logging.WARNING)  # TFDS reports each file that it opens
+    logging.set_verbosity(logging.ERROR)  # TFDS reports each file that it opens or misses
     from tfsparse.errors import UsageError
 
     try:
@@ -71,7 +71,8 @@ def help_text(command):
     for flag in flags.FLAGS.get_key_flags_for_module(name):
         choices = getattr(flag.parser, "enum_values", None)
         lines.append(f"  --{flag.name}={'|'.join(choices) if choices else flag.flag_type()}")
-        default = "required" if flag.required else f"default: {flag.default_as_str}"
+        # Only a required flag has a validator.
+        default = "required" if flag.validators else f"default: {flag.default_as_str}"
         lines.append(f"      {flag.help} ({default})")
     return "\n".join(lines)
 

@@ -66,14 +66,17 @@ def _find_recipe(argument):
 
 def help_text(command):
     """Returns the docstring of a command's module and its flags, a str of lines."""
-    lines = [command.__doc__.strip(), "", "flags:"]
+    lines = [command.__doc__.strip()]
     name = sys.argv[0] if command.__name__ == "__main__" else command.__name__
-    for flag in flags.FLAGS.get_key_flags_for_module(name):
-        choices = getattr(flag.parser, "enum_values", None)
-        lines.append(f"  --{flag.name}={'|'.join(choices) if choices else flag.flag_type()}")
+    own = flags.FLAGS.get_key_flags_for_module(name)
+    lines += ["", "flags:"] if own else []
+    for flag in own:
+        choices = "|".join(getattr(flag.parser, "enum_values", []))
+        lines.append(f"  --{flag.name}={choices or flag.flag_type()}")
         # Only a required flag has a validator.
         default = "required" if flag.validators else f"default: {flag.default_as_str}"
-        lines.append(f"      {flag.help} ({default})")
+        text = flag.help.removeprefix(f"<{choices}>: ")  # absl puts them there
+        lines.append(f"      {text} ({default})")
     return "\n".join(lines)
 
 

@@ -1,6 +1,8 @@
-"""Prints what a model costs, layer by layer: parameters, MACs, storage, memory traffic, and energy.
+"""Prints what a model costs for one image, layer by layer: parameters, MACs, and storage.
 
-tfsparse summary --model=NAME_OR_PATH --bits=8
+    tfsparse summary --model=NAME_OR_PATH --bits=8
+
+Below the table are memory traffic and energy, which are modeled, not measured.
 """
 
 from absl import flags

@@ -89,7 +89,10 @@ def test_what_is_not_a_fraction(text):
 # and verify are in their own files.
 RUNS = {
     "models": ([], [f"\n{MODEL} "]),
-    "summary": ([f"--model={MODEL}", "--bits=8"], ["\nstem_conv ", "\nMACs with non-zero weights: "]),
+    "summary": (
+        [f"--model={MODEL}", "--bits=8"],
+        ["\nstem_conv ", "\nMACs with non-zero weights: "],
+    ),
     "verify": ([MODEL, "--fast"], ["\ngolden int8  ", " ok\n"]),
 }
 

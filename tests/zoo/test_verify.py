@@ -124,6 +124,7 @@ def verify_with(monkeypatch, card, measured=None, **settings):
     monkeypatch.setattr(zoo, "card", card if callable(card) else lambda _: card)
     if measured:
         monkeypatch.setattr(verification, "measure", lambda *_: measured)
+        monkeypatch.setattr(zoo, "load", lambda _: None)
     return verification.verify(NAME, **settings)
 
 

@@ -31,6 +31,11 @@ def setting():
     return subject(model), x, labels, weights, float(gaps[-1])
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(catalogue, "RANDOM_DRAWS", 20)
+
+
 def run(setting, attack, results=None, identity=IDENTITY):
     target, x, labels, _, eps = setting
     results = results or runner.Results(None, identity, len(labels))

@@ -71,9 +71,10 @@ def help_text(command):
     for flag in flags.FLAGS.get_key_flags_for_module(name):
         choices = getattr(flag.parser, "enum_values", None)
         lines.append(f"  --{flag.name}={'|'.join(choices) if choices else flag.flag_type()}")
-        # Only a required flag has a validator.
-        default = "required" if flag.validators else f"default: {flag.default_as_str}"
-        lines.append(f"      {flag.help} ({default})")
+        required = any("other than None" in each.message for each in flag.validators)
+        default = "required" if required else f"default: {flag.default}"
+        text = flag.help.rpartition(">: ")[2]  # absl puts the choices of an enum in front
+        lines.append(f"      {text}{'' if default.endswith('None') else f' ({default})'}")
     return "\n".join(lines)
 
 

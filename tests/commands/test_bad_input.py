@@ -1,6 +1,6 @@
 """What users get wrong, command by command: one line that names it, a status, nothing written.
 
-All cases of a command run in one process, one after the other, as `python -m` runs them.
+All cases run in one process, one after the other, as `tfsparse` runs them.
 """
 
 import json
@@ -13,7 +13,6 @@ import sys
 import keras
 import pytest
 
-import zoo
 from tests.conftest import ROOT
 from zoo.data import open_dataset
 
@@ -23,10 +22,11 @@ QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--width=4", "--workdir={new}"
 # {command: {case: (arguments, status, what the line names)}}; {x} is a path of `places`, {new} one
 # that is not there, another in each case.
 CASES = {
-    "train.py": {
+    "train": {
         "unknown flag": (["--frobnicate=1"], 2, "frobnicate"),
         "positional argument": (["run"], 2, "run"),
         "missing flag file": (["--flagfile=nowhere.cfg"], 2, "nowhere.cfg"),
+        "recipe that almost exists": (["--flagfile=quickstrt"], 2, "Did you mean quickstart?"),
         "recipe with an unknown flag": (["--flagfile={odd_recipe}"], 2, "frobnicate"),
         "architecture": (["--arch=resnet9"], 2, "resnet9"),
         "prune": (["--prune=randomly"], 2, "randomly"),
@@ -72,17 +72,17 @@ CASES = {
         "precision of the layers": (["--dtype_policy=float8"], 2, "float8"),
         "learning rate inf": (["--learning_rate=inf"], 1, "finite"),
         "too wide": (["--width=1000000"], 1, "--width must be from 1 to 4096"),
-        "density without pruning": (["--prune=none"], 1, "--density means nothing with"),
+        "density without pruning": (["--prune=none"], 1, "--density has no effect with"),
         "attack without its loss": (
             ["--loss=standard", "--attack_steps=2"],
             1,
-            "--attack_steps means nothing with --loss=standard",
+            "--attack_steps has no effect with --loss=standard",
         ),
-        "one device": (["--synchronized"], 1, "--synchronized means nothing with"),
+        "one device": (["--synchronized"], 1, "--synchronized has no effect with"),
         "no cluster": (["--distribution=multi_worker"], 1, "TF_CONFIG"),
         "loss that diverges": (["--learning_rate=1e30", "--epochs=1"], 1, "loss is"),
     },
-    "tflite.convert": {
+    "convert": {
         "no model": (["--precision=int8", "--output={new}.tflite"], 2, "model"),
         "missing file": (["--model=none.keras"], 1, "none.keras"),
         "no Keras file": (["--model={noise}.keras"], 1, "noise.keras"),
@@ -101,18 +101,18 @@ CASES = {
         "image size": (["--image_size=32"], 1, "(32, 32, 1)"),
         "calibration": (["--calibration_examples=0"], 2, "calibration_examples"),
     },
-    "tflite.micro": {
+    "micro": {
         "unknown name": (["--model=resnet99"], 1, "resnet99"),
         "folder with files": (["--output={folder_of_files}"], 1, "new or empty"),
         "folder below a file": (["--output={file}/x"], 1, "file"),
     },
-    "tflite.benchmark": {
+    "benchmark": {
         "missing file": (["--models=none.tflite"], 1, "none.tflite"),
         "no TFLite file": (["--models={noise}.keras"], 1, "noise.keras"),
         "empty file": (["--models={empty}.keras"], 1, "empty.keras"),
         "threads": (["--models={noise}.keras", "--threads=0"], 2, "threads"),
     },
-    "zoo.evaluate": {
+    "evaluate": {
         "unknown name": (["--model=resnet99"], 1, "resnet99"),
         "missing file": (["--model=none.tflite"], 1, "none.tflite"),
         "no TFLite file": (["--model={noise}.tflite"], 1, "LiteRT cannot run"),
@@ -126,46 +126,39 @@ CASES = {
         "source": (["--attacks=transfer", "--source=resnet99"], 1, "resnet99"),
         "results of another model": (["--json={noise}.json"], 1, "noise.safetensors"),
     },
-    "zoo.verify": {
+    "verify": {
         "unknown name": (["resnet99", "--fast"], 1, "'resnet99'"),
         "unknown flag": (["--frobnicate=1"], 2, "frobnicate"),
     },
-    "zoo.compare": {
+    "compare": {
         "one file": (["--results=a.json"], 1, "a.json"),
         "missing files": (["--results=a.json,b.json"], 1, "a.json"),
     },
-    "zoo.publish": {
+    "publish": {
         "no run": (["--workdir={folder}", "--name=x"], 1, "finished run"),
         "name": (["--workdir={folder}"], 2, "name"),
     },
 }
 DEFAULTS = {
-    "train.py": [*QUICK, "--epochs=1"],
-    "tflite.convert": [f"--model={MODEL}", "--precision=int8", "--output={new}.tflite"],
-    "tflite.micro": [f"--model={MODEL}", "--output={new}"],
-    "zoo.evaluate": [f"--model={MODEL}", "--examples=10"],
+    "train": [*QUICK, "--epochs=1"],
+    "convert": [f"--model={MODEL}", "--precision=int8", "--output={new}.tflite"],
+    "micro": [f"--model={MODEL}", "--output={new}"],
+    "evaluate": [f"--model={MODEL}", "--examples=10"],
 }
 # Cases that are about what is missing do without the defaults.
-BARE = {("tflite.convert", "no model")}
+BARE = {("convert", "no model")}
 
 RUNNER = """
-import contextlib, io, json, runpy, sys
-from absl import flags
+import contextlib, io, json, sys
+from tests.conftest import no_flags
+from zoo.commands import main
 
-own = set()
 for command, arguments in json.load(sys.stdin):
-    for name in list(flags.FLAGS):
-        if not flags.FLAGS.find_module_defining_flag(name).startswith("absl"):
-            delattr(flags.FLAGS, name)
-    flags.FLAGS.unparse_flags()
-    sys.argv = [command, *arguments]
+    sys.argv = ["tfsparse", command, *arguments]
     out, err, status = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with no_flags(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            if command.endswith(".py"):
-                runpy.run_path(command, run_name="__main__")
-            else:
-                runpy.run_module(command, run_name="__main__", alter_sys=True)
+            main()
         except SystemExit as end:
             status = end.code or 0
         except BaseException as error:
@@ -217,29 +210,30 @@ def results(places, data_dir):
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_ENABLE_ONEDNN_OPTS": "1",
     }
-    found = {}
+    planned = []
     for command, cases in CASES.items():
-        planned = []
         for name, (arguments, _, _) in cases.items():
             defaults = [] if (command, name) in BARE else DEFAULTS.get(command, [])
-            if command in ("train.py", "tflite.convert", "zoo.evaluate") and defaults:
+            if command in ("train", "convert", "evaluate") and defaults:
                 defaults = [*defaults, f"--data_dir={data_dir}"]
             arguments = [_place(each, places, name) for each in [*defaults, *arguments]]
             planned.append([command, arguments])
-        done = subprocess.run(
-            [sys.executable, "-c", RUNNER],
-            input=json.dumps(planned),
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-        assert len(lines) == len(cases), done.stderr[-2000:]
-        for name, line in zip(cases, lines, strict=True):
-            found[command, name] = json.loads(line.removeprefix("RESULT"))
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps(planned),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    assert len(lines) == len(planned), done.stderr[-2000:]
+    names = [(command, name) for command, cases in CASES.items() for name in cases]
+    found = {
+        key: json.loads(line.removeprefix("RESULT")) for key, line in zip(names, lines, strict=True)
+    }
     return found, before, listing(places)
 
 
@@ -284,8 +278,3 @@ def test_nothing_is_written(results):
     begun = {path for path in changed if path.startswith("new/loss that diverges/")}
     assert changed - begun == {"new", "new/loss that diverges"}
     assert not [path for path in begun if "partial" in path or path.endswith(".keras")]
-
-
-def test_there_are_enough():
-    assert sum(map(len, CASES.values())) >= 80
-    assert MODEL in zoo.list_models()

@@ -28,7 +28,10 @@ def run(command, names=False):
         print(help_text(command))
         return
     arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
-    environment.prepare()
+    try:
+        environment.prepare()
+    except RuntimeError as error:
+        exit_with(1, str(error))
     logging.set_verbosity(logging.ERROR)  # TFDS reports each file that it opens or misses
     from tfsparse.errors import UsageError
 

@@ -37,7 +37,8 @@ from tflite.verify import BOUNDS, EXAMPLES, check_images, check_precision, verif
 from tfsparse import commandline, copying, files
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 
 # Operators of the precisions that need calibration, and the type of their inputs and outputs.
 QUANTIZED = {
@@ -119,7 +120,7 @@ def full_precision(model):
 
 
 def arithmetic(precision):
-    """Returns what the numbers of a file are to a `tflite.lowering`: "int8" or "float"."""
+    """Returns what the numbers of a file are to `tflite.forms`: "int8" or "float"."""
     return "int8" if precision == "int8" else "float"
 
 

@@ -22,7 +22,7 @@ with quiet():
 
     import zoo
     from tflite.benchmark import benchmark, machine
-    from tflite.lowering import best_form
+    from tflite.forms import best_form
     from tflite.pattern_speed import PATTERNS as NETWORK_PATTERNS
     from tflite.pattern_speed import file_of
     from tfsparse import commandline, patterns, timing

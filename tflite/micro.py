@@ -43,7 +43,8 @@ from tflite.verify import EXAMPLES, verify
 from tfsparse import commandline, files, timing
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 
 TEST_IMAGES = 4
 WORTH_DECODING = 0.9  # of the bytes at most; less saved is not worth the RAM and the time

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfsparse.errors import UsageError
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 from zoo.data import open_dataset
 from zoo.models import card, close_names, list_models, load
 

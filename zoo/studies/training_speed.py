@@ -34,7 +34,7 @@ import tqdm
 from absl import flags
 
 import zoo
-from tfsparse import commandline, patterns, timing
+from tfsparse import commandline, timing
 from tfsparse.layers import PeriodicConv2D
 
 NAME = "training_speed"
@@ -166,7 +166,7 @@ def masked_twin(model):
     def twin(layer):
         if not isinstance(layer, PeriodicConv2D):
             return layer.__class__.from_config(layer.get_config())
-        mask = patterns.parse(layer.pattern).mask(layer.kernel_size, *layer.dense_kernel_shape[2:])
+        mask = layer.pattern.mask(layer.kernel_size, *layer.dense_kernel_shape[2:])
         return MaskedConv2D(
             mask,
             layer.filters,

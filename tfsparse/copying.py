@@ -24,12 +24,7 @@ def check_model(model):
             check_model(layer)
 
 
-def get_weights(original, new):
-    """Returns the weights of `original`: those that an equal copy of it takes."""
-    return original.get_weights()
-
-
-def copy_model(model, make, weights=get_weights):
+def copy_model(model, make, weights=lambda original, new: original.get_weights()):
     """Returns an uncompiled copy of `model` with variables of its own.
 
     A `Sequential` model, also a nested one, stays `Sequential` if all its layers are replaced with

@@ -188,15 +188,12 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
     def call(self, inputs):
         if self.runs_dense(inputs):
-            outputs = self._dense_convolution(inputs)
+            outputs = self._convolve(inputs, self.dense_kernel())
         else:
             outputs = self._lowered(inputs)
         if self.use_bias:
             outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         return self.activation(outputs)
-
-    def _dense_convolution(self, inputs):
-        return self._convolve(inputs, self._expand(ops.convert_to_tensor(self.kernel)))
 
     def _convolve(self, inputs, kernel, padding=None):
         return ops.conv(

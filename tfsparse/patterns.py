@@ -139,10 +139,7 @@ class Pattern:
             return list(self.taps)
         variants = _supports_of(self.support_size, rows, columns)
         if not variants:
-            raise UsageError(
-                f"Pattern {self} keeps {self.support_size} taps, which do not fit a kernel "
-                f"of {rows}x{columns}. Use a larger kernel or a smaller support."
-            )
+            raise _too_large(self, rows, columns)
         if self.dense_phase:
             whole = _rectangle(0, 0, rows, columns)
             return [whole] + [variants[q % len(variants)] for q in range(self.period - 1)]
@@ -197,10 +194,7 @@ class RandomPattern:
         """
         rows, columns = kernel_size
         if self.support_size > rows * columns:
-            raise UsageError(
-                f"Pattern {self} keeps {self.support_size} taps, which do not fit a kernel "
-                f"of {rows}x{columns}. Use a larger kernel or a smaller support."
-            )
+            raise _too_large(self, rows, columns)
         rng = np.random.default_rng([self.seed, rows, columns, channels, filters])
         # The ranks of random numbers are a random permutation of the taps of each kernel.
         ranks = rng.random((rows * columns, channels, filters)).argsort(axis=0).argsort(axis=0)
@@ -215,6 +209,13 @@ def bounds(count, blocks):
     """
     sizes = [count // blocks + (block < count % blocks) for block in range(blocks)]
     return np.cumsum([0, *sizes])
+
+
+def _too_large(pattern, rows, columns):
+    return UsageError(
+        f"Pattern {pattern} keeps {pattern.support_size} taps, which do not fit a kernel of "
+        f"{rows}x{columns}. Use a larger kernel or a smaller support."
+    )
 
 
 def _rectangle(top, left, height, width):

@@ -9,25 +9,6 @@ from tfsparse.graph import leaf_layers
 from tfsparse.layers import PeriodicConv2D
 
 _ALL_CONVOLUTIONS = (*CONVOLUTIONS, keras.layers.SeparableConv2D)
-# What `PeriodicConv2D` has in common with `keras.layers.Conv2D`.
-_SHARED_ARGUMENTS = (
-    "name",
-    "trainable",
-    "dtype",
-    "filters",
-    "kernel_size",
-    "strides",
-    "padding",
-    "activation",
-    "use_bias",
-    "kernel_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "activity_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-)
 
 
 def sparsify(model, pattern, filter=None):
@@ -128,8 +109,10 @@ def _check_layer(layer, pattern):
 
 
 def _periodic(layer, pattern):
-    def make(config):
-        shared = {name: config[name] for name in _SHARED_ARGUMENTS}
-        return PeriodicConv2D.from_config({**shared, "pattern": pattern.config})
+    def make(_):
+        config = keras.layers.Conv2D.get_config(layer)  # without what a subclass adds
+        for name in ("data_format", "dilation_rate", "groups"):
+            del config[name]
+        return PeriodicConv2D.from_config({**config, "pattern": pattern})
 
     return copying.make_again(layer, make)

@@ -3,7 +3,6 @@
 import math
 
 import keras
-import numpy as np
 
 from tfsparse import copying
 from tfsparse.channels.rules import FILTERS
@@ -51,17 +50,12 @@ def remove_channels(model):
         >>> small = tfsparse.pruning.remove_channels(model)
     """
     copying.check_model(model)
-    layers, slices, splits = _keep(model)
+    layers, cuts = _keep(model)
 
     def make(operation):
         if operation in layers:
             return _reduced(operation, *layers[operation])
-        if operation in slices:
-            key = _moved(*slices[operation])
-            return lambda tensor, _: tensor[key]
-        if operation in splits:
-            return _split_again(operation, *splits[operation])
-        return copying.clone(operation)
+        return cuts[operation] if operation in cuts else copying.clone(operation)
 
     def weights(layer, new):
         return _kept_weights(layer, *layers[layer]) if layer in layers else layer.get_weights()
@@ -73,9 +67,8 @@ def _keep(model):
     """Returns which channels stay.
 
     Returns:
-        {layer: (bool [input channels], bool [output channels])} of the layers that lose some,
-        {operation: (key, bool [input channels])} of all slices, and
-        {operation: (ends, bool [input channels])} of all splits.
+        {layer: (bool [input channels], bool [output channels])} of the layers that lose some, and
+        {operation: what is called in its place} of all slices and splits of channels.
     """
     whole = set()
     while True:
@@ -92,9 +85,7 @@ def _keep(model):
             if isinstance(layer, PeriodicConv2D) and not _saves_as_dense(layer, *masks)
         }
         if not refused:
-            slices = {op: (key, kept[inputs]) for op, (key, inputs) in trace.slices.items()}
-            splits = {op: (ends, kept[inputs]) for op, (ends, inputs) in trace.splits.items()}
-            return layers, slices, splits
+            return layers, {op: cut(kept[inputs]) for op, (cut, inputs) in trace.cuts.items()}
         # Other layers may have to compute what such a layer keeps: trace it all again.
         whole |= refused
 
@@ -133,18 +124,3 @@ def _kept_weights(layer, inputs, outputs):
         kernel = dense_kernel(layer)[..., inputs, :][..., outputs]
         return [kernel, *(vector[outputs] for vector in arrays[1:])]
     return [vector[outputs] for vector in arrays]  # BatchNormalization's; InputLayer has none
-
-
-def _moved(key, inputs):
-    """Returns the key of a slice of channels, counted in those that stay."""
-    start, stop, _ = key[-1].indices(len(inputs))
-    return (*key[:-1], slice(int(inputs[:start].sum()), int(inputs[:stop].sum())))
-
-
-def _split_again(operation, ends, inputs):
-    """Returns a function that splits what stays of a tensor into what stays of its parts."""
-    ends = [int(inputs[:end].sum()) for end in ends]
-    # Equal parts are split by their number: not every runtime has an operator for other splits.
-    equal = len(set(np.diff([0, *ends]).tolist())) == 1
-    parts = len(ends) if equal else ends[:-1]
-    return lambda tensor: keras.ops.split(tensor, parts, operation.axis)

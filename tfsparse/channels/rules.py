@@ -4,6 +4,7 @@ A rule is a function from the `Trace`, an operation, the `Tensor`s among its arg
 arguments to the channels of its output; None stands for "not followed".
 """
 
+import functools
 import math
 
 import keras
@@ -13,24 +14,16 @@ from tfsparse.layers import PeriodicConv2D
 
 FILTERS = (keras.layers.Conv2D, keras.layers.Dense, PeriodicConv2D)  # they make new channels
 
+
+def _named(module, names):
+    return [getattr(module, name) for name in names.split()]
+
+
 # Activations that take each number by itself.
-_ACTIVATIONS = (
-    keras.activations.elu,
-    keras.activations.exponential,
-    keras.activations.gelu,
-    keras.activations.hard_sigmoid,
-    keras.activations.hard_silu,
-    keras.activations.leaky_relu,
-    keras.activations.linear,
-    keras.activations.mish,
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.selu,
-    keras.activations.sigmoid,
-    keras.activations.silu,
-    keras.activations.softplus,
-    keras.activations.softsign,
-    keras.activations.tanh,
+_ACTIVATIONS = _named(
+    keras.activations,
+    "elu exponential gelu hard_sigmoid hard_silu leaky_relu linear mish relu relu6 selu sigmoid "
+    "silu softplus softsign tanh",
 )
 
 
@@ -121,8 +114,14 @@ def _slice(trace, operation, tensors, others):
     key = (*key[:gap], *axes, *key[gap + 1 :])
     if key[-1].step not in (None, 1):
         return None
-    trace.slices[operation] = (key, tensors[0].channels)
+    trace.cuts[operation] = (functools.partial(_slice_again, key), tensors[0].channels)
     return tensors[0].channels[key[-1]]
+
+
+def _slice_again(key, kept):
+    start, stop, _ = key[-1].indices(len(kept))
+    key = (*key[:-1], slice(int(kept[:start].sum()), int(kept[:stop].sum())))
+    return lambda tensor, _: tensor[key]
 
 
 def _split(trace, operation, tensors, others):
@@ -131,8 +130,17 @@ def _split(trace, operation, tensors, others):
     parts = np.split(tensors[0].channels, operation.indices_or_sections)
     if any(part.size == 0 for part in parts):
         return None
-    trace.splits[operation] = (np.cumsum([len(part) for part in parts]), tensors[0].channels)
+    ends = np.cumsum([len(part) for part in parts])
+    trace.cuts[operation] = (functools.partial(_split_again, ends), tensors[0].channels)
     return parts
+
+
+def _split_again(ends, kept):
+    ends = [int(kept[:end].sum()) for end in ends]
+    # Equal parts are split by their number: not every runtime has an operator for other splits.
+    equal = len(set(np.diff([0, *ends]).tolist())) == 1
+    parts = len(ends) if equal else ends[:-1]
+    return lambda tensor: keras.ops.split(tensor, parts, axis=-1)
 
 
 _RULES = {
@@ -142,34 +150,15 @@ _RULES = {
     keras.layers.Flatten: _flatten,
     keras.layers.Concatenate: _concatenate,
     **dict.fromkeys(
-        (
-            keras.layers.Add,
-            keras.layers.Average,
-            keras.layers.Maximum,
-            keras.layers.Minimum,
-            keras.layers.Multiply,
-            keras.layers.Subtract,
-        ),
+        _named(keras.layers, "Add Average Maximum Minimum Multiply Subtract"),
         _merge,
     ),
     **dict.fromkeys(
-        (
-            keras.layers.Activation,
-            keras.layers.AveragePooling2D,
-            keras.layers.Cropping2D,
-            keras.layers.Dropout,
-            keras.layers.ELU,
-            keras.layers.GaussianDropout,
-            keras.layers.GaussianNoise,
-            keras.layers.GlobalAveragePooling2D,
-            keras.layers.GlobalMaxPooling2D,
-            keras.layers.Identity,
-            keras.layers.LeakyReLU,
-            keras.layers.MaxPooling2D,
-            keras.layers.ReLU,
-            keras.layers.SpatialDropout2D,
-            keras.layers.UpSampling2D,
-            keras.layers.ZeroPadding2D,
+        _named(
+            keras.layers,
+            "Activation AveragePooling2D Cropping2D Dropout ELU GaussianDropout GaussianNoise "
+            "GlobalAveragePooling2D GlobalMaxPooling2D Identity LeakyReLU MaxPooling2D ReLU "
+            "SpatialDropout2D UpSampling2D ZeroPadding2D",
         ),
         _pass,
     ),

@@ -31,13 +31,13 @@ class Trace:
     Attributes:
         layers: {layer: (input channels, output channels)} of the layers whose weights or
             configuration follow their channels; int arrays.
-        slices: {operation: (key, input channels)}.
-        splits: {operation: (where its parts end, input channels)}.
+        cuts: {operation: (function, input channels)} of slices and splits of channels; the function
+            takes which input channels stay and returns what is called in place of the operation.
         read: list of arrays of channels that are read in any case.
     """
 
     def __init__(self, model, whole=()):
-        self.layers, self.slices, self.splits, self.read = {}, {}, {}, []
+        self.layers, self.cuts, self.read = {}, {}, []
         self._whole = whole
         self._tensors = []  # the channels of each
         self._same = []  # for each number, one that stands for the same channels, or itself

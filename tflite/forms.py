@@ -84,7 +84,7 @@ def forms(layer, input_shape):
     return [
         _form(layer, input_shape, phases, split=False),
         _form(layer, input_shape, phases, split=True),
-        _sliced_form(layer, input_shape, phases),
+        Form(_paddings(layer, input_shape), layer.strides, phases, sliced=True),
     ]
 
 
@@ -192,10 +192,6 @@ def _form(layer, input_shape, phases, split):
         [phase._replace(steps=steps(phase)) for phase in phases],
         sliced=False,
     )
-
-
-def _sliced_form(layer, input_shape, phases):
-    return Form(_paddings(layer, input_shape), layer.strides, phases, sliced=True)
 
 
 def _paddings(layer, input_shape):

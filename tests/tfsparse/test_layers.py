@@ -222,6 +222,7 @@ def test_config_and_file_round_trip(pattern, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.layers[1].get_config() == layer.get_config()
+    assert loaded.layers[1].pattern == layer.pattern == parse(pattern)
     x = np.random.default_rng(0).random((2, 6, 6, 64), "float32")
     np.testing.assert_array_equal(model(x), loaded(x))
     np.testing.assert_allclose(

@@ -149,10 +149,7 @@ _RULES = {
     keras.layers.BatchNormalization: _normalize,
     keras.layers.Flatten: _flatten,
     keras.layers.Concatenate: _concatenate,
-    **dict.fromkeys(
-        _named(keras.layers, "Add Average Maximum Minimum Multiply Subtract"),
-        _merge,
-    ),
+    **dict.fromkeys(_named(keras.layers, "Add Average Maximum Minimum Multiply Subtract"), _merge),
     **dict.fromkeys(
         _named(
             keras.layers,

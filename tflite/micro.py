@@ -27,7 +27,8 @@ from tflite.verify import EXAMPLES, verify
 from tfsparse import files, tables
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 
 TEST_IMAGES = 4

@@ -18,7 +18,8 @@ import numpy as np
 from tfsparse import packing, patterns
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 
 FORMAT, VERSION = "tfsparse-packed", "1"
 DTYPES = (
@@ -120,7 +121,7 @@ class _Slot(NamedTuple):
     @property
     def description(self):
         """What loading compares, such as "float32[3,3,64,64] PS4_P4"."""
-        pattern = f" {self.pattern.label}" if self.pattern else ""
+        pattern = f" {self.pattern}" if self.pattern else ""
         return f"{self.dtype}[{','.join(map(str, self.shape))}]{pattern}"
 
     def period_index(self):
@@ -149,8 +150,7 @@ def _slot(variable, layer):
         return _Slot(variable, None, shape, np.arange(int(np.prod(shape))), slice(None))
     order = np.argsort(layer.kernel_positions)
     positions = layer.kernel_positions[order].astype(np.int64)
-    pattern = patterns.parse(layer.pattern)
-    return _Slot(variable, pattern, layer.dense_kernel_shape, positions, order)
+    return _Slot(variable, layer.pattern, layer.dense_kernel_shape, positions, order)
 
 
 def _append(layers, slot, packed):

@@ -153,7 +153,7 @@ def test_size_is_that_of_values_and_index(tmp_path, arch, options, density):
         if isinstance(layer, (PeriodicConv2D, keras.layers.Conv2D)) and density:
             bitmaps += bits(np.prod(layer.kernel.shape))
         if isinstance(layer, PeriodicConv2D):
-            periods += bits(9 * int(re.search(r"_P(\d+)", layer.pattern)[1]))
+            periods += bits(9 * layer.pattern.period)
     size = (tmp_path / "model.safetensors").stat().st_size
     assert values <= size <= 1.01 * (values + bitmaps + periods) + 4096
 

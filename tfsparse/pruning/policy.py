@@ -4,7 +4,7 @@ import keras
 
 from tfsparse._tfmot import PrunableLayer, PruningPolicy
 from tfsparse.errors import UsageError
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 
 
 class ConvolutionPolicy(PruningPolicy):

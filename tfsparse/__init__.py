@@ -4,15 +4,18 @@ from tfsparse import attacks, cost, layers, packed, patterns, pruning
 from tfsparse.errors import UsageError
 from tfsparse.sparsification import sparsify
 from tfsparse.summaries import summary
+from tfsparse.weights import load_weights, save_weights
 
 __all__ = [
     "UsageError",
     "attacks",
     "cost",
     "layers",
+    "load_weights",
     "packed",
     "patterns",
     "pruning",
+    "save_weights",
     "sparsify",
     "summary",
 ]

@@ -1,6 +1,6 @@
 """Sparse, adversarially robust and deployable CNNs for Keras 3 and LiteRT."""
 
-from tfsparse import attacks, cost, layers, packed, patterns, pruning
+from tfsparse import attacks, cost, layers, patterns, pruning
 from tfsparse.errors import UsageError
 from tfsparse.sparsification import sparsify
 from tfsparse.summaries import summary
@@ -12,7 +12,6 @@ __all__ = [
     "cost",
     "layers",
     "load_weights",
-    "packed",
     "patterns",
     "pruning",
     "save_weights",

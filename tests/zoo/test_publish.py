@@ -76,7 +76,7 @@ def test_what_is_published_loads_and_is_true(workdir, folder, monkeypatch):
     assert {verdict for *_, verdict in rows} == {"ok"}
     assert card["parameters"] == model.count_params()
     assert card["results"]["clean"]["examples"] == card["results"]["pgd"]["examples"] == 1000
-    assert "Robust to L_inf perturbations of 8/255" in card["limits"]
+    assert "robust to L_inf perturbations of up to 8/255" in card["limits"]
     with pytest.raises(UsageError, match=r"mine\.json is there already"):
         publish.publish(workdir, "mine", "n", None, folder)
 

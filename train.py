@@ -54,8 +54,8 @@ flags.DEFINE_boolean("augment", True, "Random crops (padding 4) and horizontal f
 flags.DEFINE_enum("arch", "resnet8", sorted(zoo.ARCHITECTURES), "Network architecture.")
 flags.DEFINE_integer("width", None, "Channels of the first stage; default is the published width.")
 flags.DEFINE_string("pattern", None, "Periodic pattern of spatial convolutions, such as PSD2_P8.")
-flags.DEFINE_enum("prune", "none", ["none", "dnr", "magnitude"], "Pruning during training.")
-flags.DEFINE_enum("structure", "irregular", pruning.STRUCTURES, "What is pruned as one.")
+flags.DEFINE_enum("prune", "none", ["none", *pruning.ALGORITHMS], "Pruning during training.")
+flags.DEFINE_enum("structure", "unstructured", pruning.STRUCTURES, "What is pruned as one.")
 commandline.define_fraction("density", 0.1, "Fraction of prunable weights that remain, (0, 1].")
 flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
 commandline.define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
@@ -405,15 +405,19 @@ def installed_versions():
 def make_pruner(model, steps, steps_per_epoch):
     if FLAGS.prune == "none":
         return None
-    if FLAGS.prune == "dnr":
+    algorithm = pruning.ALGORITHMS[FLAGS.prune]()
+    if algorithm.rewires:
         # The last epoch trains what the one before it has left.
-        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch)
+        own = {} if FLAGS.prune == "dnr" else {"initial_prune_rate": 0.3, "decay": "cosine"}
+        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch, **own)
     else:
         # The last change falls on a multiple of the frequency, or the density would not be reached.
         frequency = min(100, max(1, steps // 20))
         end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
         schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
-    return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
+    return pruning.Pruner(
+        model, schedule, structure=FLAGS.structure, algorithm=algorithm, seed=FLAGS.seed
+    )
 
 
 def log_epoch(row, workdir, history, tensorboard):

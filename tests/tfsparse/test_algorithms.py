@@ -1,6 +1,7 @@
 """All pruning algorithms in training: what they conserve, and what each of them chooses."""
 
 import hashlib
+import re
 
 import keras
 import numpy as np
@@ -8,10 +9,20 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
+from tests.conftest import ROOT
 from tfsparse import UsageError
 from tfsparse._tfmot import PolynomialDecay
 from tfsparse.layers import PeriodicConv2D
-from tfsparse.pruning import ALGORITHMS, DNR, SET, DNRSchedule, Magnitude, Pruner, RigL
+from tfsparse.pruning import (
+    ALGORITHMS,
+    DNR,
+    SET,
+    DNRSchedule,
+    Magnitude,
+    Pruner,
+    RigL,
+    UpdatePruningStep,
+)
 
 STRUCTURES = ("unstructured", "channel")
 ALL = [(name, structure) for name in ALGORITHMS for structure in STRUCTURES]
@@ -268,24 +279,34 @@ def test_the_recovered_gradient_is_the_tapes(name, structure, batches):
         np.testing.assert_allclose(score, expected, rtol=0, atol=1e-5 * expected.max())
 
 
-def test_rigl_keeps_the_largest_weights_and_adds_those_of_largest_gradient(batches):
-    run = Run(batches, RigL())
-    run.step()
-    run.step()
-    run.pruner.update(2, run.optimizer)
-    gradients = run.train()
-    before, weights = run.masks, [to_numpy(weight) for weight in run.pruner.weights]
-    run.pruner.update(3, run.optimizer)
-    rate = run.pruner.schedule.prune_rate(3)
+@pytest.mark.parametrize("own", [False, True], ids=["rigl", "docs"])
+def test_drops_the_smallest_score_and_adds_the_largest_gradient(own, batches):
+    """RigL, and the algorithm in docs/pruning.md, which drops by |weight * gradient|."""
+    algorithm = RigL()
+    if own:
+        page = (ROOT / "docs" / "pruning.md").read_text()
+        names = {"model": small_model(), "schedule": schedule_of(algorithm)}
+        exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[2], names)
+        algorithm = names["pruner"].algorithm
+    run = Run(batches, algorithm)
+    run.pruner.update(0, run.optimizer)
+    gradients, before = run.train(), run.masks
+    weights = [to_numpy(weight) for weight in run.pruner.weights]
+    assert run.pruner.update(1, run.optimizer)
+    rate, dropped = run.pruner.schedule.prune_rate(1), 0
     for old, new, weight, variable in zip(
         before, run.masks, weights, run.pruner.weights, strict=True
     ):
+        gradient = np.abs(to_numpy(gradients[id(variable)]))
+        score = np.abs(weight) * (gradient if own else 1)
         count = min(int(np.ceil(rate * old.sum())), int(np.sum(old == 0)))
         expected = old.ravel().copy()
-        expected[np.where(old, np.abs(weight), np.inf).ravel().argsort()[:count]] = 0
-        gradient = np.abs(to_numpy(gradients[id(variable)])).ravel()
-        expected[np.where(expected, -1, gradient).argsort()[::-1][:count]] = 1
+        expected[np.where(old, score, np.inf).ravel().argsort(kind="stable")[:count]] = 0
+        order = np.where(expected, 1, -gradient.ravel()).argsort(kind="stable")
+        expected[order[:count]] = 1
         np.testing.assert_array_equal(new.ravel(), expected)
+        dropped += count
+    assert dropped > 100
 
 
 def test_set_regrows_at_random_whatever_the_optimizer(batches):
@@ -322,6 +343,19 @@ def test_an_optimizer_without_what_is_read_is_named(algorithm, optimizer, messag
 
     with pytest.raises(UsageError, match=message):
         go_on()
+
+
+def test_rigl_in_fit_from_the_first_step_on(batches):
+    """Before it, Keras has not built the optimizer."""
+    model = small_model()
+    pruner = Pruner(model, DNRSchedule(1 - DENSITY, 4, 1), algorithm=RigL())
+    before = pruner.masks[2].numpy()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    images, labels = batches[0]
+    model.fit(images, labels, 16, verbose=0, callbacks=[UpdatePruningStep(pruner)])
+    assert int(model.optimizer.iterations) == 2
+    assert (pruner.masks[2].numpy() != before).any()
 
 
 def test_a_gradient_needs_two_updates_in_a_row(batches):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfsparse.errors import UsageError
 from tfsparse.pruning import budget
 from tfsparse.pruning.rewiring import LayerState
+from tfsparse.pruning.units import variable_beside
 
 
 class Algorithm:
@@ -149,12 +150,9 @@ class DynamicL2(keras.regularizers.Regularizer):
 
     def __init__(self, rho, weight, mask):
         self.rho, self._weight, self._mask = rho, weight, mask
-        name = weight.path.replace("/", "_")  # Keras variables of one model have unique paths
-        self.target = tf.Variable(
-            tf.convert_to_tensor(weight), trainable=False, name=f"{name}_target"
-        )
-        self.multiplier = tf.Variable(
-            tf.zeros(weight.shape, weight.dtype), trainable=False, name=f"{name}_multiplier"
+        self.target = variable_beside(weight, weight, "target")
+        self.multiplier = variable_beside(
+            weight, tf.zeros(weight.shape, weight.dtype), "multiplier"
         )
         self.variables = [self.target, self.multiplier]
 

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse.errors import UsageError
+from tfsparse.pruning.units import variable_beside
 
 
 def slots(optimizer, weights):
@@ -27,34 +28,24 @@ def slots(optimizer, weights):
 
 
 class LastGradient:
-    """Recovers the magnitude of the last gradient from two successive momenta, up to a factor.
+    """Recovers the magnitude of the last gradient of `weights` from two successive momenta.
 
-    The factor, 1 / learning rate or so, is the same for all weights. With `clipnorm` the gradient
-    is the clipped one, so that the factor differs between variables, and with `clipvalue` large
-    components are equal.
-
-    Args:
-        weights: the Keras variables whose gradients are wanted.
-
-    Attributes:
-        variables: what a checkpoint must hold.
+    It is exact but for a factor, the same for all weights: SGD's learning rate, or Adam's
+    1 - beta_1. It is of the gradient that the optimizer uses: with `clipnorm` the factor differs
+    between variables, and with `clipvalue` large components are equal. `variables` belong in a
+    checkpoint.
     """
 
     # SGD's momentum is   m_t = mu * m_(t-1) - learning_rate * g_t,   Nesterov's too, and
     # Adam's is           m_t = beta_1 * m_(t-1) + (1 - beta_1) * g_t.
-    # With d for mu or beta_1, |g_t| = |m_t - d * m_(t-1)| / c, and c, the learning rate or
-    # 1 - beta_1, is the same for all weights.
-    # Decoupled weight decay acts on the weight alone and is in neither.
+    # With d for mu or beta_1, and c for the learning rate or 1 - beta_1, this gives
+    #                     c * |g_t| = |m_t - d * m_(t-1)|.
+    # Keras' weight decay is decoupled: it acts on the weight alone and is not in m.
 
     def __init__(self, weights):
-        self._weights = weights
         self._step = tf.Variable([-1], trainable=False, dtype=tf.int64)
         self._momenta = [
-            tf.Variable(
-                tf.zeros(weight.shape, weight.dtype),
-                trainable=False,
-                name=f"{weight.path}/last_momentum".replace("/", "_"),
-            )
+            variable_beside(weight, tf.zeros(weight.shape, weight.dtype), "last_momentum")
             for weight in weights
         ]
         self.variables = [self._step, *self._momenta]
@@ -66,11 +57,10 @@ class LastGradient:
             kept.assign(tf.convert_to_tensor(momentum))
 
     def recall(self, step, optimizer, momenta):
-        """Returns the gradients' magnitudes of training step `step - 1`, float64 arrays.
+        """Returns the magnitudes of the gradients of the step before `step`, float64 arrays.
 
         Raises:
-            UsageError: if the momenta before that step were not kept, or `optimizer` is not one
-                whose gradients can be recovered.
+            UsageError: if the momenta before it were not kept, or not of such an `optimizer`.
         """
         if self._step.numpy()[0] != step - 1:
             raise UsageError(

@@ -9,7 +9,7 @@ from tfsparse.pruning import algorithms, rewiring
 from tfsparse.pruning.budget import total_weights
 from tfsparse.pruning.optimizer_state import LastGradient, slots
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
-from tfsparse.pruning.units import STRUCTURES, Units, prunable_by_channel
+from tfsparse.pruning.units import STRUCTURES, Units, prunable_by_channel, variable_beside
 
 
 class _Mask(keras.constraints.Constraint):
@@ -84,14 +84,7 @@ class Pruner:
         self.structure = structure
         self.layer_names = [layer.name for layer, _ in found]
         self.weights = [weight for _, weight in found]
-        self.masks = [
-            tf.Variable(
-                tf.ones(weight.shape),
-                trainable=False,
-                name=f"{weight.path}/mask".replace("/", "_"),  # paths in a model are unique
-            )
-            for weight in self.weights
-        ]
+        self.masks = [variable_beside(w, tf.ones(w.shape), "mask") for w in self.weights]
         self._seed = [seed, 0xD42]
         self._units = [Units(*item, structure) for item in found]
         self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
@@ -158,7 +151,10 @@ class Pruner:
             self._change_masks(step, 1.0 - float(sparsity), optimizer)
             self._last_change.assign([step])
         if self._gradient and bool(self.schedule(tf.constant(step + 1))[0]):
-            self._gradient.remember(step, self._slots(optimizer)[0])
+            # Before the first step `fit` has not built the optimizer, whose momenta will be 0.
+            built = optimizer.built
+            momenta = self._slots(optimizer)[0] if built else map(tf.zeros_like, self.weights)
+            self._gradient.remember(step, momenta)
         return changes
 
     def apply_masks(self):

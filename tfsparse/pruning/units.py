@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import tensorflow as tf
 
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
@@ -76,6 +77,12 @@ def prunable_by_channel(model, found):
                 "'unstructured'."
             )
     return found
+
+
+def variable_beside(weight, value, role):
+    """Returns a variable of the pruner's state, named after the weight that it belongs to."""
+    name = f"{weight.path}/{role}".replace("/", "_")  # paths of one model's weights are unique
+    return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)
 
 
 def _channels(layer, weight):

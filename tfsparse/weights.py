@@ -20,7 +20,8 @@ import safetensors
 
 from tfsparse.errors import UsageError
 from tfsparse.files import tensor_bytes, write_bytes
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 
 # {Keras' name of a type: safetensors' name}
 DTYPES = {
@@ -130,7 +131,7 @@ def _periodic(model, variables):
         id(layer.kernel): layer for layer in leaf_layers(model) if isinstance(layer, PeriodicConv2D)
     }
     return {
-        name: {"pattern": layer.pattern, "kernel_shape": list(layer.dense_kernel_shape)}
+        name: {"pattern": layer.pattern.config, "kernel_shape": list(layer.dense_kernel_shape)}
         for name, variable in variables.items()
         if (layer := layers.get(id(variable)))
     }

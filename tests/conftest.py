@@ -1,20 +1,17 @@
 """What tests share: real images, and commands run as a user runs them."""
 
-import contextlib
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
-from absl import flags
 from hypothesis import HealthCheck, settings
 
 # On processors with AVX-512, TensorFlow 2.21's oneDNN was seen to compute convolutions of unusual
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from zoo.commands import main
 from zoo.data import as_float, open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -46,38 +43,6 @@ def fashion_mnist_training(data_dir):
     """The same of its training split, 4,500 images."""
     images, labels = open_dataset("fashion_mnist_small", data_dir).read("train")
     return as_float(images), labels
-
-
-@contextlib.contextmanager
-def no_flags():
-    """Within the block no flags are defined but absl's own, as in a new process."""
-    registered = flags.FLAGS._flags()
-    before = dict(registered)
-    for name in before:
-        if not flags.FLAGS.find_module_defining_flag(name, "absl").startswith("absl"):
-            del registered[name]
-    try:
-        yield
-    finally:
-        registered.clear()
-        registered.update(before)
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `tfsparse COMMAND ...` in this process; returns its status, stdout, and stderr."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tfsparse", *map(str, arguments)])
-        status = 0
-        with no_flags():
-            try:
-                main()
-            except SystemExit as end:
-                status = end.code or 0
-        return status, *capfd.readouterr()
-
-    return command
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def test_shufflenet_shuffles():
         ({"arch": "mobilenet_v2", "width": 12}, "multiple of 8. Received: 12"),
     ],
 )
-def test_what_cannot_be_built_is_said(arguments, received):
+def test_what_cannot_be_built_is_refused(arguments, received):
     with pytest.raises(UsageError) as error:
         zoo.build(**{"arch": "resnet8", "input_shape": (32, 32, 3), "num_classes": 10, **arguments})
     assert received in str(error.value)
@@ -132,6 +132,6 @@ def test_dense_twin_s_activations_are_of_both_signs():
     assert len(norms) > 50
     assert 0.4 < np.mean(positive) < 0.6
     assert 0.05 < min(positive) < max(positive) < 0.95
-    for norm, output in zip(norms, outputs, strict=True):  # normalised by these images
+    for norm, output in zip(norms, outputs, strict=True):  # normalized by these images
         mean = keras.ops.mean(output, axis=(0, 1, 2))
         np.testing.assert_allclose(mean, norm.beta, rtol=0, atol=1e-3)

@@ -69,14 +69,16 @@ def _find_recipe(argument):
 
 def help_text(command):
     """Returns the docstring of a command's module and its flags, a str of lines."""
-    lines = [command.__doc__.strip(), "", "flags:"]
+    lines = [command.__doc__.strip()]
     name = sys.argv[0] if command.__name__ == "__main__" else command.__name__
-    for flag in flags.FLAGS.get_key_flags_for_module(name):
-        choices = getattr(flag.parser, "enum_values", None)
-        lines.append(f"  --{flag.name}={'|'.join(choices) if choices else flag.flag_type()}")
+    own = flags.FLAGS.get_key_flags_for_module(name)
+    lines += ["", "flags:"] if own else []
+    for flag in own:
+        choices = "|".join(getattr(flag.parser, "enum_values", []))
+        lines.append(f"  --{flag.name}={choices or flag.flag_type()}")
         required = any("other than None" in each.message for each in flag.validators)
         default = "required" if required else f"default: {flag.default}"
-        text = flag.help.rpartition(">: ")[2]  # absl puts the choices of an enum in front
+        text = flag.help.removeprefix(f"<{choices}>: ")  # absl puts the choices in front
         lines.append(f"      {text}{'' if default.endswith('None') else f' ({default})'}")
     return "\n".join(lines)
 

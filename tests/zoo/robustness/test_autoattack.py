@@ -24,10 +24,10 @@ def test_autoattack_on_a_linear_model_is_exact():
     for name in ("clean", "pgd", "autoattack"):
         attack = catalogue.make(name, target, catalogue.Options(eps=EPS))
         runner.run(target, attack, x, labels, results)
-    held = results.correct("autoattack")
-    assert 10 < held.sum() < 50
-    np.testing.assert_array_equal(held, left > 0)
-    assert not (held & ~results.correct("pgd")).any()
+    correct = results.correct("autoattack")
+    assert 10 < correct.sum() < 50
+    np.testing.assert_array_equal(correct, left > 0)
+    assert not (correct & ~results.correct("pgd")).any()
 
 
 def test_layers_of_ours_run_there():
@@ -38,10 +38,10 @@ def test_layers_of_ours_run_there():
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
     x = images(8)
     labels = np.asarray(model(x)).argmax(axis=1).astype(np.int32)
-    adversarial, fooled = autoattack.autoattack(model, EPS)(x, labels, 0, 0)
+    adversarial, misclassified = autoattack.autoattack(model, EPS)(x, labels, 0, 0)
     assert np.abs(adversarial - x).max() <= EPS + 1e-6
     there = np.asarray(model(adversarial)).argmax(axis=1) != labels
-    assert (there == fooled).mean() >= 7 / 8
+    assert (there == misclassified).mean() >= 7 / 8
 
 
 def test_a_model_that_differs_between_backends_is_refused():
@@ -64,8 +64,8 @@ def test_a_model_without_gradients_is_attacked_all_the_same():
     masked = behind_rounding(model)
     x = images(12)
     labels = np.asarray(masked(x)).argmax(axis=1).astype(np.int32)
-    adversarial, fooled = autoattack.autoattack(masked, 0.1)(x, labels, 0, 0)
-    assert fooled.any()  # by Square
+    adversarial, misclassified = autoattack.autoattack(masked, 0.1)(x, labels, 0, 0)
+    assert misclassified.any()  # by Square
     assert np.abs(adversarial - x).max() <= 0.1 + 1e-6
 
 
@@ -132,7 +132,7 @@ def two_layers():
     """Returns a network of two layers without biases, and its weights."""
     rng = np.random.default_rng(3)
     first = rng.normal(size=(64, 32)).astype(np.float32)
-    first -= first.mean(axis=0)  # blind to the grey that all images have in common
+    first -= first.mean(axis=0)  # blind to the gray that all images have in common
     second = rng.normal(size=(32, 5)).astype(np.float32)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Dense(32, use_bias=False, activation="relu")(keras.layers.Flatten()(inputs))
@@ -141,7 +141,7 @@ def two_layers():
     return model, first, second
 
 
-def test_ties_of_quantised_logits_go_to_the_first():
+def test_ties_of_quantized_logits_go_to_the_first():
     logits = np.array([[3.0, 3.0, 1.0], [1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
     ranked = square.ranked(logits)
     assert (ranked.argmax(axis=1) == logits.argmax(axis=1)).all()

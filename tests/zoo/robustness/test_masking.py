@@ -16,8 +16,8 @@ EPS, COUNT = 8 / 255, 60
 EPS_MULTIPLES, STEPS = (1, 4, 16), (1, 10, 20)
 
 
-class Quantise(keras.layers.Layer):
-    """Eight levels of grey: the gradient is 0 everywhere."""
+class Quantize(keras.layers.Layer):
+    """Eight levels of gray: the gradient is 0 everywhere."""
 
     def call(self, images):
         return keras.ops.round(images * 7) / 7
@@ -58,7 +58,7 @@ def test_an_honest_model_passes(fashion_mnist):
     assert [check.verdict for check in found] == ["passed"] * 4, found
 
 
-@pytest.mark.parametrize("layer", [Quantise, Saturate])
+@pytest.mark.parametrize("layer", [Quantize, Saturate])
 def test_a_masked_model_is_caught(fashion_mnist, layer):
     honest = zoo.load(NAME)
     inputs = keras.Input(honest.inputs[0].shape[1:])

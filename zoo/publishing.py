@@ -1,14 +1,8 @@
-"""Makes a zoo model of a finished training run.
-
-python -m zoo.publish --workdir=runs/mine --name=NAME
-python -m zoo.verify NAME --autoattack --write  # adds AutoAttack to its card
-"""
+"""Makes a zoo model of a finished training run: its weights, its int8 file, and its card."""
 
 import json
 import pathlib
 import re
-
-from absl import flags
 
 from tflite import file_metadata
 from tfsparse import pruning, save_weights
@@ -17,12 +11,10 @@ from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
 from zoo import figures
 from zoo.cards import NAME
-from zoo.commands import commandline
 from zoo.loading import find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
-FLAGS = flags.FLAGS
-
+_FOLDER = pathlib.Path(__file__).parent
 _COPIED = (
     "dataset",
     "image_size",
@@ -51,35 +43,41 @@ _LIMITS = (
 )
 
 
-def define_flags():
-    flags.DEFINE_string("workdir", None, "Folder of a finished run of train.py.", required=True)
-    flags.DEFINE_string("name", None, "Name of the model in the zoo.", required=True)
-    flags.DEFINE_string("note", "", "What a user must know of the figures: the data's form.")
-    flags.DEFINE_string("data_dir", None, "Where TFDS keeps the data set.")
+def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
+    """Adds the model of a finished training run to the zoo.
 
+    Args:
+        workdir: folder of the run.
+        name: of the model.
+        note: what users must know about the data, such as its form.
+        data_dir: where tensorflow-datasets keeps its data, or None for its default.
+        folder: of the zoo. The three files go to its folders cards/ and weights/.
 
-def main():
-    workdir = pathlib.Path(FLAGS.workdir)
-    publish(workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir, pathlib.Path(__file__).parent)
+    Returns:
+        The card, a dict.
 
-
-def publish(workdir, name, note, data_dir, folder):
-    """Makes the model `name` of the run in `workdir`: three files in folders of `folder`."""
+    Raises:
+        UsageError: if there is no finished run in `workdir`, its files do not fit together, or the
+            zoo has a model of that name.
+    """
+    workdir = pathlib.Path(workdir)
     if not re.fullmatch(NAME, name, re.ASCII):
-        raise UsageError(f"--name is of letters, digits, '.', '_' and '-'. Received: {name!r}")
+        raise UsageError(
+            f"--name must consist of letters, digits, '.', '_', and '-'. Received: {name!r}"
+        )
     path = folder / "cards" / f"{name}.json"
     if path.exists():
         raise UsageError(
-            f"{path} is there already. Remove it to replace {name}, or choose a --name."
+            f"{path} exists already. Remove it to replace {name}, or choose another --name."
         )
     model, content, report = read_run(workdir)
     if file_metadata.read(content).get("source_sha256") != hash_of_weights(model):
         raise UsageError(
             f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
-            "train.py again."
+            "tfsparse train again."
         )
     small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
-    # All is measured before anything is written.
+    # Everything is measured before anything is written.
     card = {
         "name": name,
         "note": note,
@@ -97,11 +95,11 @@ def publish(workdir, name, note, data_dir, folder):
     write_bytes(int8, content)
     card |= {"weights": _entry(weights), "tflite": _entry(int8)}
     write_bytes(path, json.dumps(card, indent=2) + "\n")
-    print(f"published {name}: {weights.stat().st_size:,} bytes of weights")
+    return card
 
 
 def limits(recipe):
-    """Returns what a card says a model is not good for, a str."""
+    """Returns what a card says about the limits of a model, a str."""
     return _LIMITS.format(robust=_ROBUST[recipe["loss"]].format(eps=recipe["eps"] * 255))
 
 
@@ -113,8 +111,8 @@ def read_run(workdir):
     missing = {*_COPIED, "model", "int8"} - report.keys()
     if not missing and not report["int8"]["passed"]:
         raise UsageError(
-            f"The int8 file of the run in {workdir} did not agree with its model, as train.py "
-            "said, so that there is no file to publish."
+            f"The int8 file of the run in {workdir} did not agree with its model, so there is no "
+            "file to publish."
         )
     content = None
     try:
@@ -130,7 +128,7 @@ def read_run(workdir):
 
 
 def measure(model, content, report, data):
-    """Returns the card's figures of a run's model, as `zoo.load` will give it, and of its file."""
+    """Returns the card's figures of a run's model, as `zoo.load` will return it, and its file."""
     subjects = model_subject("model", model), file_subject("file", content)
     quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
     return {
@@ -144,8 +142,3 @@ def measure(model, content, report, data):
 
 def _entry(path):
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-if __name__ == "__main__":
-    define_flags()
-    commandline.run(main)

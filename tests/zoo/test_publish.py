@@ -17,7 +17,7 @@ from zoo.data import open_dataset
 SHIPPED = "resnet8_dnr10_fashion_mnist_small"
 
 
-@pytest.fixture(params=["irregular", "channel"])
+@pytest.fixture(params=pruning.STRUCTURES)
 def workdir(request, tmp_path, fashion_mnist, data_dir):
     """What train.py leaves of a network whose channels are pruned, or just weights.
 

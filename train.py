@@ -1,103 +1,91 @@
-"""Trains a sparse, robust CNN from a flag file and hands over a verified .tflite.
+"""Trains a sparse, robust CNN from a flag file and converts it to a verified .tflite file.
 
     python train.py --flagfile=zoo/recipes/quickstart.cfg
 
-Reads top to bottom: flags, data, model, training, evaluation, export. Running the same command
-again continues where the run stopped. In --workdir afterwards: model.keras, best.keras (that of the
-epoch with the best held-out accuracy, robust if trained to be), model_int8.tflite, history.csv,
-report.json, report.html, checkpoint.safetensors, flags.json, tensorboard/.
+Reads top to bottom: flags, data, model, training, evaluation, export, report. Running the same
+command again continues the run. Afterwards --workdir holds model.keras, best.keras (from the epoch
+with the best validation accuracy: robust accuracy if the loss is hybrid), model_int8.tflite,
+history.csv, report.json, report.html, checkpoint.safetensors, flags.json, and tensorboard/.
 """
 
-import collections
-import csv
-import gzip
-import importlib.metadata
 import json
-import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow leaves oneDNN off on some processors on which it makes a training step 1.5x faster.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+from absl import flags
 
-from tflite.quiet import quiet
+from zoo.commands import commandline
+from zoo.commands.commandline import define_fraction
 
-with quiet():  # TensorFlow reports missing GPUs on import, at any log level
-    import keras
-    import numpy as np
-    import tensorflow as tf
-    from absl import flags
-
-    import zoo
-    import zoo.report
-    from tflite import file_metadata
-    from tflite.convert import as_float, conversion_images, convert, file_facts
-    from tflite.verify import EXAMPLES, verify
-    from tfsparse import attacks, commandline, cost, distribution, patterns, pruning, timing
-    from tfsparse._tfmot import PolynomialDecay
-    from tfsparse.checkpoints import Checkpoints
-    from tfsparse.errors import UsageError
-    from tfsparse.evaluation import accuracy
-    from tfsparse.files import replacing, write_bytes
-    from tfsparse.training import SCHEDULES, Trainer, best_epoch, overfits_attack, sgd
-    from zoo.architectures import dense_twin
-    from zoo.data import batches, on_cpu, open_dataset, training_batches
-
+# What needs TensorFlow is imported in the functions that use it: --help answers at once.
+ARCHITECTURES = ("mobilenet_v2", "resnet18", "resnet8", "shufflenet", "vgg16")
+ALGORITHMS = ("none", "dnr", "magnitude", "global_magnitude", "erk_magnitude", "set", "rigl")
+STRUCTURES = ("unstructured", "channel")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+SCHEDULES = ("one_cycle", "cosine", "piecewise")
+STRATEGIES = ("none", "mirrored", "multi_worker")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
-flags.DEFINE_string("dataset", "fashion_mnist_small", "Image classification set of TFDS.")
-flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data; default is TFDS's own.")
-flags.DEFINE_integer("image_size", None, "Height and width that images are resized to.")
+flags.DEFINE_string("dataset", "fashion_mnist_small", "Image classification data set of TFDS.")
+flags.DEFINE_string("data_dir", None, "Folder of TFDS's data; by default TFDS's own.")
+flags.DEFINE_integer("image_size", None, "Height and width to which images are resized.")
 flags.DEFINE_boolean("augment", True, "Random crops (padding 4) and horizontal flips.")
-flags.DEFINE_enum("arch", "resnet8", sorted(zoo.ARCHITECTURES), "Network architecture.")
-flags.DEFINE_integer("width", None, "Channels of the first stage; default is the published width.")
+flags.DEFINE_enum("arch", "resnet8", ARCHITECTURES, "Network architecture.")
+flags.DEFINE_integer("width", None, "Channels of the first stage; by default the published width.")
 flags.DEFINE_string("pattern", None, "Periodic pattern of spatial convolutions, such as PSD2_P8.")
-flags.DEFINE_enum("prune", "none", ["none", "dnr", "magnitude"], "Pruning during training.")
-flags.DEFINE_enum("structure", "irregular", pruning.STRUCTURES, "What is pruned as one.")
-commandline.define_fraction("density", 0.1, "Fraction of prunable weights that remain, (0, 1].")
+flags.DEFINE_enum("prune", "none", ALGORITHMS, "Pruning during training.")
+flags.DEFINE_enum("structure", "unstructured", STRUCTURES, "What is pruned together.")
+define_fraction("density", 0.1, "Fraction of prunable weights that remain, (0, 1].")
 flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
-commandline.define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
+define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
 flags.DEFINE_integer("attack_steps", 1, "PGD steps of the training attack, from a random start.")
 flags.DEFINE_integer("epochs", 10, "Training epochs.")
 flags.DEFINE_integer("batch_size", 128, "Images per training step.")
-commandline.define_fraction("learning_rate", 0.1, "Its peak.")
-flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "How the learning rate changes.")
-commandline.define_fraction("label_smoothing", 0, "Share of a label spread over all classes.")
-commandline.define_fraction("ema_momentum", 0, "Of the weights' moving average; 0 for none.")
-commandline.define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate each step.")
-flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order and attacks.")
-flags.DEFINE_enum("distribution", "none", distribution.STRATEGIES, "Over GPUs, or machines too.")
-flags.DEFINE_enum("dtype_policy", "float32", DTYPE_POLICIES, "Keras': mixed ones train faster.")
-flags.DEFINE_boolean("synchronized", False, "BatchNorm's statistics are those of all replicas.")
+define_fraction("learning_rate", 0.1, "Its peak.")
+flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "Learning rate schedule.")
+define_fraction("label_smoothing", 0, "Share of a label that is spread over all classes.")
+define_fraction("ema_momentum", 0, "Momentum of the moving average of the weights; 0 for none.")
+define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate at each step.")
+flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order, and attacks.")
+flags.DEFINE_enum("distribution", "none", STRATEGIES, "All GPUs, or several machines.")
+flags.DEFINE_enum("dtype_policy", "float32", DTYPE_POLICIES, "Keras' dtype policy.")
+flags.DEFINE_boolean("synchronized", False, "Synchronize BatchNorm statistics over replicas.")
 flags.DEFINE_boolean("deterministic", False, "The same bits in each run on one machine; slower.")
-commandline.define_fraction("checkpoint_minutes", 10, "Besides the end of each epoch.")
+define_fraction("checkpoint_minutes", 10, "Between checkpoints, besides one after each epoch.")
 
-# Robust accuracy while training is a guide only; the test set's is what is reported.
+# Robust accuracy during training is a guide only; the test set's is reported.
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
 TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
-# Where a run writes and reads does not make it another run.
+# Where a run reads and writes does not make it another run.
 NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "distribution")
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
-OVERFITTED = (
-    "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
-    "Use --attack_steps=2 or more, or a smaller --learning_rate. best.keras is of epoch {best}."
-)
-EXAMPLES_CAPTION = (
-    "Test images that the model classifies correctly, the perturbation that PGD finds for them, "
-    "and the result, with the class that the model sees."
-)
 
 
 def main():
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from tflite.conversion import convert_and_verify
+    from tflite.convert import convert
+    from tfsparse import attacks, distribution, machine
+    from tfsparse.checkpoints import Checkpoints
+    from tfsparse.errors import UsageError
+    from tfsparse.evaluation import accuracy
+    from tfsparse.files import write_bytes
+    from tfsparse.training import Trainer, best_epoch, sgd
+    from zoo import figures, runs
+    from zoo.architectures import dense_twin
+    from zoo.data import batches, on_cpu, open_dataset
+    from zoo.loading import conversion_images
+
     # --- flags ---------------------------------------------------------------------------------
     check_flags()
     workdir = pathlib.Path(FLAGS.workdir)
     own_flags = FLAGS.get_key_flags_for_module(sys.modules[__name__])
     recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
-    check_workdir(workdir, recipe)
-    versions = installed_versions()
+    runs.check_recipe(workdir, recipe, {flag.name: flag.default for flag in own_flags})
+    versions = machine.versions(VERSIONED)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
 
@@ -110,17 +98,7 @@ def main():
         # --- data ------------------------------------------------------------------------------
         dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
         steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
-        if steps_per_epoch == 0:
-            raise UsageError(
-                f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} "
-                f"training images of {FLAGS.dataset}."
-            )
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if FLAGS.batch_size < replicas:
-            raise UsageError(
-                f"--batch_size={FLAGS.batch_size} is shared by {replicas} devices, each of which "
-                "needs an image."
-            )
+        check_batch_size(dataset, tf.distribute.get_strategy().num_replicas_in_sync)
         steps = steps_per_epoch * FLAGS.epochs
         training_data, held_out = (on_cpu(*dataset.read(part)) for part in ("train", "validation"))
 
@@ -133,8 +111,7 @@ def main():
             "pattern": FLAGS.pattern,
         }
         keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
-        model = build(architecture, FLAGS.dtype_policy)
-        synchronize(model)
+        model = build(architecture, FLAGS.dtype_policy, FLAGS.synchronized)
         pruner = make_pruner(model, steps, steps_per_epoch)
         optimizer = sgd(
             steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
@@ -149,8 +126,8 @@ def main():
         checkpoints.restore()
         if is_trained and checkpoints.epoch < FLAGS.epochs:
             raise UsageError(
-                f"{workdir} has a trained model.keras and no checkpoint of its last epoch, from "
-                "which this run would train again and write over it. Choose another --workdir."
+                f"{workdir} has a trained model.keras but no checkpoint of its last epoch. This "
+                "run would train again and overwrite it. Choose another --workdir."
             )
 
         # --- training --------------------------------------------------------------------------
@@ -171,54 +148,24 @@ def main():
 
     # --- export --------------------------------------------------------------------------------
     print("converting to int8 and verifying")
-    calibration, *verification_data = conversion_images(dataset)
-    int8 = convert(model, "int8", calibration)
-    about = file_facts(model, {"model": architecture}, dataset, "int8", calibration)
-    int8 = file_metadata.embed(int8, about)
-    verification, *others = (
-        verify(
-            int8,
-            model,
-            *(array[:examples] for array in verification_data),
-            precision="int8",
-            runtime=runtime,
-        )
-        for runtime, examples in EXAMPLES.items()
-        if runtime != "tflm"
-    )
-    failures = [failure for each in (verification, *others) for failure in each.failures]
-    if not failures:
-        write_bytes(workdir / "model_int8.tflite", int8)
-    dense = dense_twin(architecture)
-    dense_int8 = convert(dense, "int8", calibration)
+    for_conversion = conversion_images(dataset)
+    conversion = convert_and_verify(model, "int8", for_conversion)
+    if not conversion.failures:
+        write_bytes(workdir / "model_int8.tflite", conversion.content)
+    dense_int8 = convert(dense_twin(architecture), "int8", for_conversion.calibration)
 
     # --- report --------------------------------------------------------------------------------
-    model_cost, dense_cost = cost.model_cost(model), cost.model_cost(dense)
     report = {
         "clean_accuracy": clean,
         "clean_examples": len(images),
         "robust_accuracy": robust,
         "robust_attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf {FLAGS.eps * 255:.4g}/255",
         "robust_examples": len(few[0]),
-        "int8": {
-            "bytes": len(int8),
-            "gzip_bytes": len(gzip.compress(int8)),
-            "top1_agreement": verification.top1_agreement,
-            "top1_or_tied": verification.top1_or_tied,
-            "verification_examples": verification.examples,
-            "passed": not failures,
-        },
-        "dense_int8": {"bytes": len(dense_int8), "gzip_bytes": len(gzip.compress(dense_int8))},
-        "density": pruner.density if pruner else 1.0,
-        "parameters": model_cost.parameters,
-        "nonzero_parameters": model_cost.nonzeros,
-        "macs": model_cost.macs,
-        "nonzero_macs": model_cost.nonzero_macs,
-        "dense_parameters": dense_cost.parameters,
-        "dense_macs": dense_cost.macs,
+        **runs.int8_facts(conversion, dense_int8),
+        **figures.costs(model, architecture),
         "epochs": FLAGS.epochs,
         "best_epoch": best_epoch(checkpoints.history),
-        # Of the middle one: a machine that has other work now and then does not make it longer.
+        # The median: a machine that has other work now and then does not make it longer.
         "seconds_per_epoch": float(np.median([row["seconds"] for row in checkpoints.history])),
         "seed": FLAGS.seed,
         "dataset": FLAGS.dataset,
@@ -227,37 +174,33 @@ def main():
         "class_names": dataset.class_names,
         "model": architecture,
         "recipe": recipe,
-        "hardware": hardware(),
+        "hardware": machine.hardware(),
         "versions": versions,
     }
-    write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
-    table = closing_table(report)
-    pictures = [
-        (zoo.report.accuracy_picture(checkpoints.history), "Accuracy over epochs."),
-        (zoo.report.density_picture(checkpoints.history), "Density of each layer over epochs."),
-        (adversarial_examples(model, few, test_attack, dataset), EXAMPLES_CAPTION),
-    ]
-    title = f"{FLAGS.arch} on {FLAGS.dataset}"
-    facts = {name: str(value) for name, value in {**recipe, **versions}.items()}
-    shown = [(figure, caption) for figure, caption in pictures if figure]
-    write_bytes(workdir / "report.html", zoo.report.page(title, facts, table, shown))
-    print_table(table)
-    if failures:
+    examples = runs.adversarial_examples(model, *few, test_attack, dataset, FLAGS.eps, FLAGS.seed)
+    runs.write_report(workdir, report, checkpoints.history, examples)
+    print(f"\n{runs.closing_table(report)}")
+    if conversion.failures:
         raise UsageError(
             f"Everything but model_int8.tflite is in {workdir}: the file does not agree with "
-            f"Keras. {' '.join(failures)}"
+            f"Keras. {' '.join(conversion.failures)}"
         )
-    print(f"\nmodel, .tflite, history and report.html are in {workdir}")
+    print(f"\nmodel, .tflite, history, and report.html are in {workdir}")
 
 
 def train(training_data, held_out, trainer, checkpoints, workdir):
-    """Trains to the last epoch. Several workers all do the same, and the chief alone writes."""
+    """Trains to the last epoch. Several workers all do the same; only the chief writes."""
+    from tfsparse import attacks, distribution
+    from tfsparse.evaluation import accuracy
+    from tfsparse.training import best_epoch
+    from zoo import runs
+    from zoo.data import batches, training_batches
+
     model, pruner, history = trainer.model, trainer.pruner, checkpoints.history
-    is_chief = distribution.is_chief()
-    tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard")) if is_chief else None
+    log = runs.Log(workdir, FLAGS.epochs) if distribution.is_chief() else None
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
-    with checkpoints:  # which saves what is done before it ends the run on a signal
+    with checkpoints:  # on a signal, it saves what is done and ends the run
         for epoch in range(checkpoints.epoch, FLAGS.epochs):
             data = training_batches(
                 *training_data,
@@ -281,65 +224,58 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
                 densities = pruner.layer_densities()
                 row.update({f"density/{name}": value for name, value in densities.items()})
             history.append(row)
-            if is_chief:
-                log_epoch(row, workdir, history, tensorboard)
-                best = best_epoch(history)
-                if trainer.attack and overfits_attack(history):
-                    print(OVERFITTED.format(best=best))
-                if best == epoch + 1:
+            if log:
+                log.write(history)
+                if best_epoch(history) == epoch + 1:
                     with trainer.averaged_weights():
                         save(model, workdir / "best.keras")
             checkpoints.after_epoch()
     trainer.average_weights()
 
 
-def hardware():
-    """Returns what this machine trains on, a str."""
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    names = collections.Counter(each.get("device_name", "GPU") for each in details)
-    gpus = [f"{count} x {name}" for name, count in names.items()]
-    cores = timing.cores()
-    return ", ".join([*gpus, f"{cores} CPU core{'s' * (cores > 1)}", timing.processor()["cpu"]])
+def build(architecture, dtype_policy, synchronized):
+    """Returns the network, whose layers compute in `dtype_policy`.
 
+    If `synchronized`, BatchNormalization layers normalize by the batch of all replicas.
+    """
+    import keras
 
-def build(architecture, dtype_policy):
-    """Returns the network, of layers that compute in `dtype_policy`."""
+    import zoo
+
     keras.config.set_dtype_policy(dtype_policy)
     try:
-        return zoo.build(**architecture)
+        model = zoo.build(**architecture)
     finally:
         keras.config.set_dtype_policy("float32")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
+    return model
 
 
 def save(model, path):
-    """Saves the network, of layers that compute in float32 whatever they were trained in."""
-    policies = [layer.dtype_policy for layer in model.layers]
-    try:
-        for layer in model.layers:
-            layer.dtype_policy = "float32"
-        with replacing(path) as partial:
-            model.save(partial)
-    finally:
-        for layer, policy in zip(model.layers, policies, strict=True):
-            layer.dtype_policy = policy
+    """Saves the network; its layers compute in float32 whatever they were trained in."""
+    from tfsparse.files import replacing
+    from tfsparse.precision import full_precision
 
-
-def synchronize(model):
-    """Has BatchNormalization layers normalise by the whole batch, if the flags say so."""
-    for layer in model.layers:
-        if FLAGS.synchronized and isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
+    with replacing(path) as partial:
+        full_precision(model).save(partial)
 
 
 def check_flags():
     """Refuses flags that are out of range before anything is read or written."""
+    import math
+
+    from tfsparse import patterns
+    from tfsparse.errors import UsageError
+
     ranges = {
         "density": (1e-9 < FLAGS.density <= 1, "in (0, 1]"),
         "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
-        "learning_rate": (0 < FLAGS.learning_rate < np.inf, "above 0 and finite"),
+        "learning_rate": (0 < FLAGS.learning_rate < math.inf, "above 0 and finite"),
         "label_smoothing": (0 <= FLAGS.label_smoothing < 1, "in [0, 1)"),
         "ema_momentum": (0 <= FLAGS.ema_momentum < 1, "in [0, 1)"),
-        "weight_decay": (0 <= FLAGS.weight_decay < np.inf, "at least 0 and finite"),
+        "weight_decay": (0 <= FLAGS.weight_decay < math.inf, "at least 0 and finite"),
         "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),
         "epochs": (FLAGS.epochs >= 1, "at least 1"),
         "batch_size": (FLAGS.batch_size >= 1, "at least 1"),
@@ -363,137 +299,47 @@ def check_flags():
     }.items():
         if FLAGS[name].present and FLAGS[needed[0]].value == needed[1]:
             raise UsageError(
-                f"--{name} means nothing with --{needed[0]}={needed[1]}. "
+                f"--{name} has no effect with --{needed[0]}={needed[1]}. "
                 f"Received: --{name}={FLAGS[name].value}"
             )
 
 
-def check_workdir(workdir, recipe):
-    """Refuses a folder that holds the run of another recipe."""
-    path = workdir / "flags.json"
-    if not path.exists():
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        before = dict(before)
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
-    # A flag that came after the run had its default.
-    before = {name: before.get(name, FLAGS[name].default) for name in recipe}
-    differing = [name for name in recipe if before[name] != recipe[name]]
-    if differing:
-        changes = ", ".join(
-            f"--{name}={before[name]} there, {recipe[name]} here" for name in differing[:3]
-        )
-        if len(differing) > 3:
-            changes += f", and {len(differing) - 3} more"
-        raise UsageError(
-            f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
-        )
+def check_batch_size(dataset, replicas):
+    """Refuses batches larger than the training set or too small for all replicas."""
+    from tfsparse.errors import UsageError
 
-
-def installed_versions():
-    """Returns {package: version}, for the report at the end."""
-    try:
-        return {name: importlib.metadata.version(name) for name in VERSIONED}
-    except importlib.metadata.PackageNotFoundError as error:
+    if FLAGS.batch_size > dataset.sizes["train"]:
         raise UsageError(
-            f"The package {error.name} is not installed. Run: pip install -e ."
-        ) from error
+            f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} training "
+            f"images of {FLAGS.dataset}."
+        )
+    if FLAGS.batch_size < replicas:
+        raise UsageError(
+            f"--batch_size={FLAGS.batch_size} is shared by {replicas} devices, each of which needs "
+            "an image."
+        )
 
 
 def make_pruner(model, steps, steps_per_epoch):
+    from tfsparse import pruning
+    from tfsparse._tfmot import PolynomialDecay
+
     if FLAGS.prune == "none":
         return None
-    if FLAGS.prune == "dnr":
+    algorithm = pruning.ALGORITHMS[FLAGS.prune]()
+    if algorithm.rewires:
         # The last epoch trains what the one before it has left.
-        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch)
+        own = {} if FLAGS.prune == "dnr" else {"initial_prune_rate": 0.3, "decay": "cosine"}
+        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch, **own)
     else:
         # The last change falls on a multiple of the frequency, or the density would not be reached.
         frequency = min(100, max(1, steps // 20))
         end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
         schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
-    return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
-
-
-def log_epoch(row, workdir, history, tensorboard):
-    """Prints a line, writes history.csv anew and adds to TensorBoard."""
-    accuracies = {name: value for name, value in row.items() if name.endswith("accuracy")}
-    shown = ", ".join(
-        f"{name.removesuffix('_accuracy').replace('_', ' ')} {100 * value:.1f} %"
-        for name, value in accuracies.items()
+    return pruning.Pruner(
+        model, schedule, structure=FLAGS.structure, algorithm=algorithm, seed=FLAGS.seed
     )
-    density = f"density {100 * row['density']:.2f} %, " if "density" in row else ""
-    print(
-        f"epoch {row['epoch']}/{FLAGS.epochs}: loss {row['loss']:.3f}, {shown}, "
-        f"{density}{row['seconds']:.0f} s",
-        flush=True,
-    )
-    with replacing(workdir / "history.csv") as partial, open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, history[0].keys())
-        writer.writeheader()
-        writer.writerows(history)
-    try:
-        with tensorboard.as_default(step=row["epoch"]):
-            for name, value in row.items():
-                tf.summary.scalar(name, value)
-        tensorboard.flush()
-    except tf.errors.OpError as error:
-        raise UsageError(
-            f"Cannot write to {workdir / 'tensorboard'}: {error.message}. The same command "
-            "continues this run once there is space."
-        ) from error
-
-
-def adversarial_examples(model, data, attack, dataset, count=8):
-    """Returns the picture of `count` correctly classified images and what the attack makes."""
-    images, labels = as_float(data[0][:200]), data[1][:200]
-    before = np.argmax(model(images, training=False), axis=-1)
-    chosen = np.flatnonzero(before == labels)[:count]
-    if not len(chosen):
-        return None
-    images, labels = tf.constant(images[chosen]), tf.constant(labels[chosen])
-    adversarial = attack(images, labels, tf.constant([FLAGS.seed, 0]))
-    after = np.argmax(model(adversarial, training=False), axis=-1)
-    titles = [
-        (dataset.class_names[label], dataset.class_names[seen])
-        for label, seen in zip(labels.numpy(), after, strict=True)
-    ]
-    return zoo.report.adversarial_picture(images.numpy(), adversarial.numpy(), titles, FLAGS.eps)
-
-
-def closing_table(report):
-    """Returns the rows of the table that ends a run: this network beside the same one dense."""
-    int8, dense = report["int8"], report["dense_int8"]
-    clean, robust = 100 * report["clean_accuracy"], 100 * report["robust_accuracy"]
-    return [
-        ("", "dense", "this model", "ratio"),
-        *(
-            (name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x")
-            for name, before, after in [
-                ("parameters", report["dense_parameters"], report["parameters"]),
-                ("non-zero parameters", report["dense_parameters"], report["nonzero_parameters"]),
-                ("MACs with stored weights", report["dense_macs"], report["macs"]),
-                ("MACs with non-zero weights", report["dense_macs"], report["nonzero_macs"]),
-                ("int8 .tflite, bytes*", dense["bytes"], int8["bytes"]),
-                ("int8 .tflite gzipped, bytes*", dense["gzip_bytes"], int8["gzip_bytes"]),
-            ]
-        ),
-        (f"clean accuracy, {report['clean_examples']:,} images", "", f"{clean:.2f} %", ""),
-        (f"{report['robust_attack']}, {report['robust_examples']:,}", "", f"{robust:.2f} %", ""),
-        ("int8 top-1 agreement with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
-        ("  where ties count", "", f"{100 * int8['top1_or_tied']:.2f} %", ""),
-        ("* the dense file is of untrained weights", "", "", ""),
-    ]
-
-
-def print_table(table):
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    print()
-    for first, *rest in table:
-        cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
-        print(f"{first:<{widths[0]}}  " + "  ".join(cells))
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    commandline.run(sys.modules[__name__])

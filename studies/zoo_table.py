@@ -17,7 +17,8 @@ from zoo.models import card, list_models
 FLAGS = flags.FLAGS
 _HEADER = (
     "| name | data | loss | epochs | weights kept / dense | MACs kept / dense, M | clean % "
-    "| int8 file % | PGD-50 % | AutoAttack % | packed kB | int8 kB | RAM kB | faster |",
+    "| int8 file % | PGD-50 % | AutoAttack % | weights kB (compressed) | int8 kB | RAM kB "
+    "| faster |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 _PAGE = """\
@@ -33,9 +34,9 @@ PGD-50 has 2 restarts, AutoAttack is the standard version, both with the L_inf b
 8/255 for all that are trained robustly. Each cell has its number of images n where it is not all \
 of the test set. AutoAttack is of fewer images than the column before it: what PGD-50 leaves of \
 those is in brackets. 95 % intervals (Wilson) are in the cards, and the bars in the pictures. \
-*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *Packed* is the \
-size of the float32 weights without their zeros, *int8* that of the `.tflite` file, which has \
-them. *RAM* is the arena of that file in TFLM. *Faster* is the latency of the same network, \
+*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *Weights kB* is \
+the size of the float32 weights, compressed with gzip, *int8* that of the `.tflite` file, which \
+is not. *RAM* is the arena of that file in TFLM. *Faster* is the latency of the same network, \
 dense, divided by this file's, both int8 in LiteRT on one thread of the machine of the card: 1 \
 for networks that are dense, however narrow. The machines differ, so the column compares each \
 file with its dense network, and not files with each other.
@@ -57,10 +58,8 @@ other ResNet18s' training: that says nothing of its pattern or its width. `shuff
 was trained with a BatchNorm for all groups of a convolution, and its weights were then moved to \
 one for each, which is the same function; its recipe trains it in the latter form from the start.
 
-The packed weights and int8 files of all {models} models are {megabytes:.1f} MB, in the package \
-that pip builds, which is compressed, less than 40 MB. A card may give a "url" for a file that is \
-larger: `zoo.load` fetches it once into Keras' cache, continues where a download was interrupted, \
-and compares its sha256. No model needs that yet.
+The compressed weights and int8 files of all {models} models are {megabytes:.1f} MB; the package \
+that pip builds is smaller than 40 MB. `zoo.load` compares the sha256 of each with its card.
 
 What the papers claim beside what these networks reach: [claims.md](claims.md). No \
 model here was trained with label smoothing or a moving average of the weights, of which neither \
@@ -71,7 +70,7 @@ made ResNet8 better in 24 epochs: [training_choices.md](training_choices.md).
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
-    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the packed weights"),
+    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the compressed weights"),
     "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
 }
 _NETWORKS = {
@@ -83,7 +82,7 @@ _NETWORKS = {
 }
 _LABELS = {
     "nonzero_macs": "MACs with kept weights, M",
-    "kilobytes": "packed weights, kB",
+    "kilobytes": "compressed weights, kB",
     "clean": "clean accuracy, %",
     "pgd": "accuracy under PGD-50, %",
 }

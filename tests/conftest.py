@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,7 +12,7 @@ from hypothesis import HealthCheck, settings
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from zoo.data import open_dataset
+from zoo.data import as_float, open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -36,7 +35,14 @@ def data_dir(tmp_path_factory):
 def fashion_mnist(data_dir):
     """The bundled data set's validation split: float32 [500, 28, 28, 1] in [0, 1], and labels."""
     images, labels = open_dataset("fashion_mnist_small", data_dir).read("validation")
-    return images.astype(np.float32) / 255, labels
+    return as_float(images), labels
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_training(data_dir):
+    """The same of its training split, 4,500 images."""
+    images, labels = open_dataset("fashion_mnist_small", data_dir).read("train")
+    return as_float(images), labels
 
 
 @pytest.fixture(scope="session")

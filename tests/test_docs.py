@@ -10,7 +10,10 @@ import keras
 import numpy as np
 import pytest
 
+import zoo
 from tests.conftest import ROOT
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 def blocks(page):
@@ -69,3 +72,27 @@ def test_journey(page, tmp_path, data_dir):
         )
         assert result.returncode == 0, result.stderr
     assert page != "own_model.md" or (tmp_path / "small_int8.tflite").exists()
+
+
+def test_readme_shows_the_figures_of_the_cards():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` ((?:\| [\d.]+ ){5})\|", text, re.MULTILINE)
+    assert len(rows) > 5
+    for name, figures in rows:
+        card = zoo.card(name)
+        clean, attacked = (card["results"][key] for key in ("clean", "autoattack"))
+        assert attacked["examples"] == 200
+        assert figures.strip("| ").split(" | ") == [
+            f"{100 * clean['accuracy']:.1f}",
+            f"{100 * attacked['accuracy']:.1f}",
+            f"{card['tflite']['bytes'] / 1000:.0f}",
+            f"{card['nonzero_macs'] / 1e6:.1f}",
+            f"{card['device']['arena_bytes'] / 1000:.0f}",
+        ]
+    assert f"all {len(zoo.list_models())} models" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []

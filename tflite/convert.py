@@ -78,7 +78,7 @@ def convert(
 
 
 def arithmetic(precision):
-    """Returns what the numbers of a file are to a `tflite.lowering`: "int8" or "float"."""
+    """Returns what the numbers of a file are to `tflite.forms`: "int8" or "float"."""
     return "int8" if precision == "int8" else "float"
 
 

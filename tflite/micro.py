@@ -27,7 +27,8 @@ from tflite.verify import EXAMPLES, verify
 from tfsparse import files, tables
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 
 TEST_IMAGES = 4
@@ -312,8 +313,8 @@ def readme(model, forms):
 _DESCRIPTIONS = {
     "plain": "dense kernels.",
     "lowered": "periodic layers as small convolutions: the fewest operations.",
-    "plain_compressed": "dense kernels stored without their zeros, which TFLM fills up, layer by "
-    "layer, as it runs: less flash, more RAM and time. It needs TFLM's operator DECODE, of 2025.",
+    "plain_compressed": "dense kernels stored without their zeros, which TFLM restores layer by "
+    "layer as it runs: less flash, more RAM and time. Needs TFLM's operator DECODE, from 2025.",
     "lowered_compressed": "small convolutions, and kernels stored without their zeros, as in "
     "`plain_compressed`.",
 }
@@ -329,26 +330,27 @@ An image classifier in int8, made by tfsparse. Each folder is the whole model in
 {table}
 ```
 
-Flash is the model's; code comes to it. The arena is the smallest in which TFLM started and ran on a
-64-bit host, where its structures are larger than on a device, plus what CMSIS-NN's optimised
-convolutions may ask for beside it, rounded up to whole kilobytes.
+Flash is the model's; code is extra. The arena is the smallest in which TFLM started and ran on a
+64-bit host, where its structures are larger than on a device, plus the scratch memory that
+CMSIS-NN's optimized convolutions may request, rounded up to whole kilobytes.
 
 ## Add it to a project
 
-1. Take one folder into the project's sources; they need TFLM's headers and C++17.
+1. Add one folder to the project's sources; they need TFLM's headers and C++17.
 2. Call `RunSelfTest(arena, kArenaBytes)` of `self_test.h` once, with the application's own arena.
-   It returns 0 where the device computes, to the bit, what TFLM computed when the package was made;
-   kernels that round in another way give more.
-3. In the application, as in `self_test.cc`: the operators are registered by `operators.h`, and
-   `model.h` says how pixels become inputs and outputs become logits.
+   It returns 0 if the device's outputs are, to the bit, those of TFLM when the package was made.
+   It returns more if the device's kernels round differently.
+3. Write the application as in `self_test.cc`: `operators.h` registers the operators, and `model.h`
+   says how pixels become inputs and outputs become logits.
 
-`manifest.json` has sizes, hashes, operators, quantisation and what was verified, for each form.
+`manifest.json` has sizes, hashes, operators, quantization, and verification results of each form.
 
-## What it takes of some boards
+## What it takes on some boards
 
-Of their flash, and of their largest bank of RAM, as the arena is one array; code, stack and the
-camera's image come to it. *Tight* is more than three quarters of either. For the ESP32 it is with
-TFLM's own kernels: ESP-NN's ask for more RAM, up to some times the largest layer's weights.
+Shares of a board's flash, and of its largest bank of RAM, because the arena is one array. Code,
+stack, and the camera's image are extra. *Tight* is more than three quarters of either. The figures
+for the ESP32 are for TFLM's own kernels: ESP-NN's need more RAM, up to a few times the weights of
+the largest layer.
 
 {fit}
 """

@@ -1,6 +1,7 @@
 """Files that are complete or absent, and tensors in safetensors files."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -81,6 +82,15 @@ def read_tensors(path):
     # Types that NumPy does not have, such as 8-bit floats, break it in other ways.
     except (OSError, safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"Cannot read the tensors of {path}: {error}") from error
+
+
+def sha256_of(path):
+    """Returns the sha256 of a file's content, a hexadecimal str; `path` is a pathlib.Path."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

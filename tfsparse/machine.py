@@ -7,6 +7,8 @@ import pathlib
 import platform
 import re
 
+from tfsparse.errors import UsageError
+
 # Instruction sets on which the ratio of two times depends: the width of a vector, and products of
 # 8-bit integers that one instruction sums.
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
@@ -35,8 +37,22 @@ def facts(packages=()):
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
+        **versions(packages),
     }
+
+
+def versions(packages):
+    """Returns {package: version} of installed packages.
+
+    Raises:
+        UsageError: if one is not installed.
+    """
+    try:
+        return {name: importlib.metadata.version(name) for name in packages}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UsageError(
+            f"The package {error.name} is not installed. Run: pip install -e ."
+        ) from error
 
 
 def cores():

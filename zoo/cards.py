@@ -55,8 +55,6 @@ def read_card(path):
             raise _damaged(path, f"{kind}.file={entry['file']!r:.60} is not a file beside it")
         if entry["bytes"] < 0:
             raise _damaged(path, f"{kind}.bytes is negative: {entry['bytes']!r:.60}")
-        if not re.match(r"https?://", str(entry.get("url", "https://"))):
-            raise _damaged(path, f"{kind}.url={entry['url']!r:.60} is none of http or https")
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
             raise _damaged(path, f"{kind}.sha256={entry['sha256']!r:.80} is none")
     return card

@@ -38,9 +38,9 @@ def costs(model, architecture):
         architecture: arguments of `zoo.build` for it, a dict.
     """
     spent, dense = model_cost(model), model_cost(dense_twin(architecture))
-    kept = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
+    nonzeros = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
     return {
-        "density": kept / dense.conv_parameters,  # of its dense network's convolutions
+        "density": nonzeros / spent.conv_parameters,  # of the weights stored in convolutions
         "dense_parameters": dense.parameters,
         "dense_macs": dense.macs,
         "parameters": spent.parameters,

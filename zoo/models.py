@@ -1,18 +1,16 @@
 """The trained models that ship in this package.
 
-A model NAME is a card, `cards/NAME.json`, which says how it was made and what it reaches, its
-packed weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`. Where the
-card gives a "url", the file is not in the package and is downloaded from there.
+A model NAME is three files: a card, `cards/NAME.json`, which says how it was made and what it
+reaches, weights, `weights/NAME.safetensors.gz`, and an int8 file, `weights/NAME_int8.tflite`.
 """
 
 import difflib
 import pathlib
 
-from tfsparse import files, packed, pruning
+from tfsparse import files, load_weights, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
 from zoo.cards import read_card
-from zoo.downloads import fetch, sha256_of
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -63,7 +61,7 @@ def load(name, weights="trained"):
     model = build(**about["model"])
     if weights is None:
         return model
-    packed.load_weights(model, _checked(name, about["weights"]))
+    load_weights(model, _checked(name, about["weights"]))
     if about["recipe"].get("structure") == "channel":
         model = pruning.remove_channels(model)
     return model
@@ -81,10 +79,8 @@ def load_tflite(name):
 def _checked(name, entry):
     """Returns the path of a file of model `name` after comparing its hash with the card's."""
     path = _FOLDER / "weights" / entry["file"]
-    if "url" in entry and not path.exists():
-        path = fetch(entry["url"], entry["file"], entry["bytes"], entry["sha256"])
     try:
-        size, found = path.stat().st_size, sha256_of(path)
+        size, found = path.stat().st_size, files.sha256_of(path)
     except OSError as error:
         raise UsageError(
             f"Cannot read {path} of model {name}: {error.strerror}. Install the package again."

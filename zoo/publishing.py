@@ -1,14 +1,13 @@
 """Makes a zoo model of a finished training run: its weights, its int8 file, and its card."""
 
-import hashlib
 import json
 import pathlib
 import re
 
 from tflite import file_metadata
-from tfsparse import packed, pruning
+from tfsparse import pruning, save_weights
 from tfsparse.errors import UsageError
-from tfsparse.files import write_bytes
+from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
 from zoo import figures
 from zoo.cards import NAME
@@ -28,18 +27,19 @@ _COPIED = (
     "versions",
 )
 _INTENDED_USE = (
-    "Research on sparse and robust networks, comparison, teaching, and a start for training on "
-    "data of one's own."
+    "Research on sparse and robust networks, comparisons, teaching, and as a starting point for "
+    "fine-tuning on other data."
 )
 _ROBUST = {
-    "standard": "Not robust to adversarial perturbations.",
-    "hybrid": "Robust to L_inf perturbations of {eps:.4g}/255 as far as its results say, and to "
-    "nothing else.",
+    "standard": "It is not robust to adversarial perturbations.",
+    "hybrid": "It was trained to be robust to L_inf perturbations of up to {eps:.4g}/255; its "
+    "results show how robust it is to these. Robustness to other perturbations was not measured.",
 }
 _LIMITS = (
-    "For images like those of its data set, and for its classes only: it has no class for anything "
-    "else. {robust} One training run; another seed gives other figures. Not for decisions about "
-    "people's safety."
+    "The model recognizes only the classes of its data set, in images like those it was trained "
+    "on; it assigns one of these classes to any other image, too. {robust} All figures are from a "
+    "single training run; they vary with the seed. Do not rely on its predictions where people's "
+    "safety is at stake."
 )
 
 
@@ -81,7 +81,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
     card = {
         "name": name,
         "note": note,
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "intended_use": _INTENDED_USE,
         "limits": limits(report["recipe"]),
         "model": report["model"],
@@ -89,9 +89,9 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
         "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
         **measure(small, content, report, find_dataset(report, workdir, data_dir=data_dir)),
     }
-    weights = folder / "weights" / f"{name}.safetensors"
+    weights = folder / "weights" / f"{name}.safetensors.gz"
     int8 = folder / "weights" / f"{name}_int8.tflite"
-    packed.save_weights(model, weights)
+    save_weights(model, weights)
     write_bytes(int8, content)
     card |= {"weights": _entry(weights), "tflite": _entry(int8)}
     write_bytes(path, json.dumps(card, indent=2) + "\n")
@@ -141,9 +141,4 @@ def measure(model, content, report, data):
 
 
 def _entry(path):
-    content = path.read_bytes()
-    return {
-        "file": path.name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -1,7 +1,6 @@
-"""The benchmark of TFLite files: order, arithmetic, delegation and the command; no times."""
+"""The benchmark of TFLite files: order, arithmetic, and delegation; no times."""
 
 import gzip
-import json
 import sys
 
 import keras
@@ -118,50 +117,3 @@ def test_what_cannot_be_measured_is_named(contents):
         benchmark({})
     with pytest.raises(UsageError, match="Received: 0"):
         benchmark(contents, threads=0)
-
-
-def test_command_line(run, contents, tmp_path):
-    paths = [tmp_path / "plain.tflite", tmp_path / "two.tflite"]
-    for path, content in zip(paths, contents.values(), strict=True):
-        path.write_bytes(content)
-    models = f"--models={paths[0]},{paths[1]}"
-    output = tmp_path / "new" / "times.json"
-    done = run("-m", "tflite.benchmark", models, "--seconds=0.1", f"--json={output}")
-    assert (done.returncode, done.stderr) == (0, "")
-    written = json.loads(output.read_text())
-    assert [row["name"] for row in written["models"]] == [str(path) for path in paths]
-    assert {"cpu", "cores", "ai-edge-litert"} <= written["machine"].keys()
-    lines = done.stdout.splitlines()
-    assert len(lines) == 5
-    assert f"{written['models'][0]['runs']} runs of each file" in lines[0]
-    assert len({len(line) for line in lines[2:]}) == 1  # aligned
-    for row, line in zip(written["models"], lines[3:], strict=True):
-        assert line.split()[:2] == [row["name"], f"{row['minimum_ms']:.3f}"]
-
-
-def test_command_line_of_operators(run, contents, tmp_path):
-    path, output = tmp_path / "two.tflite", tmp_path / "times.json"
-    path.write_bytes(contents["two inputs"])
-    flags = [f"--models={path}", "--operators", "--seconds=0.1", f"--json={output}"]
-    done = run("-m", "tflite.benchmark", *flags)
-    assert (done.returncode, done.stderr) == (0, "")
-    (row,) = json.loads(output.read_text())["models"]
-    titles = ["0 CONV_2D 1x8x8x3", "1 ADD 1x8x8x3"]
-    assert [each["operator"] for each in row["operator_times"]] == titles
-    for line, title in zip(done.stdout.splitlines()[-2:], titles, strict=True):
-        assert line.startswith(f"{title} ")
-
-
-@pytest.mark.parametrize(
-    ("models", "status", "message"),
-    [
-        ("none.tflite", 1, "error: Cannot read none.tflite"),
-        ("README.md", 1, "error: LiteRT cannot run README.md"),
-        ("README.md,README.md", 1, "error: Give each file once. Received twice: README.md"),
-    ],
-)
-def test_command_line_errors(run, models, status, message):
-    done = run("-m", "tflite.benchmark", f"--models={models}")
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.startswith(message)
-    assert len(done.stderr.splitlines()) == 1

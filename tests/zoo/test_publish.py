@@ -29,7 +29,7 @@ def runs(tmp_path_factory, fashion_mnist, data_dir):
         **{"width": 4, "pattern": None},
     }
     runs = {}
-    for structure in ("irregular", "channel"):
+    for structure in ("unstructured", "channel"):
         runs[structure] = workdir = tmp_path_factory.mktemp(structure) / SHIPPED
         workdir.mkdir()
         keras.utils.set_random_seed(0)
@@ -53,7 +53,7 @@ def runs(tmp_path_factory, fashion_mnist, data_dir):
 @pytest.fixture
 def workdir(runs, tmp_path):
     """A copy of a run, to damage."""
-    return shutil.copytree(runs["irregular"], tmp_path / SHIPPED)
+    return shutil.copytree(runs["unstructured"], tmp_path / SHIPPED)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def folder(tmp_path):
     return tmp_path / "zoo"
 
 
-@pytest.mark.parametrize("structure", ["irregular", "channel"])
+@pytest.mark.parametrize("structure", ["unstructured", "channel"])
 def test_what_is_published_loads_and_is_true(runs, structure, folder, monkeypatch):
     workdir = runs[structure]
     monkeypatch.setattr(figures, "PGD_STEPS", 1)
@@ -89,7 +89,7 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, monkeypatc
     assert card["parameters"] == model.count_params()
     assert (card["parameters"] < trained.count_params()) == (structure == "channel")
     assert card["results"]["clean"]["examples"] == card["results"]["pgd"]["examples"] == 1000
-    assert "Robust to L_inf perturbations of 8/255" in card["limits"]
+    assert "robust to L_inf perturbations of up to 8/255" in card["limits"]
     with pytest.raises(UsageError, match=r"mine\.json exists already"):
         publish(workdir, "mine", folder=folder)
 

@@ -28,7 +28,10 @@ def run(command, names=False):
         print(help_text(command))
         return
     arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
-    environment.prepare()
+    try:
+        environment.prepare()
+    except RuntimeError as error:
+        exit_with(1, str(error))
     logging.set_verbosity(logging.ERROR)  # TFDS reports each file that it opens or misses
     from tfsparse.errors import UsageError
 
@@ -73,10 +76,10 @@ def help_text(command):
     for flag in own:
         choices = "|".join(getattr(flag.parser, "enum_values", []))
         lines.append(f"  --{flag.name}={choices or flag.flag_type()}")
-        # Only a required flag has a validator.
-        default = "required" if flag.validators else f"default: {flag.default_as_str}"
-        text = flag.help.removeprefix(f"<{choices}>: ")  # absl puts them there
-        lines.append(f"      {text} ({default})")
+        required = any("other than None" in each.message for each in flag.validators)
+        default = "required" if required else f"default: {flag.default}"
+        text = flag.help.removeprefix(f"<{choices}>: ")  # absl puts the choices in front
+        lines.append(f"      {text}{'' if default.endswith('None') else f' ({default})'}")
     return "\n".join(lines)
 
 

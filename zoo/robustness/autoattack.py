@@ -18,7 +18,7 @@ import numpy as np
 
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 from zoo.robustness.square import import_torch
 
 # Of APGD and FAB, as published and as is usual; torchattacks' own default is 10.

@@ -11,7 +11,7 @@ import tqdm
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import random_seed
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 
 # For each example: not attacked yet; misclassified under the attack; or still classified correctly.
 NOT_RUN, MISCLASSIFIED, CORRECT = -1, 0, 1

@@ -1,0 +1,201 @@
+"""The folder of a training run: what `train.py` logs and reports there."""
+
+import csv
+import gzip
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from tfsparse import tables
+from tfsparse.errors import UsageError
+from tfsparse.files import replacing, write_bytes
+from tfsparse.training import best_epoch, overfits_attack
+from zoo import report as pictures
+from zoo.data import as_float
+
+_OVERFITTED = (
+    "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
+    "Use --attack_steps=2 or more, or a smaller --learning_rate. best.keras is of epoch {best}."
+)
+_EXAMPLES_CAPTION = (
+    "Test images that the model classifies correctly, the perturbations that PGD finds for them, "
+    "and the adversarial examples, with the class that the model predicts."
+)
+
+
+def check_recipe(workdir, recipe, defaults):
+    """Refuses a folder that holds the run of another recipe.
+
+    Args:
+        workdir: pathlib.Path of the folder.
+        recipe: {flag: value} of this run.
+        defaults: {flag: default}, for flags that are younger than the run in the folder.
+
+    Raises:
+        UsageError: if the folder's flags.json differs from `recipe` or cannot be read.
+    """
+    path = workdir / "flags.json"
+    if not path.exists():
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
+    before = {name: before.get(name, defaults[name]) for name in recipe}
+    differing = [name for name in recipe if before[name] != recipe[name]]
+    if differing:
+        changes = ", ".join(
+            f"--{name}={before[name]} there, {recipe[name]} here" for name in differing[:3]
+        )
+        if len(differing) > 3:
+            changes += f", and {len(differing) - 3} more"
+        raise UsageError(
+            f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
+        )
+
+
+class Log:
+    """Prints each epoch and writes it to history.csv and tensorboard/.
+
+    Args:
+        workdir: pathlib.Path of the run's folder.
+        epochs: of the whole run.
+    """
+
+    def __init__(self, workdir, epochs):
+        self._workdir, self._epochs = workdir, epochs
+        self._tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+
+    def write(self, history):
+        """Logs the last row of `history`, a list of dicts, one for each epoch."""
+        row = history[-1]
+        print(self._line(row), flush=True)
+        path = self._workdir / "history.csv"
+        with replacing(path) as partial, open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, history[0].keys())
+            writer.writeheader()
+            writer.writerows(history)
+        try:
+            with self._tensorboard.as_default(step=row["epoch"]):
+                for name, value in row.items():
+                    tf.summary.scalar(name, value)
+            self._tensorboard.flush()
+        except tf.errors.OpError as error:
+            raise UsageError(
+                f"Cannot write to {self._workdir / 'tensorboard'}: {error.message}. The same "
+                "command continues this run once there is space."
+            ) from error
+        if "validation_robust_accuracy" in row and overfits_attack(history):
+            print(_OVERFITTED.format(best=best_epoch(history)))
+
+    def _line(self, row):
+        shown = ", ".join(
+            f"{name.removesuffix('_accuracy').replace('_', ' ')} {100 * value:.1f} %"
+            for name, value in row.items()
+            if name.endswith("accuracy")
+        )
+        density = f"density {100 * row['density']:.2f} %, " if "density" in row else ""
+        return (
+            f"epoch {row['epoch']}/{self._epochs}: loss {row['loss']:.3f}, {shown}, {density}"
+            f"{row['seconds']:.0f} s"
+        )
+
+
+def int8_facts(conversion, dense_content):
+    """Returns what report.json says about the int8 file and that of the dense network, a dict."""
+    verification, content = conversion.verifications[0], conversion.content
+    return {
+        "int8": {
+            "bytes": len(content),
+            "gzip_bytes": len(gzip.compress(content)),
+            "top1_agreement": verification.top1_agreement,
+            "top1_or_tied": verification.top1_or_tied,
+            "verification_examples": verification.examples,
+            "passed": not conversion.failures,
+        },
+        "dense_int8": {
+            "bytes": len(dense_content),
+            "gzip_bytes": len(gzip.compress(dense_content)),
+        },
+    }
+
+
+def write_report(workdir, report, history, examples):
+    """Writes report.json and report.html.
+
+    Args:
+        workdir: pathlib.Path of the run's folder.
+        report: dict for JSON.
+        history: list of dicts, one for each epoch.
+        examples: figure of adversarial examples, or None.
+    """
+    write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    figures = [
+        (pictures.accuracy_picture(history), "Accuracy over epochs."),
+        (pictures.density_picture(history), "Density of each layer over epochs."),
+        (examples, _EXAMPLES_CAPTION),
+    ]
+    title = f"{report['model']['arch']} on {report['dataset']}"
+    facts = {name: str(value) for name, value in {**report["recipe"], **report["versions"]}.items()}
+    shown = [(figure, caption) for figure, caption in figures if figure]
+    page = pictures.page(title, facts, _rows(report), shown)
+    write_bytes(workdir / "report.html", page)
+
+
+def adversarial_examples(model, images, labels, attack, dataset, eps, seed, count=8):
+    """Returns the figure of `count` correctly classified images and of what the attack makes.
+
+    Args:
+        model: Keras model.
+        images, labels: uint8 [n, h, w, c] and int [n], of which the first 200 are considered.
+        attack: function as `tfsparse.attacks.pgd` returns.
+        dataset: their `zoo.data.Dataset`.
+        eps: bound of the attack, for the figure.
+        seed: of the attack's random start.
+
+    Returns:
+        A matplotlib figure; None if none of the images is classified correctly.
+    """
+    images, labels = as_float(images[:200]), labels[:200]
+    before = np.argmax(model(images, training=False), axis=-1)
+    chosen = np.flatnonzero(before == labels)[:count]
+    if not len(chosen):
+        return None
+    images, labels = tf.constant(images[chosen]), tf.constant(labels[chosen])
+    adversarial = attack(images, labels, tf.constant([seed, 0]))
+    after = np.argmax(model(adversarial, training=False), axis=-1)
+    titles = [
+        (dataset.class_names[label], dataset.class_names[predicted])
+        for label, predicted in zip(labels.numpy(), after, strict=True)
+    ]
+    return pictures.adversarial_picture(images.numpy(), adversarial.numpy(), titles, eps)
+
+
+def closing_table(report):
+    """Returns the table that ends a run, a str of lines: this network beside the dense one."""
+    return tables.aligned(_rows(report))
+
+
+def _rows(report):
+    int8, dense = report["int8"], report["dense_int8"]
+    clean, robust = 100 * report["clean_accuracy"], 100 * report["robust_accuracy"]
+    return [
+        ("", "dense", "this model", "ratio"),
+        *(
+            (name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x")
+            for name, before, after in [
+                ("parameters", report["dense_parameters"], report["parameters"]),
+                ("non-zero parameters", report["dense_parameters"], report["nonzero_parameters"]),
+                ("MACs", report["dense_macs"], report["macs"]),
+                ("non-zero MACs", report["dense_macs"], report["nonzero_macs"]),
+                ("int8 .tflite, bytes*", dense["bytes"], int8["bytes"]),
+                ("int8 .tflite gzipped, bytes*", dense["gzip_bytes"], int8["gzip_bytes"]),
+            ]
+        ),
+        (f"clean accuracy, {report['clean_examples']:,} images", "", f"{clean:.2f} %", ""),
+        (f"{report['robust_attack']}, {report['robust_examples']:,}", "", f"{robust:.2f} %", ""),
+        ("int8 top-1 agreement with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
+        ("  if ties count as agreement", "", f"{100 * int8['top1_or_tied']:.2f} %", ""),
+        ("* the dense file has untrained weights", "", "", ""),
+    ]

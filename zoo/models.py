@@ -18,7 +18,7 @@ _FOLDER = pathlib.Path(__file__).parent
 def list_models():
     """Returns the names of the trained models, a sorted list of str."""
     paths = (_FOLDER / "cards").glob("*.json")
-    # A killed `zoo.publish` may leave a card half written beside the others.
+    # If `tfsparse publish` is killed, it may leave an incomplete card beside the others.
     return sorted(path.stem for path in paths if not path.name.startswith(files.PARTIAL))
 
 

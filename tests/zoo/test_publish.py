@@ -67,7 +67,7 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, monkeypatc
     workdir = runs[structure]
     monkeypatch.setattr(figures, "PGD_STEPS", 1)
     monkeypatch.setattr(figures, "LATENCY_SECONDS", 0.1)
-    if structure == "irregular":  # the other one is also measured on the device
+    if structure == "unstructured":  # the other one is also measured on the device
         monkeypatch.setattr(figures, "on_device", lambda *_: {"arena_bytes": None})
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)

@@ -199,14 +199,8 @@ def test_dnr_and_magnitude_choose_what_they_chose(structure, density):
     model = keras.Model(inputs, keras.layers.Conv2D(16, 3, name="last")(x))
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     optimizer.build(model.trainable_variables)
-    for schedule, expected in zip(
-        (
-            DNRSchedule(1 - density, 9, 2),
-            PolynomialDecay(0.1, 1 - density, 1, 9, frequency=2),
-        ),
-        GOLDEN[structure, density],
-        strict=True,
-    ):
+    schedules = DNRSchedule(1 - density, 9, 2), PolynomialDecay(0.1, 1 - density, 1, 9, frequency=2)
+    for schedule, expected in zip(schedules, GOLDEN[structure, density], strict=True):
         rng, digest = np.random.default_rng(7), hashlib.sha256()
 
         def normal(variable, rng=rng):

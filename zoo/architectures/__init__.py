@@ -51,7 +51,7 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
     if width < 1:
         raise UsageError(f"width must be at least 1. Received: {width}")
     if pattern is not None:
-        pattern = patterns.parse(pattern)
+        pattern = patterns.parse(pattern).config
     inputs = keras.Input(tuple(input_shape), name="image")
     # Maps [0, 1] to about zero mean and unit variance for natural images.
     x = keras.layers.Rescaling(4.0, -2.0, name="normalization")(inputs)

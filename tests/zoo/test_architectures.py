@@ -135,6 +135,6 @@ def test_dense_twin_s_activations_are_of_both_signs():
     assert len(norms) > 50
     assert 0.4 < np.mean(positive) < 0.6
     assert 0.05 < min(positive) < max(positive) < 0.95
-    for norm, output in zip(norms, outputs, strict=True):  # normalized by these images
+    for norm, output in zip(norms, outputs, strict=True):  # normalised by these images
         mean = keras.ops.mean(output, axis=(0, 1, 2))
         np.testing.assert_allclose(mean, norm.beta, rtol=0, atol=1e-3)

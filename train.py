@@ -41,7 +41,7 @@ with quiet():  # TensorFlow reports missing GPUs on import, at any log level
     from tfsparse.evaluation import accuracy
     from tfsparse.files import replacing, write_bytes
     from tfsparse.training import SCHEDULES, Trainer, best_epoch, overfits_attack, sgd
-    from zoo.architectures import dense_twin
+    from zoo.architectures import untrained
     from zoo.data import batches, on_cpu, open_dataset, training_batches
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -189,7 +189,7 @@ def main():
     failures = [failure for each in (verification, *others) for failure in each.failures]
     if not failures:
         write_bytes(workdir / "model_int8.tflite", int8)
-    dense = dense_twin(architecture)
+    dense = untrained(architecture | {"pattern": None})
     dense_int8 = convert(dense, "int8", calibration)
 
     # --- report --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tflite.runtimes import FileModel
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.architectures import dense_twin
+from zoo.architectures import untrained
 from zoo.data import as_float
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
@@ -39,7 +39,7 @@ def costs(model, architecture):
         model: a keras.Model.
         architecture: arguments of `zoo.build` for it, a dict.
     """
-    spent, dense = model_cost(model), model_cost(dense_twin(architecture))
+    spent, dense = model_cost(model), model_cost(untrained(architecture | {"pattern": None}))
     kept = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
     return {
         "density": kept / dense.conv_parameters,  # of its dense network's convolutions
@@ -131,7 +131,8 @@ def on_device(architecture, content, data):
         "runs", "machine": how often each was run, in turns, and on what.
     """
     calibration = as_float(data.read("train", CALIBRATION_EXAMPLES)[0])
-    dense = convert(dense_twin(architecture, calibration), "int8", calibration)
+    dense = untrained(architecture | {"pattern": None}, calibration)
+    dense = convert(dense, "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
         arena_bytes = arena(content).total

@@ -1,6 +1,6 @@
 """Writes all pages of docs/results again from their records, without measuring.
 
-python -m studies.pages
+python -m studies pages
 """
 
 import importlib

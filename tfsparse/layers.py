@@ -12,7 +12,7 @@ from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
 
 # The rule of `runs_dense`: so many multiplications have to be saved for each number that a shift
-# copies, by depthwise convolutions or by slices. Measured by `python -m studies.layer_speed`.
+# copies, by depthwise convolutions or by slices. Measured by `python -m studies layer_speed`.
 MIN_SAVED_PER_COPY = {True: 50, False: 110}
 # Narrower slices than these are copied a few numbers at a time.
 MIN_BLOCK_CHANNELS = 4

@@ -16,10 +16,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
+from studies import fashion_mnist_small as make
 from tfsparse.errors import UsageError
 from zoo import data
 from zoo.datasets.fashion_mnist_small import builder as fashion_mnist_small
-from zoo.datasets.fashion_mnist_small import make
 from zoo.datasets.tiny_imagenet import builder as tiny_imagenet
 
 

@@ -17,7 +17,7 @@ from tfsparse import UsageError, attacks
 from tfsparse.cost import model_cost
 from tfsparse.evaluation import accuracy
 from tfsparse.layers import PeriodicConv2D
-from zoo import figures, models, publish, table, verify
+from zoo import figures, models, publish, verify
 from zoo.data import batches, open_dataset
 from zoo.robustness.intervals import wilson
 
@@ -260,32 +260,3 @@ def test_pruned_channels_are_gone():
     images = np.random.default_rng(0).random((20, 32, 32, 3), np.float32)
     logits, quantised = np.asarray(model(images)), FileModel(zoo.load_tflite(name).read_bytes())
     assert np.corrcoef(quantised(images).ravel(), logits.ravel())[0, 1] > 0.99
-
-
-def test_readme_and_docs_show_the_cards():
-    assert table.markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert table.page() == (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", ["zoo_macs", "zoo_kilobytes", "zoo_robust"])
-def test_pictures_show_all_cards(name):
-    """One mark and one text for each CIFAR-10 model, the robust ones only where that is shown."""
-    cards = [card for card in map(zoo.card, NAMES) if card["dataset"] == "cifar10"]
-    if name == "zoo_robust":
-        cards = [card for card in cards if card["recipe"]["loss"] == "hybrid"]
-    (axes,) = table.picture(name).axes
-    shown = sorted((text.xy[1], text.get_text()) for text in axes.texts)
-    key = "pgd" if name == "zoo_robust" else "clean"
-    expected = {card["name"]: 100 * card["results"][key]["accuracy"] for card in cards}
-    assert [height for height, _ in shown] == sorted(expected.values())
-    words = dict((round(height, 2), text) for height, text in shown)
-    for model, text in {
-        "resnet8_narrow_cifar10": "dense",
-        "resnet8_dnr_channel50_cifar10": "DNR 50 %, by channel",
-        "vgg16_w16_magnitude5_cifar10": "magnitude 5 %",
-        "vgg16_w16_dnr10_cifar10": "DNR 10 %",
-        "resnet18_w16_psd2p8_cifar10": "PSD2_P8",
-    }.items():
-        assert model not in expected or words[round(expected[model], 2)] == text
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)

@@ -75,7 +75,7 @@ def main():
     from tfsparse.files import write_bytes
     from tfsparse.training import Trainer, best_epoch, sgd
     from zoo import figures, runs
-    from zoo.architectures import dense_twin
+    from zoo.architectures import untrained
     from zoo.data import batches, on_cpu, open_dataset
     from zoo.loading import conversion_images
 
@@ -152,7 +152,9 @@ def main():
     conversion = convert_and_verify(model, "int8", for_conversion)
     if not conversion.failures:
         write_bytes(workdir / "model_int8.tflite", conversion.content)
-    dense_int8 = convert(dense_twin(architecture), "int8", for_conversion.calibration)
+    dense_int8 = convert(
+        untrained({**architecture, "pattern": None}), "int8", for_conversion.calibration
+    )
 
     # --- report --------------------------------------------------------------------------------
     report = {

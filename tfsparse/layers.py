@@ -13,7 +13,7 @@ from tfsparse.errors import UsageError
 
 # The rule of `runs_dense`: how many multiplications have to be saved for each number that a shift
 # copies, by a depthwise convolution (True) or by slices (False). Measured by
-# `python -m studies.layer_speed`.
+# `python -m studies layer_speed`.
 MIN_SAVED_PER_COPY = {True: 50, False: 110}
 # Slices narrower than this are copied only a few numbers at a time.
 MIN_BLOCK_CHANNELS = 4

@@ -10,7 +10,7 @@ from tflite.runtimes import FileModel
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.architectures import dense_twin
+from zoo.architectures import untrained
 from zoo.data import as_float, hash_of_images
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
@@ -37,7 +37,7 @@ def costs(model, architecture):
         model: a keras.Model.
         architecture: arguments of `zoo.build` for it, a dict.
     """
-    spent, dense = model_cost(model), model_cost(dense_twin(architecture))
+    spent, dense = model_cost(model), model_cost(untrained(architecture | {"pattern": None}))
     nonzeros = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
     return {
         "density": nonzeros / spent.conv_parameters,  # of the weights stored in convolutions
@@ -128,7 +128,8 @@ def on_device(architecture, content, data):
         "runs", "machine": how often each was run, in turns, and on which machine.
     """
     calibration = as_float(data.read("train", CALIBRATION_EXAMPLES)[0])
-    dense = convert(dense_twin(architecture, calibration), "int8", calibration)
+    dense = untrained(architecture | {"pattern": None}, calibration)
+    dense = convert(dense, "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
         arena_bytes = arena(content).total

@@ -61,27 +61,27 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
     return keras.Model(inputs, outputs, name=arch)
 
 
-def dense_twin(architecture, images=None):
-    """Returns the same network without a pattern, untrained, to compare costs with.
+def untrained(architecture, images=None):
+    """Returns an untrained network of which files can be timed as of a trained one.
 
-    Its one-dimensional variables get values of their own, as training gives them. Left at their
+    Its biases and BatchNorm variables get values of their own, as training gives them. With their
     initial 0 and 1, the converter would store many of them once, and leave out multiplications.
 
     Args:
         architecture: arguments of `build`, a dict.
-        images: float [n, height, width, channels], of which BatchNorm gets the statistics, or None.
-            Activations are then of both signs, as in trained networks, for which LiteRT's kernels
-            that branch on the sign take longer: a ShuffleNet without is 1.35 times as fast.
+        images: float [n, height, width, channels], which set the statistics of BatchNorm, or None.
+            Activations then have both signs, as in trained networks. LiteRT's kernels that branch
+            on the sign take longer for these: without images, a ShuffleNet is 1.35 times as fast.
     """
-    dense = build(**{**architecture, "pattern": None})
+    model = build(**architecture)
     rng = np.random.default_rng(0)
-    for variable in dense.variables:
-        if len(variable.shape) == 1:
+    for variable in model.variables:
+        if len(variable.shape) == 1 and variable.name != "kernel":  # which periodic layers have
             low = -0.5 if variable.name in ("beta", "bias", "moving_mean") else 0.5
             variable.assign(rng.uniform(low, low + 1, variable.shape))
     if images is not None:
-        for layer in dense.layers:
+        for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = 0.0
-        dense(images, training=True)
-    return dense
+        model(images, training=True)
+    return model

@@ -84,6 +84,11 @@ def readers(model):
     return found
 
 
+def tracked_layers(model):
+    """Yields all layers of `model` that Keras tracks, those inside layers and models included."""
+    yield from model._flatten_layers(include_self=False)
+
+
 def producer(tensor):
     """Returns the layer or operation of which a KerasTensor is an output."""
     return tensor._keras_history.operation

@@ -20,7 +20,7 @@ import safetensors
 
 from tfsparse.errors import UsageError
 from tfsparse.files import tensor_bytes, write_bytes
-from tfsparse.graph import leaf_layers
+from tfsparse.graph import leaf_layers, tracked_layers
 from tfsparse.layers import PeriodicConv2D
 
 # {Keras' name of a type: safetensors' name}
@@ -93,7 +93,7 @@ def load_weights(model, filepath):
     for variable, tensor in zip(variables.values(), tensors.values(), strict=True):
         array = np.frombuffer(tensor["data"], np.dtype(_dtype(variable)))
         variable.assign(array.reshape(variable.shape))
-    for layer in model._flatten_layers():
+    for layer in tracked_layers(model):
         if layer.weights and hasattr(layer, "finalize_state"):  # such as Normalization
             layer.finalize_state()
 

@@ -28,7 +28,7 @@ def read_card(path):
     """Returns the card at `path`, a dict.
 
     Raises:
-        UsageError: where the file cannot be read, or is not a card: a field is missing or of
+        UsageError: if the file cannot be read, or is not a card: a field is missing or of
             another type, or a file of the model is not a plain name.
     """
     path = pathlib.Path(path)

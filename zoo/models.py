@@ -26,7 +26,7 @@ def card(name):
     """Returns the card of model `name`: a dict of what it is, how it was made, what it reaches.
 
     Raises:
-        UsageError: where there is no model of that name, or its card is damaged.
+        UsageError: if there is no model of that name, or its card is damaged.
     """
     if name not in list_models():
         raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
@@ -44,7 +44,7 @@ def load(name, weights="trained"):
 
     Args:
         name: one of `list_models()`.
-        weights: "trained", or None for the network before training: randomly initialised, with all
+        weights: "trained", or None for the network before training: randomly initialized, with all
             channels.
 
     Returns:
@@ -52,7 +52,7 @@ def load(name, weights="trained"):
         logits [n, classes]; `card(name)["class_names"]` names the classes.
 
     Raises:
-        UsageError: where there is no model of that name, its file is not the one of the card, or
+        UsageError: if there is no model of that name, its file is not the one of the card, or
             `weights` is neither.
     """
     about = card(name)
@@ -71,7 +71,7 @@ def load_tflite(name):
     """Returns the path of the int8 .tflite file of model `name`, a pathlib.Path.
 
     Raises:
-        UsageError: where there is no model of that name, or its file is not the one of the card.
+        UsageError: if there is no model of that name, or its file is not the one of the card.
     """
     return _checked(name, card(name)["tflite"])
 

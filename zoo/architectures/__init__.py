@@ -35,7 +35,7 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
         itself, and returns logits [n, num_classes].
 
     Raises:
-        UsageError: where an argument is out of range, or the network has no convolution to which
+        UsageError: if an argument is out of range, or the network has no convolution to which
             the pattern applies.
     """
     if arch not in ARCHITECTURES:

@@ -1,4 +1,4 @@
-"""`python -m zoo.commands COMMAND` is `tfsparse COMMAND`, where that is not installed."""
+"""`python -m zoo.commands COMMAND` is `tfsparse COMMAND`, without installation."""
 
 from zoo.commands import main
 

@@ -101,7 +101,7 @@ def main(folder):
 
         def forward(self, images):
             logits = self.model(images.permute(0, 2, 3, 1), training=False)
-            # If the input layer has no gradient, it is 0.
+            # Gives the images a gradient of 0 if the input layer has none.
             return logits + 0 * images.sum()
 
     classifier = Classifier()

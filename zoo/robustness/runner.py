@@ -41,15 +41,8 @@ class Results:
 
     def _read(self):
         self._examples, self._attacks, there = read_examples(self._path)
-        differing = [key for key in self.identity if there.get(key) != self.identity[key]]
-        if differing:
-            changes = ", ".join(
-                f"{key} {there.get(key)} there, {self.identity[key]} here" for key in differing
-            )
-            raise UsageError(
-                f"{self._path} has results of another evaluation ({changes}). Choose another "
-                "--json or remove the file."
-            )
+        there = {key: there.get(key) for key in self.identity}
+        self._check_same("another evaluation", there, self.identity)
         if any(found.shape != (self._count,) for found in self._examples.values()):
             raise UsageError(f"{self._path} is damaged: it lacks examples. Remove the file.")
 
@@ -60,19 +53,24 @@ class Results:
             UsageError: if there are results of the same attack with other settings.
         """
         there = self._attacks.get(name, {}).get("settings", settings)
-        differing = [key for key in settings | there if settings.get(key) != there.get(key)]
-        if differing:
-            changes = ", ".join(
-                f"{key} {there.get(key)} there, {settings.get(key)} here" for key in differing
-            )
-            raise UsageError(
-                f"{self._path} has results of {name} with other settings ({changes}). Choose "
-                "another --json or remove the file."
-            )
+        self._check_same(f"{name} with other settings", there, settings)
         if name not in self._attacks:
             self._examples[name] = np.full(self._count, NOT_RUN, np.int8)
             self._attacks[name] = {"settings": settings, "seconds": 0.0, "attacked": 0}
         return self._examples[name]
+
+    def _check_same(self, other, there, here):
+        """Raises a `UsageError` unless two dicts, in the file and of this run, are equal."""
+        changes = ", ".join(
+            f"{key} {there.get(key)} there, {here.get(key)} here"
+            for key in here | there
+            if there.get(key) != here.get(key)
+        )
+        if changes:
+            raise UsageError(
+                f"{self._path} has results of {other} ({changes}). Choose another --json or "
+                "remove the file."
+            )
 
     def add(self, name, indices, correct, attacked, seconds):
         """Adds the results of the examples at `indices`, and writes the file.

@@ -11,9 +11,15 @@ from tfsparse.layers import PeriodicConv2D
 from zoo.robustness import autoattack, catalogue, runner, square
 
 EPS = 0.02
-torchattacks = pytest.importorskip("torchattacks")
 
 
+@pytest.fixture
+def torchattacks():
+    """The package that has the attack; without it, only our own parts are tested."""
+    return pytest.importorskip("torchattacks")
+
+
+@pytest.mark.usefixtures("torchattacks")
 def test_autoattack_on_a_linear_model_is_exact():
     model, weights = linear()
     x = images()
@@ -30,6 +36,7 @@ def test_autoattack_on_a_linear_model_is_exact():
     assert not (correct & ~results.correct("pgd")).any()
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_layers_of_ours_run_there():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
@@ -59,6 +66,7 @@ def test_a_model_whose_classes_flip_between_backends_is_refused():
     autoattack.check_logits(tied, tied[:, [1, 0, 2, 3]])
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_a_model_without_gradients_is_attacked_all_the_same():
     model, _ = linear()
     masked = behind_rounding(model)
@@ -79,6 +87,7 @@ def test_average_pooling_is_tensorflow_s(size, pool, strides):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_a_model_with_average_pooling_is_the_same_there():
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
@@ -92,6 +101,7 @@ def test_a_model_with_average_pooling_is_the_same_there():
     assert np.abs(adversarial - x).max() <= 0.01 + 1e-6
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_too_few_classes():
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
@@ -100,7 +110,7 @@ def test_too_few_classes():
         autoattack.autoattack(model, EPS)
 
 
-def test_our_pgd_finds_what_torchattacks_finds():
+def test_our_pgd_finds_what_torchattacks_finds(torchattacks):
     """The same attack of another implementation, on the same two-layer network."""
     import torch
 

@@ -20,7 +20,7 @@ def replacing(path):
     """Yields a path beside `path` to write to; renames it to `path` if the block succeeds.
 
     Raises:
-        UsageError: where the folder cannot be made or written to.
+        UsageError: if the folder cannot be made or written to.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f"{PARTIAL}{path.name}")  # the suffix stays: some writers check it
@@ -73,7 +73,7 @@ def read_tensors(path):
     """Returns `(tensors, metadata)` of a safetensors file.
 
     Raises:
-        UsageError: where the file is missing, truncated or of another format.
+        UsageError: if the file is missing, truncated or of another format.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -98,7 +98,7 @@ def new_folder(path):
     """Yields a folder beside `path` to write to; renames it to `path` if the block succeeds.
 
     Raises:
-        UsageError: where `path` is anything but a folder that is empty or not there, or cannot be
+        UsageError: if `path` is anything but a folder that is empty or not there, or cannot be
             made.
     """
     path = pathlib.Path(path).absolute()

@@ -1,4 +1,4 @@
-"""Cards: the JSON objects that say of each model how it was made and what it reaches."""
+"""Cards: JSON objects that say how a model was made and how well it does."""
 
 import json
 import pathlib

@@ -1,7 +1,7 @@
 """The trained models that ship in this package.
 
-A model NAME is three files: a card, `cards/NAME.json`, which says how it was made and what it
-reaches, weights, `weights/NAME.safetensors.gz`, and an int8 file, `weights/NAME_int8.tflite`.
+A model NAME is three files: its card, `cards/NAME.json`, its weights,
+`weights/NAME.safetensors.gz`, and its int8 file, `weights/NAME_int8.tflite`.
 """
 
 import difflib
@@ -23,7 +23,7 @@ def list_models():
 
 
 def card(name):
-    """Returns the card of model `name`: a dict of what it is, how it was made, what it reaches.
+    """Returns the card of model `name`, a dict: what it is, how it was made, how well it does.
 
     Raises:
         UsageError: if there is no model of that name, or its card is damaged.

@@ -31,7 +31,7 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
             convolutions stay as they are.
 
     Returns:
-        keras.Model that takes float images [n, height, width, channels] in [0, 1], normalises them
+        keras.Model that takes float images [n, height, width, channels] in [0, 1], normalizes them
         itself, and returns logits [n, num_classes].
 
     Raises:
@@ -62,10 +62,10 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
 
 
 def untrained(architecture, images=None):
-    """Returns an untrained network of which files can be timed as of a trained one.
+    """Returns an untrained network whose files take as long to run as those of a trained one.
 
-    Its biases and BatchNorm variables get values of their own, as training gives them. With their
-    initial 0 and 1, the converter would store many of them once, and leave out multiplications.
+    Its biases and BatchNorm variables get random values, as training gives them. With their initial
+    0 and 1, the converter would store many of them once and leave out multiplications.
 
     Args:
         architecture: arguments of `build`, a dict.
@@ -76,7 +76,7 @@ def untrained(architecture, images=None):
     model = build(**architecture)
     rng = np.random.default_rng(0)
     for variable in model.variables:
-        if len(variable.shape) == 1 and variable.name != "kernel":  # which periodic layers have
+        if len(variable.shape) == 1 and variable.name != "kernel":  # of a periodic layer
             low = -0.5 if variable.name in ("beta", "bias", "moving_mean") else 0.5
             variable.assign(rng.uniform(low, low + 1, variable.shape))
     if images is not None:

@@ -2,7 +2,7 @@
 
     python -m studies zoo_table
 
-Prints the README's table, and writes zoo.md with its pictures.
+Writes zoo.md and its pictures.
 """
 
 import pathlib
@@ -19,13 +19,13 @@ from zoo.models import card, list_models
 NAME = "zoo"
 RECORDS = ()
 _HEADER = (
-    "name|data|loss|epochs|weights kept / dense|MACs kept / dense, M|clean %|int8 file %"
-    "|PGD-50 %|AutoAttack %|packed kB|int8 kB|RAM kB|speed-up"
+    "name|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %|int8 file %"
+    "|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
 )
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
-    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the packed weights"),
+    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the compressed weights"),
     "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
 }
 _NETWORKS = {
@@ -36,8 +36,8 @@ _NETWORKS = {
     "vgg16": "VGG16",
 }
 _LABELS = {
-    "nonzero_macs": "MACs with kept weights, M",
-    "kilobytes": "packed weights, kB",
+    "nonzero_macs": "non-zero MACs, M",
+    "kilobytes": "compressed weights, kB",
     "clean": "clean accuracy, %",
     "pgd": "accuracy under PGD-50, %",
 }
@@ -51,7 +51,6 @@ def define_flags():
 
 
 def main():
-    print(markdown())
     output = pathlib.Path(FLAGS.output)
     records.write_page(NAME, page())
     for name in _PICTURES:

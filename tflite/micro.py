@@ -22,7 +22,7 @@ from tflite.decode import CUSTOM_CODE, compress
 from tflite.flatbuffer import operator_name, unpack
 from tflite.routes import find_route
 from tflite.runtimes import FileModel
-from tflite.sources import operator_names, sources
+from tflite.sources import fill, operator_names, sources
 from tflite.verify import EXAMPLES, verify
 from tfsparse import files, tables
 from tfsparse.cost import model_cost
@@ -302,12 +302,13 @@ def table(forms):
 def readme(model, forms):
     """Returns the package's README.md: what is in it, how to add it to a project, what it takes."""
     costs = {form.name: (len(form.content), form.arena_bytes) for form in forms}
-    return _README.format(
-        model=model,
-        forms="\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
-        table=table(forms),
-        fit=fit_table(costs),
-    )
+    values = {
+        "model": model,
+        "forms": "\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
+        "table": table(forms),
+        "fit": fit_table(costs),
+    }
+    return fill("README.md", values)
 
 
 _DESCRIPTIONS = {
@@ -318,39 +319,3 @@ _DESCRIPTIONS = {
     "lowered_compressed": "small convolutions, and kernels stored without their zeros, as in "
     "`plain_compressed`.",
 }
-
-_README = """\
-# {model} for TensorFlow Lite for Microcontrollers
-
-An image classifier in int8, made by tfsparse. Each folder is the whole model in one form:
-
-{forms}
-
-```
-{table}
-```
-
-Flash is the model's; code is extra. The arena is the smallest in which TFLM started and ran on a
-64-bit host, where its structures are larger than on a device, plus the scratch memory that
-CMSIS-NN's optimized convolutions may request, rounded up to whole kilobytes.
-
-## Add it to a project
-
-1. Add one folder to the project's sources; they need TFLM's headers and C++17.
-2. Call `RunSelfTest(arena, kArenaBytes)` of `self_test.h` once, with the application's own arena.
-   It returns 0 if the device's outputs are, to the bit, those of TFLM when the package was made.
-   It returns more if the device's kernels round differently.
-3. Write the application as in `self_test.cc`: `operators.h` registers the operators, and `model.h`
-   says how pixels become inputs and outputs become logits.
-
-`manifest.json` has sizes, hashes, operators, quantization, and verification results of each form.
-
-## What it takes on some boards
-
-Shares of a board's flash, and of its largest bank of RAM, because the arena is one array. Code,
-stack, and the camera's image are extra. *Tight* is more than three quarters of either. The figures
-for the ESP32 are for TFLM's own kernels: ESP-NN's need more RAM, up to a few times the weights of
-the largest layer.
-
-{fit}
-"""

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tflite.compact import compact
 from tflite.flatbuffer import unpack
@@ -92,17 +93,28 @@ def _calibration(precision, images, model):
 
 
 def _converted(network, precision, calibration_images, float_io, sparse):
-    # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
-    image = keras.Input(network.inputs[0].shape[1:], batch_size=1, name="image")
     try:
         with quiet():
-            converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, network(image)))
+            function = _frozen(network)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
             _set_precision(converter, precision, calibration_images, float_io, sparse)
             content = converter.convert()
     except Exception as error:  # anything that a layer or the converter can raise
         raise UsageError(f"Cannot convert the model to {precision}. {_reason(error)}") from error
     _check_file(content, precision)
     return compact(content)
+
+
+def _frozen(network):
+    """Returns a concrete function of one image, with the weights of `network` as constants.
+
+    `TFLiteConverter.from_keras_model` would write a SavedModel of all layers and read it again,
+    which takes several times as long as the conversion itself.
+    """
+    # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
+    image = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32, name="image")
+    function = tf.function(lambda image: {"output_0": network(image, training=False)})
+    return convert_variables_to_constants_v2(function.get_concrete_function(image))
 
 
 def check_model(model):

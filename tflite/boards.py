@@ -1,4 +1,4 @@
-"""Common boards for TFLM, and what a model takes of their memory."""
+"""Common boards for TFLM, and how much of their memory a model takes."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 class Board(NamedTuple):
     """A board with the flash and RAM of its microcontroller, in bytes, as `source` states them.
 
-    RAM is that of all banks together, `bank` the largest that an array can lie in, where that is
-    less: of the STM32H743 its AXI SRAM, of the ESP32-S3 its SRAM1.
+    `ram` is the size of all banks together. `bank` is that of the largest contiguous one, if less:
+    AXI SRAM in the STM32H743, SRAM1 in the ESP32-S3.
     """
 
     name: str
@@ -19,7 +19,7 @@ class Board(NamedTuple):
 
 
 _K = 1024
-TIGHT = 0.75  # of flash or RAM: code, stack and the camera's image need some, too
+TIGHT = 0.75  # of flash or RAM: code, stack, and the camera's image need some, too
 
 BOARDS = [
     Board(
@@ -84,7 +84,7 @@ BOARDS = [
 
 
 def fit_table(variants):
-    """Returns the Markdown table of which variant takes which share of each board's memory.
+    """Returns the Markdown table of the shares of each board's memory that each variant takes.
 
     Args:
         variants: {name: (bytes of flash, bytes of RAM)}.

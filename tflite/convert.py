@@ -43,7 +43,7 @@ def convert(
 ):
     """Converts a Keras model to TFLite with builtin operators only and batch size 1.
 
-    Sparsity takes the routes of tflite/routes.py.
+    tflite/routes.py chooses how each form of sparsity is converted.
 
     Args:
         model: a Keras model with one input of fixed size, [n, h, w, c] in [0, 1], and one output,
@@ -52,19 +52,20 @@ def convert(
             bits, activations in float, rounded to 8 bits before each layer); "int8" (weights and
             activations in 8 bits, biases in 32); or "int16x8" (activations in 16 bits).
         calibration_images: float array [n, h, w, c] in [0, 1] whose activations set the ranges of
-            an int8 or int16x8 file; needed for these only.
-        float_io: whether an int8 or int16x8 file takes and gives float; the others do anyway.
+            an int8 or int16x8 file; only these need them.
+        float_io: whether input and output of an int8 or int16x8 file are float; those of the other
+            files always are.
         lowered: whether periodic layers may become small convolutions.
-        sparse_storage: whether kernels with many zeros are stored without them, by TFLite's
-            EXPERIMENTAL_SPARSITY. They are filled up again when the file is loaded, so it is no
-            faster, and TFLM cannot load it. A file that would hardly be smaller is stored as usual.
+        sparse_storage: whether kernels with many zeros are stored without them, with TFLite's
+            EXPERIMENTAL_SPARSITY. LiteRT expands them when it loads the file, so the file is not
+            faster; TFLM cannot load it. If the file would hardly be smaller, it is stored as usual.
 
     Returns:
         The bytes of the file.
 
     Raises:
-        UsageError: where the model has another interface, weights that are not finite or an
-            operation without a builtin operator.
+        UsageError: if the model has another interface, weights that are not finite, or an operation
+            without a builtin operator.
     """
     check_precision(precision)
     check_model(model)
@@ -79,7 +80,7 @@ def convert(
 
 
 def arithmetic(precision):
-    """Returns what the numbers of a file are to a `tflite.lowering`: "int8" or "float"."""
+    """Returns the arithmetic of a file for `tflite.lowering`: "int8" or "float"."""
     return "int8" if precision == "int8" else "float"
 
 
@@ -137,7 +138,7 @@ def check_model(model):
             f"Received: {len(shapes)} with shapes {shapes}"
         )
     for weight in model.weights:
-        # Calibration and quantisation give plausible files of models that diverged.
+        # Calibration and quantization make plausible files of models that diverged.
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise UsageError(f"The weight {weight.path} is not finite. Use an earlier checkpoint.")
 
@@ -160,7 +161,7 @@ def _set_precision(converter, precision, calibration_images, float_io, sparse):
 
 
 def _reason(error):
-    """What an error of the converter comes to, in one line that names the operations."""
+    """Returns an error of the converter as one line that names the operations."""
     pattern = r'"([^"@]+)@[^\n]*?\'tf\.(\w+)\' op is neither'
     operations = {f"{name} at {place}" for place, name in re.findall(pattern, str(error))}
     if operations:
@@ -169,7 +170,7 @@ def _reason(error):
 
 
 def _check_file(content, precision):
-    """Refuses custom operators in the file, and layers of a quantised file that remained float."""
+    """Raises a `UsageError` if there are custom operators, or float layers in a quantized file."""
     model = unpack(content)
     custom = [code.customCode.decode() for code in model.operatorCodes if code.customCode]
     if custom:

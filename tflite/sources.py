@@ -1,4 +1,4 @@
-"""The C++ sources with which a .tflite file becomes part of a TFLM project."""
+"""The C++ sources that make a .tflite file part of a TFLM project."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from tflite.flatbuffer import operator_name, unpack
 
-# Operators whose method of MicroMutableOpResolver is not their name in camel case.
+# Operators whose method in MicroMutableOpResolver is not named as `_camel_case` would.
 _METHODS = {
     "BATCH_MATMUL": "BatchMatMul",
     "CUMSUM": "CumSum",
@@ -24,13 +24,13 @@ def operator_names(content):
 
 
 def sources(content, source, target, arena_bytes, inputs, outputs, labels=None):
-    """Returns {file name: text} of a model, its resolver, test data and a self-test.
+    """Returns {file name: text} of a model, its resolver, test data, and a self-test.
 
     Args:
         content: bytes of the .tflite file.
         source, target: `tflite.runtimes.Tensor`s of its input and output, int8.
         arena_bytes: size of the arena.
-        inputs, outputs: int8 arrays [n, ...]: images, and what the model makes of them.
+        inputs, outputs: int8 arrays [n, ...]: images and the model's outputs for them.
         labels: names of the classes in the order of the outputs, or None.
     """
     return {
@@ -84,7 +84,7 @@ def _rows(values):
 
 
 _MODEL_H = """\
-// The model, and what must be known to run it.
+// The model, its arena, and its input and output.
 #ifndef MODEL_H_
 #define MODEL_H_
 
@@ -96,12 +96,12 @@ extern const size_t g_model_size;
 
 constexpr size_t kArenaBytes = {arena};
 
-// Input: int8, {shape}. A pixel in [0, 1] is round(pixel / kInputScale) + kInputZeroPoint, or
-// the nearer of -128 and 127 where that is outside of them.
+// Input: int8, {shape}. A pixel in [0, 1] becomes round(pixel / kInputScale) + kInputZeroPoint,
+// clipped to [-128, 127].
 constexpr float kInputScale = {input_scale}f;
 constexpr int kInputZeroPoint = {input_zero_point};
 
-// Output: a logit for each class is kOutputScale * (output - kOutputZeroPoint).
+// Output: the logit of each class is kOutputScale * (output - kOutputZeroPoint).
 constexpr int kClasses = {classes};
 constexpr float kOutputScale = {output_scale}f;
 constexpr int kOutputZeroPoint = {output_zero_point};
@@ -118,7 +118,7 @@ alignas(16) extern const unsigned char g_model[] = {{
 """
 
 _OPERATORS_H = """\
-// The operators of the model, and no others.
+// The operators of the model only.
 #ifndef OPERATORS_H_
 #define OPERATORS_H_
 
@@ -135,7 +135,7 @@ inline TfLiteStatus RegisterOperators(OperatorResolver& resolver) {{
 """
 
 _TEST_H = """\
-// Images, and what the model makes of them in TFLM's reference kernels.
+// Images, and the model's outputs for them with TFLM's reference kernels.
 #ifndef TEST_DATA_H_
 #define TEST_DATA_H_
 
@@ -168,9 +168,9 @@ _SELF_TEST_H = """\
 #include <cstddef>
 #include <cstdint>
 
-// Runs the model on the images of test_data.h in an arena of kArenaBytes or more, aligned to 16
-// bytes, which the application may use again afterwards. Returns how many outputs are not as
-// expected, to the bit, or -1 where the model cannot be run.
+// Runs the model on the images of test_data.h in an arena of at least kArenaBytes that is aligned
+// to 16 bytes; the application may reuse it afterwards. Returns the number of images whose outputs
+// are not bit-identical to the expected ones, or -1 if the model cannot run.
 int RunSelfTest(uint8_t* arena, size_t arena_bytes);
 
 #endif  // SELF_TEST_H_
@@ -200,7 +200,7 @@ int RunSelfTest(uint8_t* arena, size_t arena_bytes) {
     if (interpreter.Invoke() != kTfLiteOk) return -1;
     if (std::memcmp(interpreter.output(0)->data.int8, g_test_outputs[i],
                     kOutputSize) != 0) {
-      MicroPrintf("self-test: image %d: another output than expected", i);
+      MicroPrintf("self-test: image %d: unexpected output", i);
       ++different;
     }
   }

@@ -126,7 +126,7 @@ def delegation(operators):
 
     Args:
         operators: list of dicts with "op_name", "inputs", and "outputs" (indices of tensors), as
-            `_get_ops_details` of an interpreter returns them: operators of the file, then delegates.
+            `_get_ops_details` of an interpreter returns them: the operators, then the delegates.
 
     Returns:
         {"operators", "delegated_fraction", "one_delegate"}; see `benchmark`.

@@ -94,6 +94,7 @@ def _calibration(precision, images, model):
 
 
 def _converted(network, precision, calibration_images, float_io, sparse):
+    function = None
     try:
         with quiet():
             function = _frozen(network)
@@ -101,7 +102,9 @@ def _converted(network, precision, calibration_images, float_io, sparse):
             _set_precision(converter, precision, calibration_images, float_io, sparse)
             content = converter.convert()
     except Exception as error:  # anything that a layer or the converter can raise
-        raise UsageError(f"Cannot convert the model to {precision}. {_reason(error)}") from error
+        raise UsageError(
+            f"Cannot convert the model to {precision}. {_reason(error, function)}"
+        ) from error
     _check_file(content, precision)
     return compact(content)
 
@@ -160,12 +163,13 @@ def _set_precision(converter, precision, calibration_images, float_io, sparse):
             converter.inference_input_type = converter.inference_output_type = io
 
 
-def _reason(error):
-    """Returns an error of the converter as one line that names the operations."""
-    pattern = r'"([^"@]+)@[^\n]*?\'tf\.(\w+)\' op is neither'
-    operations = {f"{name} at {place}" for place, name in re.findall(pattern, str(error))}
+def _reason(error, function):
+    """Returns an error of the converter as one line that names the operations of `function`."""
+    missing = set(re.findall(r"'tf\.(\w+)' op is neither", str(error)))
+    nodes = function.graph.as_graph_def().node if function else []
+    operations = [f"{node.op} at {node.name}" for node in nodes if node.op in missing]
     if operations:
-        return f"No builtin TFLite operator for: {', '.join(sorted(operations))}"
+        return f"No builtin TFLite operator for: {', '.join(operations)}"
     return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
 
 

@@ -15,7 +15,7 @@ _STATUS, _RESET = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/cl
 
 
 def peak_memory(content, threads=1):
-    """Returns the bytes that LiteRT allocates for a file, without `content`; None except on Linux."""
+    """Returns the bytes that LiteRT allocates, without `content` itself; None except on Linux."""
     if not _RESET.exists():
         return None
     command = [sys.executable, "-m", "tflite.memory", str(threads)]

@@ -117,7 +117,7 @@ def unbeaten(forms):
 
 
 def _beats(other, form):
-    """Returns whether no cost of `other` is higher than that of `form` and at least one is lower."""
+    """Returns whether no cost of `other` is higher than that of `form` and one is lower."""
     pairs = list(zip(other.costs, form.costs, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 

@@ -20,7 +20,7 @@ with quiet():
 BATCH = 100
 # Number of images for each runtime: reference kernels take up to a second per image.
 EXAMPLES = {"xnnpack": 2000, "reference": 100, "tflm": 100}
-# A file that agrees with Keras on 99 % of all images agrees on at least 96 of 100 with a probability
+# A file that agrees with Keras on 99 % of all images agrees on 96 of 100 or more with a probability
 # of 99.7 %.
 FEW = 500
 TOP1_OR_CLOSE = 0.99

@@ -1,4 +1,4 @@
-"""The C++ sources with which a .tflite file becomes part of a TFLM project."""
+"""The C++ sources that make a .tflite file part of a TFLM project."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ _FILES = (
     *("model.h", "model.cc", "operators.h"),
     *("test_data.h", "test_data.cc", "self_test.h", "self_test.cc"),
 )
-# Operators whose method of MicroMutableOpResolver is not their name in camel case.
+# Operators whose method in MicroMutableOpResolver is not named as `_camel_case` would.
 _METHODS = {
     "BATCH_MATMUL": "BatchMatMul",
     "CUMSUM": "CumSum",
@@ -30,13 +30,13 @@ def operator_names(content):
 
 
 def sources(content, source, target, arena_bytes, inputs, outputs, labels=None):
-    """Returns {file name: text} of a model, its resolver, test data and a self-test.
+    """Returns {file name: text} of a model, its resolver, test data, and a self-test.
 
     Args:
         content: bytes of the .tflite file.
         source, target: `tflite.runtimes.Tensor`s of its input and output, int8.
         arena_bytes: size of the arena.
-        inputs, outputs: int8 arrays [n, ...]: images, and what the model makes of them.
+        inputs, outputs: int8 arrays [n, ...]: images and the model's outputs for them.
         labels: names of the classes in the order of the outputs, or None.
     """
     values = {

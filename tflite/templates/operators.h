@@ -1,13 +1,13 @@
-// The operators of the model, and no others.
+// The operators of the model only.
 #ifndef OPERATORS_H_
 #define OPERATORS_H_
 
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 
-using OperatorResolver = tflite::MicroMutableOpResolver<$operators>;
+using OperatorResolver = tflite::MicroMutableOpResolver<${operators}>;
 
 inline TfLiteStatus RegisterOperators(OperatorResolver& resolver) {
-$calls
+${calls}
   return kTfLiteOk;
 }
 

@@ -21,7 +21,7 @@ int RunSelfTest(uint8_t* arena, size_t arena_bytes) {
     if (interpreter.Invoke() != kTfLiteOk) return -1;
     if (std::memcmp(interpreter.output(0)->data.int8, g_test_outputs[i],
                     kOutputSize) != 0) {
-      MicroPrintf("self-test: image %d: another output than expected", i);
+      MicroPrintf("self-test: image %d: unexpected output", i);
       ++different;
     }
   }

@@ -7,7 +7,7 @@ import pathlib
 from absl import flags
 
 from tfsparse.errors import UsageError
-from tfsparse.files import write_bytes
+from tfsparse.files import locked, write_bytes
 
 FOLDER = pathlib.Path(__file__).parent
 DEFAULT_KEYS = ("settings",)
@@ -54,6 +54,8 @@ def read(folder, name, keys=DEFAULT_KEYS):
 def record(folder, name, new, page, keys=DEFAULT_KEYS, order=None):
     """Adds runs to the record `name`.json in `folder` and writes the page of all runs.
 
+    If several processes add runs to one record at once, it gets them all.
+
     Args:
         new: list of runs, dicts for JSON; each replaces the run of equal `keys`.
         page: function from the list of all runs to Markdown.
@@ -63,20 +65,21 @@ def record(folder, name, new, page, keys=DEFAULT_KEYS, order=None):
     Returns:
         All runs, a list of dicts.
     """
-    runs = read(folder, name, keys)  # again, since another process may have added runs
-    for run in new:
-        same = [i for i, other in enumerate(runs) if _identity(other, keys) == _identity(run, keys)]
-        if same:
-            runs[same[0]] = run
-        else:
-            runs.append(run)
-    if order:
-        runs.sort(key=order)
-    path = pathlib.Path(folder) / f"{name}.json"
-    if new:
-        write_bytes(path, json.dumps(runs, indent=2) + "\n")
-    if runs:
-        write_bytes(path.with_suffix(".md"), page(runs))
+    with locked(folder):  # other processes add runs, too
+        runs = read(folder, name, keys)
+        for run in new:
+            same = [i for i, old in enumerate(runs) if _identity(old, keys) == _identity(run, keys)]
+            if same:
+                runs[same[0]] = run
+            else:
+                runs.append(run)
+        if order:
+            runs.sort(key=order)
+        path = pathlib.Path(folder) / f"{name}.json"
+        if new:
+            write_bytes(path, json.dumps(runs, indent=2) + "\n")
+        if runs:
+            write_bytes(path.with_suffix(".md"), page(runs))
     return runs
 
 

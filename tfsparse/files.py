@@ -5,27 +5,39 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import secrets
 import shutil
+import time
 
 import safetensors
 import safetensors.numpy
 
 from tfsparse.errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 PARTIAL = "partial-"  # begins the name of what is being written
+LEFTOVER_SECONDS = 24 * 3600  # what is older, and partial, was left by a process that was killed
 
 
 @contextlib.contextmanager
 def replacing(path):
     """Yields a path beside `path` to write to; renames it to `path` if the block succeeds.
 
+    If several processes write the same file at once, the file is that of the last one.
+
     Raises:
         UsageError: if the folder cannot be made or written to.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f"{PARTIAL}{path.name}")  # the suffix stays: some writers check it
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         yield partial
         os.replace(partial, path)
     except OSError as error:
@@ -33,6 +45,46 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _partial(path):
+    """Returns a path beside `path` that no other process uses; some writers check its suffix."""
+    return path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")
+
+
+def _remove_leftovers(path):
+    """Removes what processes left that were killed while they wrote `path`, after a day."""
+    name = re.compile(f"{PARTIAL}[0-9a-f]{{8}}-{re.escape(path.name)}")
+    for each in path.parent.glob(f"{PARTIAL}*"):
+        with contextlib.suppress(OSError):  # another process may remove it, too
+            age = time.time() - each.stat().st_mtime
+            if name.fullmatch(each.name) and age > LEFTOVER_SECONDS:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Within the block, other processes wait at their `locked(folder)`; it makes the folder.
+
+    For files that are read, changed, and written again. Does not lock on Windows.
+
+    Raises:
+        UsageError: if the folder cannot be made.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        if fcntl:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fcntl:
+            os.close(descriptor)  # and so unlocks
 
 
 def _cannot_write(path, error):
@@ -98,20 +150,26 @@ def new_folder(path):
     """Yields a folder beside `path` to write to; renames it to `path` if the block succeeds.
 
     Raises:
-        UsageError: if `path` is anything but a folder that is empty or not there, or cannot be
-            made.
+        UsageError: if `path` is anything but a folder that is empty or not there, before or after
+            the block, or cannot be made.
     """
     path = pathlib.Path(path).absolute()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"Choose a folder that is new or empty. Received: {path}")
-    partial = path.with_name(f"{PARTIAL}{path.name}")
+    _check_is_new(path)
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_leftovers(path)
         partial.mkdir()
         yield partial
+        _check_is_new(path)
         os.replace(partial, path)
     except OSError as error:
+        _check_is_new(path)  # another process may have made it just now
         raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_is_new(path):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"Choose a folder that is new or empty. Received: {path}")

@@ -1,6 +1,8 @@
 """The records of runs: read, add, replace, and write with their page."""
 
 import json
+import multiprocessing
+import sys
 
 import pytest
 
@@ -44,3 +46,25 @@ def test_a_damaged_record_is_one_error(text, tmp_path):
     with pytest.raises(UsageError, match=r"Cannot read the runs in .*x\.json.*Remove or repair"):
         records.record(tmp_path, "x", [{"settings": 0}], page)
     assert (tmp_path / "x.json").read_text() == text
+
+
+def add(folder, letter):
+    for number in range(40):
+        records.record(
+            folder, "x", [{"settings": f"{letter}{number}"}], lambda runs: str(len(runs))
+        )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked there")
+def test_of_two_processes_that_add_runs_none_is_lost(tmp_path):
+    context = multiprocessing.get_context("fork")  # the only one that need not import it all again
+    processes = [context.Process(target=add, args=(tmp_path, letter)) for letter in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=100)
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = {run["settings"] for run in records.read(tmp_path, "x")}
+    assert found == {f"{letter}{number}" for letter in "ab" for number in range(40)}
+    assert (tmp_path / "x.md").read_text() == "80"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.md"]

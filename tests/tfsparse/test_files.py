@@ -1,13 +1,17 @@
 """Files are complete or absent."""
 
 import hashlib
+import multiprocessing
+import os
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from tfsparse import UsageError
 from tfsparse.files import (
+    PARTIAL,
     new_folder,
     read_tensors,
     replacing,
@@ -153,3 +157,77 @@ def test_tensors_of_a_type_that_numpy_lacks_are_refused(tmp_path):
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     with pytest.raises(UsageError, match="Cannot read the tensors"):
         read_tensors(path)
+
+
+def write(kind, path, letter, barrier, lines):
+    barrier.wait()
+    try:
+        for _ in range(20 if kind == "file" else 1):
+            with (replacing if kind == "file" else new_folder)(path) as partial:
+                for part in range(10):
+                    with open(partial if kind == "file" else partial / str(part), "a") as stream:
+                        stream.write(letter * 1000)
+                    time.sleep(0.001 if kind == "file" else 0.02)
+        lines.put("")
+    except UsageError as error:
+        lines.put(str(error))
+
+
+def write_at_once(kind, path):
+    """Two processes write `path`; returns the errors, sorted."""
+    context = multiprocessing.get_context("fork")  # the only one that need not import it all again
+    barrier, lines = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=write, args=(kind, path, letter, barrier, lines)) for letter in "ab"
+    ]
+    for process in processes:
+        process.start()
+    found = sorted(lines.get(timeout=100) for _ in processes)
+    for process in processes:
+        process.join(timeout=100)
+    return found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be forked")
+def test_of_two_processes_that_write_a_file_each_writes_a_whole_one(tmp_path):
+    assert write_at_once("file", tmp_path / "file") == ["", ""]
+    assert (tmp_path / "file").read_text() in ("a" * 10_000, "b" * 10_000)
+    assert not list(tmp_path.glob("partial-*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be forked")
+def test_of_two_processes_that_write_a_folder_one_wins(tmp_path):
+    silent, line = write_at_once("folder", tmp_path / "folder")
+    assert silent == ""
+    assert line == f"Choose a folder that is new or empty. Received: {tmp_path / 'folder'}"
+    contents = {path.read_text() for path in (tmp_path / "folder").iterdir()}
+    assert len(contents) == 1
+    assert len(list((tmp_path / "folder").iterdir())) == 10
+    assert not list(tmp_path.glob("partial-*"))
+
+
+def test_leftovers_of_killed_processes_go_after_a_day(tmp_path):
+    old = ["partial-0123abcd-file", "partial-89abcdef-folder"]
+    others = ["partial-0123abcd-a-file", "partial-file", "partial-0123abcd-file2", "file-old"]
+    for name in (*old, *others, "partial-00000000-file"):
+        folder = "folder" in name
+        (tmp_path / name).mkdir() if folder else (tmp_path / name).write_text("half")
+        if folder:
+            (tmp_path / name / "half").write_text("half")
+        if name in (*old, *others):
+            os.utime(tmp_path / name, (time.time() - 25 * 3600,) * 2)
+    write_bytes(tmp_path / "file", "new")
+    with new_folder(tmp_path / "folder"):
+        pass
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file", "folder", "partial-00000000-file", *others}
+
+
+def test_the_partial_name_keeps_prefix_and_suffix(tmp_path):
+    with replacing(tmp_path / "model.weights.h5") as one, replacing(one.parent / "b") as two:
+        assert one.name.startswith(PARTIAL)
+        assert one.name.endswith(".weights.h5")
+        assert one.parent == two.parent == tmp_path
+        one.write_text("x")
+        two.write_text("y")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "model.weights.h5"]

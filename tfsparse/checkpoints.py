@@ -4,6 +4,10 @@ A run that is stopped and started again continues with the next step and ends li
 one. A checkpoint holds the weights, masks, momenta, dynamic regularizer, learning rate's step, and
 the sums of the current epoch. Order, augmentation, and attacks follow from the seed, the epoch, and
 the step, so there is no random state to save.
+
+A checkpoint also holds the settings of its run: pruning schedule, algorithm, and structure, the
+optimizer's hyperparameters, and those of the loss. A run with other settings would be neither the
+one that began nor one of its own, so it is refused.
 """
 
 import hashlib
@@ -46,6 +50,7 @@ class Checkpoints:
         self.previous = self.path.with_name("checkpoint-previous.safetensors")
         self.trainer = trainer
         self.epoch, self.history = 0, []
+        self._settings = settings(trainer)  # now: training may change the learning rate
         self._newest_is_whole = False  # as this process has read or written it
         self._minutes = minutes
         self._saved = time.monotonic()
@@ -80,6 +85,7 @@ class Checkpoints:
             "history": json.dumps(self.history),
             "batches_done": str(self.trainer.batches_done),
             "seconds": str(self.trainer.seconds),
+            "settings": json.dumps(self._settings),
         }
         metadata["sha256"] = _digest(tensors, metadata)
         with replacing(self.path) as partial:
@@ -92,8 +98,8 @@ class Checkpoints:
         """Loads the newest undamaged checkpoint into the trainer; does nothing if there is none.
 
         Raises:
-            UsageError: if all checkpoints are damaged or belong to another model, or if not all
-                workers see the same one.
+            UsageError: if all checkpoints are damaged, belong to another model, or are of a run
+                with other settings, or if not all workers see the same one.
         """
         self._restore()
         distribution.check_same(
@@ -124,18 +130,35 @@ class Checkpoints:
     def _assign(self, path, tensors, metadata):
         variables = self.trainer.variables
         sums = tensors.pop(PROGRESS)
-        fits = tensors.keys() == variables.keys() and all(
-            tensors[name].shape == tuple(variable.shape) for name, variable in variables.items()
-        )
-        if not fits:
+        expected = {name: tuple(variable.shape) for name, variable in variables.items()}
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        if {name for name, _ in expected.items() ^ found.items() if name.startswith("model/")}:
             raise UsageError(
                 f"The checkpoint {path} belongs to another model. Choose another --workdir."
+            )
+        self._check_settings(path, json.loads(metadata.get("settings", "{}")))
+        if found != expected:
+            raise UsageError(
+                f"The checkpoint {path} is of a run with other variables. Choose another --workdir."
             )
         for name, variable in variables.items():
             variable.assign(tensors[name])
         self.trainer.sums, self.trainer.batches_done = sums, int(metadata["batches_done"])
         self.trainer.seconds = float(metadata["seconds"])
         self.epoch, self.history = int(metadata["epoch"]), json.loads(metadata["history"])
+
+    def _check_settings(self, path, found):
+        """Raises a `UsageError` unless the settings `found` in a checkpoint are the run's."""
+        expected = self._settings
+        # Another version of Keras may have more of them.
+        names = [name for name in expected if name in found and found[name] != expected[name]]
+        if not found or names:
+            what = f"{names[0]}={found[names[0]]}" if names else "no settings"
+            now = f" This run has {names[0]}={expected[names[0]]}." if names else ""
+            raise UsageError(
+                f"The checkpoint {path} was written with {what}.{now} Restore it with the settings "
+                "it was written with, or choose another --workdir."
+            )
 
     # ---- signals ----
 
@@ -186,6 +209,41 @@ class Checkpoints:
         name = signal.Signals(number).name
         print(f"stopped by {name}; the same command continues this run", file=sys.stderr)
         raise Stopped(128 + number)
+
+
+def settings(trainer):
+    """Returns the settings of a `Trainer` that must not change within a run, a dict for JSON."""
+    # A LossScaleOptimizer has another one within.
+    optimizer = getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer)
+    options = _config(optimizer).items()
+    found = {
+        "attack": trainer.attack is not None,
+        "beta": trainer.beta,
+        "label_smoothing": trainer.label_smoothing,
+        "optimizer": [type(each).__name__ for each in (trainer.optimizer, optimizer)],
+        **{f"optimizer.{name}": value for name, value in options if name != "name"},
+        "pruner": trainer.pruner is not None,
+    }
+    if trainer.pruner:
+        algorithm, schedule = trainer.pruner.algorithm, trainer.pruner.schedule
+        numbers = {k: v for k, v in vars(algorithm).items() if isinstance(v, (int, float, str))}
+        found |= {
+            "structure": trainer.pruner.structure,
+            "algorithm": [type(algorithm).__name__, numbers],
+            "schedule": schedule and [type(schedule).__name__, _config(schedule)],
+        }
+    return json.loads(json.dumps(found, default=_for_json))
+
+
+def _config(holder):
+    try:
+        return holder.get_config()
+    except (AttributeError, NotImplementedError):  # a schedule of the user's own
+        return {}
+
+
+def _for_json(value):
+    return value.item() if isinstance(value, np.generic) else type(value).__name__
 
 
 def _read(path):

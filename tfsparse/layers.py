@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import numbers
 
 import keras
 import numpy as np
@@ -66,7 +67,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
     filters], sizes as in `keras.layers.Conv2D`.
 
     Raises:
-        UsageError: if the pattern is unknown or does not fit the kernel.
+        UsageError: if the pattern is unknown or does not fit the kernel; or, when called, if an
+            image is smaller than the kernel and padding is "valid".
 
     Example:
         >>> layer = tfsparse.layers.PeriodicConv2D(128, 3, pattern="PS4_P4", padding="same")
@@ -94,9 +96,9 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(filters, int) or filters < 1:
+        if not _is_count(filters):
             raise UsageError(f"filters must be a positive int. Received: {filters!r}")
-        self.filters = filters
+        self.filters = int(filters)
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.strides = _pair(strides, "strides")
         self.pattern = patterns.parse(pattern)
@@ -187,6 +189,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         return kernel
 
     def call(self, inputs):
+        self.compute_output_shape(inputs.shape)  # refuses images that are too small
         if self.runs_dense(inputs):
             outputs = self._convolve(inputs, self.dense_kernel())
         else:
@@ -261,6 +264,11 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
                 input_shape[1:3], self.kernel_size, self.strides, strict=True
             )
         ]
+        if not all(size is None or size > 0 for size in sizes):
+            raise UsageError(
+                f"Layer {self.name} has a kernel of {self.kernel_size} and no padding. Received: "
+                f"images of {tuple(input_shape[1:3])}, which are smaller. Use padding='same'."
+            )
         return (input_shape[0], *sizes, self.filters)
 
     def dense_kernel(self):
@@ -387,7 +395,14 @@ def _output_size(size, taps, stride, padding):
 
 
 def _pair(value, name):
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(item, int) and item > 0 for item in pair):
+    try:
+        pair = (value, value) if isinstance(value, numbers.Integral) else tuple(value)
+    except TypeError:
+        pair = ()
+    if len(pair) != 2 or not all(map(_is_count, pair)):
         raise UsageError(f"{name} must be a positive int or a pair of them. Received: {value!r}")
-    return pair
+    return tuple(map(int, pair))
+
+
+def _is_count(value):
+    return isinstance(value, numbers.Integral) and value > 0

@@ -66,15 +66,19 @@ def test_diverged_loss_stops_the_run(fashion_mnist):
         trainer.run_epoch(batches, seed=0)
 
 
-def make_trainer():
+def make_trainer(
+    end_step=8, algorithm=None, structure="unstructured", rate=0.1, optimizer=None, **arguments
+):
     keras.utils.set_random_seed(3)
     inputs = keras.Input((28, 28, 1))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, 2)(inputs))
     x = keras.layers.Conv2D(16, 3, 2)(keras.layers.ReLU()(x))
     model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalMaxPooling2D()(x)))
-    rate = keras.optimizers.schedules.CosineDecay(0.1, 9)
-    pruner = Pruner(model, DNRSchedule(0.8, end_step=8, frequency=3))
-    return Trainer(model, keras.optimizers.SGD(rate, momentum=0.9), fgsm(model, 0.05), pruner)
+    schedule = DNRSchedule(0.8, end_step=end_step, frequency=3)
+    pruner = Pruner(model, schedule, structure=structure, algorithm=algorithm)
+    rate = keras.optimizers.schedules.CosineDecay(rate, 9)
+    optimizer = optimizer or keras.optimizers.SGD(rate, momentum=0.9)
+    return Trainer(model, optimizer, fgsm(model, 0.05), pruner, **arguments)
 
 
 def batches_of(images, labels, first=0):

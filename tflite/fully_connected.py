@@ -5,47 +5,68 @@ LiteRT's reference kernel: about one output in 1,500 is one step off. Their CONV
 the same bits.
 """
 
+import collections
+
 from tflite.quiet import quiet
 
 with quiet():
     import keras
 
-from tfsparse import copying
+from tfsparse import copying, graph
 
 
 def as_convolutions(model):
     """Returns a copy of a Keras model whose `Dense` layers of vectors are 1x1 convolutions.
 
+    These are layers whose class is `Dense` itself, whose calls all take one tensor of rank 2 and
+    nothing else, whose activation is a function, and that have no LoRA and no quantized kernel. All
+    other layers are copied.
+
     Raises:
         UsageError: if the model cannot be copied layer by layer.
     """
+    copying.check_model(model)
+    calls = collections.defaultdict(list)
+    for call in graph.calls(model):
+        calls[call.operation].append([tensor.shape for tensor in call.inputs])
 
     def make(operation):
-        if type(operation) is keras.layers.Dense and len(operation.input.shape) == 2:
+        if _is_plain(operation) and all(
+            len(shapes) == 1 and len(shapes[0]) == 2 for shapes in calls[operation]
+        ):
             return _on_pixel(operation)
         return copying.clone(operation)
 
     return copying.copy_model(model, make)
 
 
+def _is_plain(operation):
+    return (
+        type(operation) is keras.layers.Dense
+        and not isinstance(operation.activation, keras.layers.Layer)
+        and not operation.lora_enabled
+        and operation.quantization_mode is None
+    )
+
+
 def _on_pixel(dense):
     """Returns a function of a vector that computes `dense` by a convolution."""
+    size, dtype = dense.input_spec.axes[-1], dense.dtype_policy
 
     def make(config):
-        shared = {key: config[key] for key in ("name", "activation", "use_bias")}
+        shared = {key: config[key] for key in ("name", "activation", "use_bias", "dtype")}
         return keras.layers.Conv2D(dense.units, 1, **shared)
 
     def weights(dense, _):
         kernel, *bias = dense.get_weights()
         return [kernel[None, None], *bias]
 
-    size = dense.input.shape[1]
     convolution = copying.make_again(dense, make)
     convolution.build((None, 1, 1, size))
     copying.carry_over(dense, convolution, weights)
 
     def call(vector):
-        pixel = keras.layers.Reshape((1, 1, size))(vector)
-        return keras.layers.Reshape((dense.units,))(convolution(pixel))
+        pixel = keras.layers.Reshape((1, 1, size), dtype=dtype)(vector)
+        return keras.layers.Reshape((dense.units,), dtype=dtype)(convolution(pixel))
 
     return call

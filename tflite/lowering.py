@@ -15,6 +15,13 @@ with the same kernel share one constant. If blocks are wide, slices are as fast.
 filter phase on its own, where the converter folds them into its convolution. Then the phases are
 concatenated; XNNPACK takes at most five inputs, so more are nested.
 
+**Conditions.** A layer is lowered if its class is `PeriodicConv2D` itself, and what follows it is
+folded if its class is `BatchNormalization`, `ReLU` or `Activation` itself: subclasses may compute
+anything. Layer and follower are called once, the follower alone reads what it follows, which is no
+output of a model, and it gets no other argument, such as a mask or `training=True`. BatchNorm
+normalizes the channels, which are the last axis. An activation takes each number by itself. All
+other layers are copied.
+
 **Choice.** If all of that would be slower, the layer becomes one convolution with its dense kernel;
 see `tflite.forms`.
 """
@@ -33,7 +40,7 @@ from tfsparse import copying, graph
 from tfsparse.channels.rules import is_elementwise
 from tfsparse.layers import PeriodicConv2D
 
-_ACTIVATIONS = (keras.layers.ReLU, keras.layers.Activation)
+_FOLLOWERS = (keras.layers.BatchNormalization, keras.layers.ReLU, keras.layers.Activation)
 
 
 def lower(model, choose=best_form):
@@ -46,7 +53,8 @@ def lower(model, choose=best_form):
 
     Returns:
         Keras model for batches of one, with weights of its own. It is for conversion, not for
-        training: BatchNorm that follows a periodic layer is folded into it.
+        training: BatchNorm that follows a periodic layer is folded into it. Periodic layers of a
+        subclass, and those inside other layers, stay.
 
     Raises:
         UsageError: if the model cannot be copied layer by layer.
@@ -58,11 +66,11 @@ def lower(model, choose=best_form):
     def make(operation):
         if isinstance(operation, keras.layers.InputLayer):
             return keras.layers.InputLayer(batch_shape=(1, *operation.batch_shape[1:]))
-        if isinstance(operation, PeriodicConv2D):
+        if type(operation) is PeriodicConv2D:
             after = followers.get(operation, (None, None))
             return lambda x: _periodic(operation, choose(operation, x.shape), *after, x, shifts)
         if operation in folded:
-            return lambda x, **_: x
+            return lambda x, *_, **__: x
         return copying.clone(operation)
 
     return copying.copy_model(model, make)
@@ -71,30 +79,36 @@ def lower(model, choose=best_form):
 def _followers(model):
     """Returns {periodic layer: (BatchNorm or None, activation or None)} that follow it.
 
-    Only layers that are called once and that alone read what they follow.
+    The conditions are at the top of this module.
     """
     calls, readers = graph.calls(model), graph.readers(model)
     counts = collections.Counter(call.operation for call in calls)
 
-    def follower(call, kinds):
+    def follower(call):
         following = readers[id(call.outputs[0])]
         if len(following) != 1 or following[0] is None:
-            return None
-        layer = following[0].operation
-        return following[0] if isinstance(layer, kinds) and counts[layer] == 1 else None
+            return None, None
+        (after,) = following
+        is_plain = len(after.inputs) == 1 and all(other is False for other in after.others)
+        is_alone = is_plain and counts[after.operation] == 1
+        kind = type(after.operation)
+        return (after, kind) if is_alone and kind in _FOLLOWERS else (None, None)
 
     found = {}
     for call in calls:
         layer = call.operation
-        if not isinstance(layer, PeriodicConv2D) or counts[layer] > 1:
+        if type(layer) is not PeriodicConv2D or counts[layer] > 1:
             continue
         if layer.activation is not keras.activations.linear:
             continue  # its own activation comes before what follows
-        norm = follower(call, keras.layers.BatchNormalization)
-        activation = follower(norm or call, _ACTIVATIONS)
-        if activation and not is_elementwise(activation.operation):
-            activation = None  # it needs all channels at once
-        found[layer] = tuple(each and each.operation for each in (norm, activation))
+        norm, activation = None, None
+        after, kind = follower(call)
+        if kind is keras.layers.BatchNormalization and after.operation.axis in (-1, 3):
+            norm = after.operation
+            after, kind = follower(after)
+        if kind in _FOLLOWERS[1:] and is_elementwise(after.operation):
+            activation = after.operation
+        found[layer] = norm, activation
     return found
 
 

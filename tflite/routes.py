@@ -6,6 +6,9 @@
   nothing is; they make the file smaller when it is compressed.
 
 In int8, fully connected layers become 1x1 convolutions (tflite/fully_connected.py).
+
+Each of these changes leaves alone what it does not know: models with a `call` of their own, and
+layers inside layers, such as wrappers. The notes name those that are sparse.
 """
 
 from typing import NamedTuple
@@ -20,9 +23,8 @@ from tflite.quiet import quiet
 with quiet():
     import keras
 
-from tfsparse import pruning
+from tfsparse import graph, pruning
 from tfsparse.errors import UsageError
-from tfsparse.graph import leaf_layers
 from tfsparse.layers import PeriodicConv2D
 
 WORTH_MENTION = 0.05  # share of zeros; fewer come about by chance
@@ -49,36 +51,46 @@ def find_route(model, arithmetic="float", lowered=True):
         lowered: whether periodic layers may become small convolutions; otherwise they become single
             ones with their dense kernels, whose file is larger and slower and needs less RAM.
     """
-    zeros, notes = _zeros(model), []
-    network = _attempt(pruning.remove_channels, model)
+    zeros, notes = _zeros(graph.tracked_layers(model)), []
+    failures = []
+    network = _attempt(pruning.remove_channels, model, failures)
     before, after = model.count_params(), network.count_params()
     if after < before:
         notes.append(f"channels: removed; {after:,} of {before:,} parameters remain")
     else:
         network = model
-    periodic = {layer for layer in leaf_layers(network) if isinstance(layer, PeriodicConv2D)}
+    periodic = {x for x in graph.leaf_layers(network) if isinstance(x, PeriodicConv2D)}
     if periodic:
-        network, small = _without_periodic(network, arithmetic, lowered)
+        network, small = _without_periodic(network, arithmetic, lowered, failures)
         notes.append(
             f"periodic: {len(small)} layers as small convolutions, {len(periodic - small)} with "
             "their dense kernels"
         )
+    hidden = _hidden(model)
+    if hidden:
+        notes.append(
+            "not rewritten, since it is inside a layer of another kind: " + ", ".join(hidden)
+        )
     # Channels that were removed were zeros, too.
-    if zeros >= WORTH_MENTION and (periodic or not notes):
+    if zeros >= WORTH_MENTION and (periodic or not notes or hidden):
         notes.append(f"unstructured: {zeros:.0%} of the kept weights are zero and stay")
+    if failures and (periodic or hidden or zeros >= WORTH_MENTION):
+        notes.append(f"not rewritten: {failures[0]}")
     if arithmetic == "int8":
-        network = _attempt(as_convolutions, network)
+        network = _attempt(as_convolutions, network, failures)
     return Route(network, notes or ["none"])
 
 
-def _attempt(change, model):
+def _attempt(change, model, failures):
+    """Returns `change(model)`, or `model` if it cannot be copied, and adds why to `failures`."""
     try:
         return change(model)
-    except UsageError:  # a subclass, or layers that cannot be copied
+    except UsageError as error:
+        failures.append(str(error))
         return model
 
 
-def _without_periodic(model, arithmetic, lowered):
+def _without_periodic(model, arithmetic, lowered, failures):
     """Returns a model without periodic layers, and the set of those that are small convolutions."""
     small = set()
 
@@ -88,14 +100,26 @@ def _without_periodic(model, arithmetic, lowered):
             small.add(layer)
         return form
 
-    network = _attempt(lambda model: lower(model, choose), model)
+    network = _attempt(lambda model: lower(model, choose), model, failures)
     return network, small if network is not model else set()
 
 
-def _zeros(model):
-    """Returns the share of zeros among the stored weights of all kernels."""
+def _hidden(model):
+    """Returns the names of sparse layers that no change of the graph reaches, as "outer/inner"."""
+    names = []
+    for outer in dict.fromkeys(graph.leaf_layers(model)):
+        if isinstance(outer, PeriodicConv2D) and type(outer) is not PeriodicConv2D:
+            names.append(f"{outer.name} ({type(outer).__name__})")
+        for inner in graph.tracked_layers(outer):
+            if isinstance(inner, PeriodicConv2D) or _zeros([inner]) >= WORTH_MENTION:
+                names.append(f"{outer.name}/{inner.name} ({type(inner).__name__})")
+    return names
+
+
+def _zeros(layers):
+    """Returns the share of zeros among the stored weights of the kernels of `layers`."""
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense, PeriodicConv2D)
-    layers = [layer for layer in leaf_layers(model) if isinstance(layer, kinds)]
-    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in layers]
+    found = {layer for layer in layers if isinstance(layer, kinds) and layer.built}
+    kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in found]
     sizes = sum(kernel.size for kernel in kernels)
     return 1 - sum(np.count_nonzero(kernel) for kernel in kernels) / sizes if sizes else 0.0

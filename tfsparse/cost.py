@@ -109,7 +109,8 @@ class ModelCost:
         layers: list of `LayerCost`, one for each layer, however often it is called.
         parameters: all parameters of the model, BatchNorm's statistics included.
         uncounted: names of other layers with weights of two or more dimensions, such as
-            SeparableConv2D: they are in `parameters` and nowhere else.
+            SeparableConv2D; of layers inside them, such as those of a wrapper or of a layer of
+            one's own, as "outer/inner". They are in `parameters` and nowhere else.
     """
 
     layers: list
@@ -170,13 +171,22 @@ def model_cost(model):
     layers = list(dict.fromkeys(graph.leaf_layers(model)))
     counted = [layer for layer in layers if isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense))]
     uncounted = [
-        layer.name
-        for layer in layers
-        if layer not in counted and any(len(weight.shape) > 1 for weight in layer.weights)
+        name for layer in layers if layer not in counted for name in _with_matrices(layer, counted)
     ]
     return ModelCost(
         [_layer_cost(layer, calls[layer]) for layer in counted], model.count_params(), uncounted
     )
+
+
+def _with_matrices(layer, counted):
+    """Returns the names of `layer` and the layers inside it that own a weight matrix."""
+    inside = [each for each in graph.tracked_layers(layer) if each not in counted]
+    names = []
+    for each in (layer, *inside):
+        others = {id(weight) for sub in graph.tracked_layers(each) for weight in sub.weights}
+        if any(len(weight.shape) > 1 and id(weight) not in others for weight in each.weights):
+            names.append(layer.name if each is layer else f"{layer.name}/{each.name}")
+    return names
 
 
 def _calls(model):

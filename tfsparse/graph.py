@@ -15,6 +15,7 @@ class Call(NamedTuple):
     operation: object
     inputs: list  # of KerasTensors
     outputs: list
+    others: list  # of its arguments besides tensors, without None: constants, flags, ...
 
 
 def leaf_layers(model):
@@ -67,7 +68,7 @@ def calls(model):
     """Returns the `Call`s in a built model, also of and in the models nested in it."""
     graphs = [_graph(each) for each in _models(model)]
     nodes = (node for each in graphs for level in each._nodes_by_depth.values() for node in level)
-    return [Call(node.operation, node.input_tensors, node.outputs) for node in nodes]
+    return [Call(node.operation, node.input_tensors, node.outputs, _others(node)) for node in nodes]
 
 
 def readers(model):
@@ -85,13 +86,18 @@ def readers(model):
 
 
 def tracked_layers(model):
-    """Yields all layers of `model` that Keras tracks, those inside layers and models included."""
+    """Yields all layers in a model or layer that Keras tracks, at any depth, each once."""
     yield from model._flatten_layers(include_self=False)
 
 
 def producer(tensor):
     """Returns the layer or operation of which a KerasTensor is an output."""
     return tensor._keras_history.operation
+
+
+def _others(node):
+    leaves = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+    return [leaf for leaf in leaves if not isinstance(leaf, keras.KerasTensor) and leaf is not None]
 
 
 def _models(model):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import lowering, patterns, shifts
+from tfsparse import blocks, lowering, patterns, shifts
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
 
@@ -215,33 +215,33 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         by_filters = itertools.groupby(
             zip(self._convolutions, kernels, strict=True), lambda item: item[0].filters
         )
-        blocks = _Blocks(inputs, self.pattern)
-        return _concatenate(
+        read = blocks.Blocks(inputs, self.pattern)
+        return blocks.concatenate(
             [
                 functools.reduce(
                     ops.add,
-                    [self._small_convolution(blocks, *convolution) for convolution in group],
+                    [self._small_convolution(read, *convolution) for convolution in group],
                 )
                 for _, group in by_filters
             ]
         )
 
-    def _small_convolution(self, blocks, convolution, kernel):
+    def _small_convolution(self, read, convolution, kernel):
         """One of the small convolutions: `kernel`, a vector, over its shifted slices."""
         kernel_shape = convolution.kernel_shape
         kernel = ops.reshape(kernel, kernel_shape)
         window = kernel_shape[:2]
         if window == self.kernel_size:
-            return self._convolve(blocks.take(convolution.pieces), kernel)
-        kernel = _fill_gaps(kernel, convolution.pieces, blocks.inputs.shape[-1])
-        offsets = _without_gaps(convolution.pieces, blocks.inputs.shape[-1])
-        before, sizes = self._frame(blocks.inputs.shape, window)
+            return self._convolve(read.take(convolution.pieces), kernel)
+        kernel = blocks.fill_gaps(kernel, convolution.pieces, read.inputs.shape[-1])
+        offsets = blocks.without_gaps(convolution.pieces, read.inputs.shape[-1])
+        before, sizes = self._frame(read.inputs.shape, window)
         if window != (1, 1):
             return self._convolve(
-                shifts.shift(blocks.inputs, offsets, before, sizes), kernel, "valid"
+                shifts.shift(read.inputs, offsets, before, sizes), kernel, "valid"
             )
         # A 1x1 convolution is a matrix product, which XLA runs faster.
-        shifted = shifts.shift(blocks.inputs, offsets, before, sizes, self.strides)
+        shifted = shifts.shift(read.inputs, offsets, before, sizes, self.strides)
         outputs = ops.matmul(ops.reshape(shifted, (-1, kernel.shape[2])), kernel[0, 0])
         return ops.reshape(outputs, (-1, *shifted.shape[1:3], kernel_shape[3]))
 
@@ -334,60 +334,6 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
-
-
-class _Blocks:
-    """The inputs of a layer, and their channels split by phase when that is needed."""
-
-    def __init__(self, inputs, pattern):
-        self.inputs = inputs
-        self._bounds = patterns.bounds(inputs.shape[-1], pattern.period).tolist()
-
-    @functools.cached_property
-    def _split(self):
-        # One split has one gradient, a concatenation; slices would have one each, of full size.
-        inner = [bound for bound in self._bounds[1:-1] if bound < self._bounds[-1]]
-        parts = ops.split(self.inputs, inner, axis=-1)
-        return dict(zip([0, *inner], parts, strict=True))
-
-    def take(self, pieces):
-        """Returns the channels of `pieces`."""
-        if pieces[0].start == 0 and pieces[-1].stop == self._bounds[-1] == _width(pieces):
-            return self.inputs
-        return _concatenate([self._split[piece.start] for piece in pieces])
-
-
-def _without_gaps(pieces, channels):
-    """Returns the `Offset` of all channels; those that no piece has go with a neighbor."""
-    starts = [0, *(piece.start for piece in pieces[1:])]
-    stops = [*starts[1:], channels]
-    return [
-        shifts.Offset(start, stop, piece.top, piece.left)
-        for start, stop, piece in zip(starts, stops, pieces, strict=True)
-    ]
-
-
-def _fill_gaps(kernel, pieces, channels):
-    """Returns `kernel` with zeros for the channels that no piece has.
-
-    Multiplying a few channels by 0 takes less time than leaving them out of the inputs.
-    """
-    if _width(pieces) == channels:
-        return kernel
-    parts, done, read = [], 0, 0
-    for start, stop, _, _ in (*pieces, lowering.Piece(channels, channels, 0, 0)):
-        parts.append(ops.zeros((*kernel.shape[:2], start - done, kernel.shape[3]), kernel.dtype))
-        parts.append(kernel[:, :, read : read + stop - start])
-        done, read = stop, read + stop - start
-    return ops.concatenate([part for part in parts if part.shape[2]], axis=2)
-
-
-def _concatenate(tensors):
-    return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors, axis=-1)
-
-
-def _width(pieces):
-    return sum(piece.stop - piece.start for piece in pieces)
 
 
 def _output_size(size, taps, stride, padding):

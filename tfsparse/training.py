@@ -112,7 +112,8 @@ class Trainer:
             the epoch (of adversarial images only with an attack), and its duration.
 
         Raises:
-            UsageError: if the loss is no longer finite.
+            UsageError: if the loss is no longer finite, or a batch has fewer images than there are
+                replicas.
         """
         total = self.batches_done + len(batches)
         progress = tqdm.tqdm(
@@ -120,6 +121,7 @@ class Trainer:
         )
         start = time.perf_counter() - self.seconds
         for images, labels in progress:
+            self._check_size(len(images))
             if self.pruner:
                 self.pruner.update(self.step, self.optimizer)
             values = self._train_step(images, labels, tf.constant([seed, self.step])).numpy()
@@ -138,6 +140,14 @@ class Trainer:
         metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}
         self.batches_done, self.sums, self.seconds = 0, np.zeros_like(self.sums), 0.0
         return metrics
+
+    def _check_size(self, batch_size):
+        replicas = self.strategy.num_replicas_in_sync
+        if batch_size < replicas:
+            raise UsageError(
+                f"{replicas} replicas share each batch and need an image each. Received: a batch "
+                f"of {batch_size}. Leave the last one out with batch(drop_remainder=True)."
+            )
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):

@@ -91,4 +91,58 @@ def test_a_model_that_cannot_be_copied_is_converted_as_it_is(arithmetic):
     original = Doubled(inputs, outputs)
     network, notes = find_route(original, arithmetic)
     assert network is original
-    assert notes == ["periodic: 0 layers as small convolutions, 1 with their dense kernels"]
+    first, second = notes
+    assert first == "periodic: 0 layers as small convolutions, 1 with their dense kernels"
+    assert second.startswith("not rewritten: Only functional and Sequential")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Block(keras.layers.Layer):
+    """A residual block as a layer of one's own."""
+
+    def __init__(self, kind=keras.layers.Conv2D, **arguments):
+        super().__init__(**arguments)
+        self.kind = kind
+        self.convolution = kind(64, 3, padding="same", name="convolution")
+
+    def build(self, shape):
+        self.convolution.build(shape)
+
+    def call(self, inputs):
+        return inputs + self.convolution(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
+class OwnPeriodic(PeriodicConv2D):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def with_blocks():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3))
+    x = PeriodicConv2D(64, 3, "PS1_P9_F1", padding="same")(inputs)
+    x = Block(PeriodicConv2D, name="periodic")(Block(name="dense")(x))
+    x = Block(name="zeros")(OwnPeriodic(64, 3, padding="same", name="own")(x))
+    wrapped = keras.layers.TimeDistributed(PeriodicConv2D(8, 3, name="inner"), name="wrapper")
+    x = wrapped(keras.layers.Reshape((1, 16, 16, 64))(x))
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    kernel = model.get_layer("zeros").convolution.kernel
+    kernel.assign(np.where(np.arange(64) < 32, 0, keras.ops.convert_to_numpy(kernel)))
+    return model
+
+
+def test_sparse_layers_inside_others_are_named():
+    original = with_blocks()
+    network, notes = find_route(original)
+    assert notes[0].startswith("periodic: ")
+    assert notes[1] == (
+        "not rewritten, since it is inside a layer of another kind: periodic/convolution "
+        "(PeriodicConv2D), own (OwnPeriodic), zeros/convolution (Conv2D), wrapper/inner "
+        "(PeriodicConv2D)"
+    )
+    assert notes[2].startswith("unstructured: ")
+    assert len(notes) == 3
+    assert_same(network, original)

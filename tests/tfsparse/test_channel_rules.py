@@ -69,9 +69,58 @@ def test_splits(parts, axis, silent, sizes):
     assert_equal_outputs(small, model)
 
 
+class OwnConv2D(layers.Conv2D):
+    def call(self, inputs):
+        return super().call(inputs) + keras.ops.mean(inputs, -1, keepdims=True)
+
+
+class OwnDense(layers.Dense):
+    def call(self, inputs, training=None):
+        return super().call(inputs[..., ::-1])
+
+
+class OwnNorm(layers.BatchNormalization):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(inputs[..., ::-1], training, mask)
+
+
+class OwnReLU(layers.ReLU):
+    def call(self, inputs):
+        return super().call(inputs) - keras.ops.mean(inputs, -1, keepdims=True)
+
+
+class OwnPeriodic(PeriodicConv2D):
+    def call(self, inputs):
+        return super().call(inputs[..., ::-1])
+
+
+def ones(count, size=6):
+    return np.ones((1, size, size, count), "float32")
+
+
 @pytest.mark.parametrize(
     "between",
     [
+        lambda x: OwnConv2D(6, 3, padding="same")(x),
+        lambda x: OwnDense(6)(x),
+        lambda x: OwnNorm()(x),
+        lambda x: OwnReLU()(x),
+        lambda x: OwnPeriodic(6, 3, padding="same")(x),
+        lambda x: layers.TimeDistributed(layers.Dense(6))(x),
+        lambda x: layers.GroupNormalization(2)(x),
+        lambda x: layers.SpectralNormalization(layers.Conv2D(6, 1))(x),
+        lambda x: layers.ReLU()(x) + [0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
+        lambda x: layers.Concatenate(axis=1)([x, ones(6)[:, :1]]),
+        lambda x: keras.ops.concatenate([x, ones(6)], axis=-1),
+        lambda x: keras.ops.concatenate([ones(2), x], axis=-1),
+        lambda x: keras.ops.concatenate([x, ones(6)[:, :2]], axis=1),
+        lambda x: layers.Add()([x, ones(6)]),
+        lambda x: layers.Maximum()([x, keras.ops.convert_to_tensor(ones(6))]),
+        lambda x: keras.ops.maximum(ones(6), x),
+        lambda x: layers.BatchNormalization()(x, mask=np.ones((1, 6, 6), bool)),
+        lambda x: layers.Dot(3)([x, x]),
+        lambda x: layers.MaxPooling2D(data_format="channels_first")(x),
+        lambda x: layers.UnitNormalization()(x),
         lambda x: layers.LayerNormalization()(x),
         lambda x: layers.Lambda(lambda x: x - keras.ops.mean(x, -1, keepdims=True))(x),
         lambda x: layers.Softmax()(x),
@@ -110,6 +159,56 @@ def test_other_layers_keep_their_tensors_whole(between):
     silence(model.get_layer("last"), 3)
     small = remove_channels(model)
     assert channels(small, "first", "before", "after") == [4, 6, 6]
+    assert_equal_outputs(small, model)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: layers.BatchNormalization(scale=False, center=False)(x),
+        lambda x: layers.BatchNormalization(trainable=False)(x),
+        lambda x: layers.BatchNormalization(axis=3)(x, training=True),
+        lambda x: layers.BatchNormalization()(x, training=False),
+        lambda x: layers.GaussianNoise(0.1)(layers.GaussianDropout(0.1)(x)),
+        lambda x: layers.SpatialDropout2D(0.1)(x, training=False),
+        lambda x: conv(6, "dilated", dilation_rate=2)(x),
+        lambda x: layers.DepthwiseConv2D(3, padding="same", dilation_rate=2)(x),
+        lambda x: 2 * x + 0.5,
+        lambda x: layers.Add()([x, x]),
+    ],
+)
+def test_arguments_that_leave_each_channel_by_itself_are_followed(between):
+    """Two of six channels go, of what is before and of what is between."""
+    inputs = keras.Input((6, 6, 3))
+    x = between(conv(6, "before")(inputs))
+    model = keras.Model(inputs, layers.Dense(3, name="after")(x))
+    randomize(model)
+    silence(model.get_layer("after"), 1, 2)
+    if "dilated" in [layer.name for layer in model.layers]:
+        silence(model.get_layer("dilated"), 0, 4)
+    small = remove_channels(model)
+    assert channels(small, "before", "after") == [4, 3]
+    assert small.get_layer("after").kernel.shape[0] == 4
+    assert_equal_outputs(small, model)
+
+
+@pytest.mark.parametrize("first", ["vectors", "images"])
+def test_a_layer_that_is_shared_between_two_ranks(first):
+    shared = layers.Dense(6, name="shared")
+    inputs = keras.Input((6, 6, 3))
+    x = conv(6, "before")(inputs)
+    pooled = layers.GlobalAveragePooling2D()(x)
+    if first == "vectors":
+        vector, images = shared(pooled), shared(x)
+    else:
+        images, vector = shared(x), shared(pooled)
+    x = layers.Concatenate()([layers.GlobalMaxPooling2D()(images), vector])
+    model = randomize(keras.Model(inputs, layers.Dense(3, name="scores")(x)))
+    silence(model.get_layer("scores"), 1, 7, 2)  # channel 1 of both, and 2 of the images'
+    silence(shared, 4)
+    small = remove_channels(model)
+    assert channels(small, "before") == [5]
+    assert small.get_layer("shared").kernel.shape == (5, 5)
     assert_equal_outputs(small, model)
 
 

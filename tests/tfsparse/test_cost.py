@@ -196,6 +196,35 @@ def test_what_is_not_counted_is_named():
     assert lines[-1].endswith(": separable")
 
 
+class Block(LAYERS.Layer):
+    """A layer of one's own, with a matrix of its own and layers inside."""
+
+    def __init__(self, shared, **arguments):
+        super().__init__(**arguments)
+        self.shared = shared
+        self.conv = LAYERS.Conv2D(2, 3, padding="same", name="inner")
+        self.norm = LAYERS.BatchNormalization()
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.norm.build(shape)
+        self.matrix = self.add_weight(shape=(2, 2), name="matrix")
+
+    def call(self, inputs):
+        return self.norm(self.conv(self.shared(inputs))) @ self.matrix
+
+
+def test_layers_inside_layers_are_named_but_those_that_are_counted_elsewhere():
+    inputs, x = small_model()
+    shared = LAYERS.Conv2D(2, 1, name="shared")
+    x = Block(shared, name="block")(shared(x))
+    x = LAYERS.Reshape((1, 4, 4, 2))(x)
+    x = LAYERS.TimeDistributed(LAYERS.Conv2D(3, 1, name="timed"), name="wrapper")(x)
+    cost = model_cost(keras.Model(inputs, x))
+    assert [layer.name for layer in cost.layers] == ["periodic", "conv", "shared"]
+    assert cost.uncounted == ["block", "block/inner", "wrapper/timed"]
+
+
 def test_energy_by_hand():
     assert energy.estimate(1000, 10) == pytest.approx((4600, 10000, 6400))
     assert energy.estimate(1000, 10, 16) == pytest.approx((1500, 5000, 6400))

@@ -1,5 +1,7 @@
 """PeriodicConv2D against keras.layers.Conv2D with the equivalent dense kernel."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -314,6 +316,10 @@ def test_is_prunable_for_tfmot():
         ({"pattern": "PS5P4"}, "PS5P4"),
         ({"kernel_size": 1}, "a kernel of 1x1"),
         ({"kernel_size": 0}, "0"),
+        ({"kernel_size": 3.0}, "3.0"),
+        ({"kernel_size": np.float32(3)}, "3.0"),
+        ({"kernel_size": (3, 3.5)}, "(3, 3.5)"),
+        ({"filters": 8.0}, "8.0"),
         ({"strides": (1, 2, 3)}, "(1, 2, 3)"),
         ({"padding": "causal"}, "causal"),
         ({"filters": 0}, "0"),
@@ -328,3 +334,39 @@ def test_arguments_out_of_range_are_named(arguments, received):
     with pytest.raises(UsageError) as error:
         PeriodicConv2D(**{"filters": 8, **arguments})
     assert received in str(error.value)
+
+
+def test_numpy_integers_are_as_good():
+    layer = PeriodicConv2D(np.int64(8), np.array([3, 5]), strides=np.int32(2))
+    plain = PeriodicConv2D(8, (3, 5), strides=2, name=layer.name)
+    assert layer.get_config() == plain.get_config()
+    json.dumps(layer.get_config())
+    assert layer.compute_output_shape((1, 7, 7, 4)) == (1, 3, 2, 8)
+
+
+@pytest.mark.parametrize("pattern", ["PS4_P4", "pSC4", "PS1_P9"])
+@pytest.mark.parametrize("size", [(2, 5), (5, 2), (1, 1)])
+def test_images_smaller_than_the_kernel(pattern, size):
+    """With padding as in the stock layer; without, one line, however the layer is called."""
+    inputs = np.random.default_rng(0).normal(size=(2, *size, 16)).astype("float32")
+    layer, stock = (
+        PeriodicConv2D(8, 3, pattern, padding="same"),
+        keras.layers.Conv2D(8, 3, 1, "same"),
+    )
+    assert layer(inputs).shape == stock(inputs).shape
+    stock.kernel.assign(layer.dense_kernel())
+    np.testing.assert_allclose(layer(inputs), stock(inputs), rtol=1e-4, atol=1e-5)
+
+    images = keras.Input((None, None, 16))
+    model = keras.Model(images, PeriodicConv2D(8, 3, pattern)(images))
+    for call in (
+        lambda: PeriodicConv2D(8, 3, pattern)(inputs),
+        lambda: PeriodicConv2D(8, 3, pattern)(keras.Input((*size, 16))),
+        lambda: keras.Sequential([keras.Input((*size, 16)), PeriodicConv2D(8, 3, pattern)]),
+        lambda: model(inputs),
+        lambda: model.predict(inputs, verbose=0),
+    ):
+        with pytest.raises(UsageError, match=r"kernel of \(3, 3\).*smaller") as caught:
+            call()
+        assert str(size) in str(caught.value)
+        assert "\n" not in str(caught.value)

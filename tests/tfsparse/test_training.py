@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import types
 
 import keras
 import numpy as np
@@ -64,6 +65,17 @@ def test_diverged_loss_stops_the_run(fashion_mnist):
     trainer = Trainer(linear_model(), keras.optimizers.SGD(float("inf")))
     with pytest.raises(UsageError, match=r"loss is nan at step \d\. Choose a smaller learning"):
         trainer.run_epoch(batches, seed=0)
+
+
+def test_a_batch_smaller_than_the_number_of_replicas_is_refused(fashion_mnist):
+    trainer = Trainer(linear_model(), keras.optimizers.SGD(0.1))
+    weights = trainer.model.get_weights()
+    trainer.strategy = types.SimpleNamespace(num_replicas_in_sync=4)
+    data = tf.data.Dataset.from_tensor_slices((fashion_mnist[0][:3], fashion_mnist[1][:3]))
+    with pytest.raises(UsageError, match=r"4 replicas share.*a batch of 3.*drop_remainder"):
+        trainer.run_epoch(data.batch(4), seed=0)
+    for ours, theirs in zip(trainer.model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def make_trainer(

@@ -5,12 +5,13 @@ import math
 import keras
 
 from tfsparse import copying
+from tfsparse.channels.explaining import what_stays
 from tfsparse.channels.rules import FILTERS
 from tfsparse.channels.tracing import Trace, dense_kernel
 from tfsparse.layers import PeriodicConv2D
 
 
-def remove_channels(model):
+def remove_channels(model, print_fn=None):
     """Returns a copy of `model` that does not compute the channels that nothing reads.
 
     A channel is read by the outputs of the model, by a convolution or Dense layer that has a
@@ -37,6 +38,8 @@ def remove_channels(model):
 
     Args:
         model: built functional or `Sequential` Keras model.
+        print_fn: function of a str, such as `print`, called with a line for each layer whose input
+            channels or filters without weights stay: how many, and what reads them.
 
     Returns:
         keras.Model, functional or `Sequential`; an equal copy if all channels are read.
@@ -50,7 +53,9 @@ def remove_channels(model):
         >>> small = tfsparse.pruning.remove_channels(model)
     """
     copying.check_model(model)
-    layers, cuts = _keep(model)
+    layers, cuts, lines = _keep(model)
+    for line in lines if print_fn else ():
+        print_fn(line)
 
     def make(operation):
         if operation in layers:
@@ -67,8 +72,9 @@ def _keep(model):
     """Returns which channels stay.
 
     Returns:
-        {layer: (bool [input channels], bool [output channels])} of the layers that lose some, and
-        {operation: what is called in its place} of all slices and splits of channels.
+        {layer: (bool [input channels], bool [output channels])} of the layers that lose some,
+        {operation: what is called in its place} of all slices and splits of channels, and an
+        iterator of the lines that say what stays without weights.
     """
     whole = set()
     while True:
@@ -85,7 +91,8 @@ def _keep(model):
             if isinstance(layer, PeriodicConv2D) and not _saves_as_dense(layer, *masks)
         }
         if not refused:
-            return layers, {op: cut(kept[inputs]) for op, (cut, inputs) in trace.cuts.items()}
+            cuts = {op: cut(kept[inputs]) for op, (cut, inputs) in trace.cuts.items()}
+            return layers, cuts, what_stays(model, trace, kept, whole)
         # Other layers may have to compute what such a layer keeps: trace it all again.
         whole |= refused
 

@@ -1,7 +1,16 @@
 """How each layer and operation passes the channels of its inputs on: a rule for each class.
 
 A rule is a function from the `Trace`, an operation, the `Tensor`s among its arguments and its other
-arguments to the channels of its output; None stands for "not followed".
+arguments to the channels of its output; None stands for "not followed". It holds for the exact
+classes in the tables below, whose subclasses may compute anything else, and for these arguments:
+
+- All: channels last, one group, no `noise_shape`, LoRA, or quantization.
+- Layers of one tensor: that tensor alone, and flags such as `training`, which leave each channel by
+  itself; no mask. Activations take each number by itself.
+- BatchNormalization, Concatenate, split: along the channels. Concatenate along another axis, and
+  element-wise operations: tensors of one rank and number of channels, and at most one number.
+- Concatenate and split: no constants. Slices: slices and an ellipsis, without a step along the
+  channels.
 """
 
 import functools
@@ -58,32 +67,47 @@ def _is_last(axis, tensor):
     return axis in (-1, tensor.rank - 1)
 
 
+def _of_one_tensor(rule):
+    """Returns `rule` for calls with one tensor and flags only; others are not followed."""
+
+    @functools.wraps(rule)
+    def checked(trace, operation, tensors, others):
+        flags = all(other is None or isinstance(other, bool) for other in others)
+        return rule(trace, operation, tensors, others) if flags and len(tensors) == 1 else None
+
+    return checked
+
+
+@_of_one_tensor
 def _pass(trace, operation, tensors, others):
-    return tensors[0].channels if is_elementwise(operation) and len(tensors) == 1 else None
+    return tensors[0].channels if is_elementwise(operation) else None
 
 
+@_of_one_tensor
 def _normalize(trace, operation, tensors, others):
-    followed = _is_last(operation.axis, tensors[0]) and len(tensors) == 1
-    return tensors[0].channels if followed else None
+    return tensors[0].channels if _is_last(operation.axis, tensors[0]) else None
 
 
+@_of_one_tensor
 def _flatten(trace, operation, tensors, others):
     _, *positions, _ = tensors[0].spec.shape
     return None if None in positions else np.tile(tensors[0].channels, math.prod(positions))
 
 
+@_of_one_tensor
 def _convolve_depthwise(trace, operation, tensors, others):
     repeated = np.repeat(tensors[0].channels, operation.depth_multiplier)
     return repeated if is_elementwise(operation) else None
 
 
+@_of_one_tensor
 def _filter(trace, operation, tensors, others):
     if isinstance(operation.activation, keras.layers.Layer):
         return None  # it may have weights
     is_dense = isinstance(operation, keras.layers.Dense)
     outputs = trace.new(operation.units if is_dense else operation.filters)
     if not is_elementwise(operation):
-        trace.read.append(outputs)
+        trace.read(outputs, f"by the activation of {operation.name}")
     return outputs
 
 
@@ -91,7 +115,8 @@ def _merge(trace, operation, tensors, others):
     """Element-wise: channel c of the output comes from channel c of all tensors."""
     first, *rest = tensors
     shapes = {(tensor.rank, len(tensor.channels)) for tensor in tensors}
-    if len(shapes) > 1 or not all(isinstance(other, (int, float)) for other in others):
+    # Several numbers are a list, of which one goes to each channel.
+    if len(shapes) > 1 or len(others) > 1 or not isinstance((*others, 0)[0], (int, float)):
         return None  # something is broadcast along the channels
     for tensor in rest:
         trace.unite(first.channels, tensor.channels)
@@ -99,6 +124,8 @@ def _merge(trace, operation, tensors, others):
 
 
 def _concatenate(trace, operation, tensors, others):
+    if others:
+        return None
     if _is_last(operation.axis, tensors[0]):
         return np.concatenate([tensor.channels for tensor in tensors])
     return _merge(trace, operation, tensors, [])
@@ -125,7 +152,7 @@ def _slice_again(key, kept):
 
 
 def _split(trace, operation, tensors, others):
-    if not _is_last(operation.axis, tensors[0]):
+    if others or not _is_last(operation.axis, tensors[0]):
         return None
     parts = np.split(tensors[0].channels, operation.indices_or_sections)
     if any(part.size == 0 for part in parts):

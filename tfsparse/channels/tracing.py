@@ -33,26 +33,35 @@ class Trace:
             configuration follow their channels; int arrays.
         cuts: {operation: (function, input channels)} of slices and splits of channels; the function
             takes which input channels stay and returns what is called in place of the operation.
-        read: list of arrays of channels that are read in any case.
+        reads: list of (channels, reason) that are read in any case; the reason continues "read ".
+        lonely: list of numbers of channels that stay only because their tensor has no others.
     """
 
     def __init__(self, model, whole=()):
-        self.layers, self.cuts, self.read = {}, {}, []
+        self.layers, self.cuts, self.reads, self.lonely = {}, {}, [], []
         self._whole = whole
         self._tensors = []  # the channels of each
         self._same = []  # for each number, one that stands for the same channels, or itself
-        inputs = [self._unknown(spec) for spec in model.inputs]
+        inputs = [self._unknown(spec, "as the model's input") for spec in model.inputs]
         for output in keras.tree.flatten(self._follow(model, inputs)):
-            self.read.append(output.channels)
+            self.read(output.channels, "as the model's output")
+
+    def read(self, channels, reason):
+        """Notes channels that are read in any case."""
+        self.reads.append((channels, reason))
+
+    def roots(self):
+        """Returns, for each number, one that stands for all that stay or go together with it."""
+        return np.array([self._root(number) for number in range(len(self._same))], int)
 
     def kept(self):
         """Returns whether channels stay, a bool for each number."""
-        roots = np.array([self._root(number) for number in range(len(self._same))], int)
+        roots = self.roots()
         kept = np.zeros(len(roots), bool)
-        for channels in self.read:
+        for channels, _ in self.reads:
             kept[roots[channels]] = True
         readers = [
-            (_reads(layer), roots[inputs], roots[outputs])
+            (reads(layer), roots[inputs], roots[outputs])
             for layer, (inputs, outputs) in self.layers.items()
             if isinstance(layer, rules.FILTERS)
         ]
@@ -63,7 +72,8 @@ class Trace:
                 return kept[roots]
             # A channel that stays because its tensor needs one computes what it did, from what it
             # reads: another value might be infinite, and that times 0 is no longer 0.
-            kept[roots[empty[-1][0]]] = True
+            self.lonely.append(roots[empty[-1][0]])
+            kept[self.lonely[-1]] = True
 
     def new(self, count):
         """Returns the numbers of `count` channels that nothing else has."""
@@ -84,10 +94,10 @@ class Trace:
         self._tensors.append(channels)
         return Tensor(spec, channels)
 
-    def _unknown(self, spec):
+    def _unknown(self, spec, reason):
         """Returns the tensor of an input, or of a layer that is not followed."""
         channels = self.new((spec.shape[-1] if spec.shape else None) or 0)
-        self.read.append(channels)
+        self.read(channels, reason)
         return self._tensor(spec, channels)
 
     def _record(self, layer, inputs, outputs):
@@ -121,8 +131,10 @@ class Trace:
             others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
             channels = self._passed_on(operation, tensors, others)
             if channels is None:
-                self.read.extend(tensor.channels for tensor in tensors)
-                return keras.tree.map_structure(self._unknown, outputs)
+                reason = f"by {operation.name} ({type(operation).__name__}), which keeps all"
+                for tensor in tensors:
+                    self.read(tensor.channels, reason)
+                return keras.tree.map_structure(lambda spec: self._unknown(spec, reason), outputs)
             if isinstance(operation, keras.layers.Layer) and operation.weights:
                 self._record(operation, tensors[0].channels, channels)
             return keras.tree.map_structure(self._tensor, outputs, channels)
@@ -144,7 +156,7 @@ def dense_kernel(layer):
     return keras.ops.convert_to_numpy(layer.dense_kernel() if periodic else layer.kernel)
 
 
-def _reads(layer):
+def reads(layer):
     """Returns which inputs the filters of a layer read, bool [inputs, outputs]."""
     kernel = dense_kernel(layer)
     return (kernel != 0).any(axis=tuple(range(kernel.ndim - 2)))

@@ -18,7 +18,8 @@ def sparsify(model, pattern, filter=None):
     models too, except the network's first convolution, which reads the image: the one that comes
     first in `model.layers`, which Keras sorts from the inputs to the outputs. All other layers stay
     as they are, including 1x1, depthwise, grouped and transposed convolutions, those inside
-    wrappers such as `TimeDistributed`, and subclasses of `Conv2D` with another computation.
+    wrappers such as `TimeDistributed`, and subclasses of `Conv2D` that override how it is built or
+    what it computes.
 
     Kept weights are carried over unchanged: nothing is rescaled, so a trained model needs further
     training. What `compile` set, such as the optimizer, and methods that a subclass adds are not

@@ -252,6 +252,44 @@ def test_layers_whose_state_is_not_in_their_weights():
     assert_equal_outputs(outputs(sparsify(model, "PS9_P1")), outputs(model))
 
 
+class OwnCall(layers.Conv2D):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+class OwnOperation(layers.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return 2 * super().convolution_op(inputs, kernel)
+
+
+class OwnKernel(layers.Conv2D):
+    @property
+    def kernel(self):
+        return 2 * super().kernel
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(OwnCall, OwnOperation, OwnKernel),
+        lambda *arguments, **names: layers.TimeDistributed(layers.Conv2D(*arguments), **names),
+        lambda *arguments, **names: layers.SeparableConv2D(*arguments, **names),
+        lambda *arguments, **names: layers.Conv2DTranspose(*arguments, **names),
+    ],
+)
+def test_layers_that_compute_something_else_are_left_alone(other):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="plain")(layers.Conv2D(4, 3, name="stem")(inputs))
+    wrapped = isinstance(other, type(lambda: 0)) and "TimeDistributed" in other.__code__.co_names
+    x = other(5, 3, name="other")(x[:, None] if wrapped else x)
+    model = randomize(keras.Model(inputs, layers.Conv2D(2, 1)(x[:, 0] if wrapped else x)))
+    sparse = sparsify(model, "PS4_P4")
+    assert periodic_names(sparse) == {"plain"}
+    assert type(sparse.get_layer("other")) is type(model.get_layer("other"))
+    mask_kernels(model, "PS4_P4", {"plain"})
+    assert_equal_outputs(outputs(sparse), outputs(model))
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

@@ -24,10 +24,10 @@ def what_stays(model, trace, kept, whole):
             continue
         weights = reads(layer)
         if layer not in trace.layers:
-            why = "as a Conv2D it would be no smaller" if layer in whole else "is not followed"
+            why = "as a Conv2D, it would be no smaller" if layer in whole else "it is not followed"
             silent = int(np.sum(~weights.any(axis=1)))
             if silent:
-                yield f"{_count(layer, silent, len(weights), 'input channels')}: the layer {why}"
+                yield f"{_count(layer, silent, len(weights), 'input channels')}: {why}"
             continue
         for axis, kind in ((1, "input channels"), (0, "filters")):
             numbers = trace.layers[layer][1 - axis]

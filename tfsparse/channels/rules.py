@@ -8,7 +8,7 @@ classes in the tables below, whose subclasses may compute anything else, and for
 - Layers of one tensor: that tensor alone, and flags such as `training`, which leave each channel by
   itself; no mask. Activations take each number by itself.
 - BatchNormalization, Concatenate, split: along the channels. Concatenate along another axis, and
-  element-wise operations: tensors of one rank and number of channels, and at most one number.
+  element-wise operations: tensors of one rank and number of channels, and numbers.
 - Concatenate and split: no constants. Slices: slices and an ellipsis, without a step along the
   channels.
 """
@@ -115,8 +115,7 @@ def _merge(trace, operation, tensors, others):
     """Element-wise: channel c of the output comes from channel c of all tensors."""
     first, *rest = tensors
     shapes = {(tensor.rank, len(tensor.channels)) for tensor in tensors}
-    # Several numbers are a list, of which one goes to each channel.
-    if len(shapes) > 1 or len(others) > 1 or not isinstance((*others, 0)[0], (int, float)):
+    if len(shapes) > 1 or not all(isinstance(other, (int, float)) for other in others):
         return None  # something is broadcast along the channels
     for tensor in rest:
         trace.unite(first.channels, tensor.channels)

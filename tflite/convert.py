@@ -14,7 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tflite.compact import compact
-from tflite.flatbuffer import unpack
+from tflite.flatbuffer import operator_name, unpack
 from tflite.quiet import quiet
 from tflite.routes import find_route
 from tflite.verify import check_images, check_precision
@@ -188,10 +188,21 @@ def _check_file(content, precision):
         return
     graph = model.subgraphs[0]
     edges = {*graph.inputs, *graph.outputs}
-    floats = [
-        tensor.name.decode()
+    floats = {
+        index
         for index, tensor in enumerate(graph.tensors)
         if tensor.type == schema.TensorType.FLOAT32 and index not in edges
-    ]
+    }
     if floats:
-        raise UsageError(f"The converter left tensors in float: {', '.join(floats[:3])}")
+        names = [operator_name(code) for code in model.operatorCodes]
+        found = {
+            f"{names[each.opcodeIndex]} at {graph.tensors[each.outputs[0]].name.decode()}": None
+            for each in graph.operators
+            if not floats.isdisjoint((*each.inputs, *each.outputs))
+            and names[each.opcodeIndex] not in ("QUANTIZE", "DEQUANTIZE")
+        }
+        raise UsageError(
+            f"The converter left {len(floats)} tensors in float: TFLite has no {precision} form of "
+            f"{', '.join(list(found)[:3])}. Use other layers there, or convert with "
+            "--precision=dynamic_range."
+        )

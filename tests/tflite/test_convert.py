@@ -194,6 +194,15 @@ def test_operation_without_builtin_operator_is_named():
         convert(model, "float32")
 
 
+def test_operation_without_integers_is_named_with_the_way_out(held_out):
+    inputs = keras.Input((28, 28, 1))
+    x = keras.ops.sin(keras.layers.Conv2D(4, 3, 4)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    with pytest.raises(UsageError, match=r"no int8 form of SIN at .*--precision=dynamic_range"):
+        convert(model, "int8", held_out[0][:5])
+    convert(model, "dynamic_range")
+
+
 def test_weights_that_are_not_finite_are_named(calibration):
     model = residual_network()
     model.layers[1].kernel.assign(model.layers[1].kernel * np.nan)

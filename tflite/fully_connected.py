@@ -28,12 +28,10 @@ def as_convolutions(model):
     copying.check_model(model)
     calls = collections.defaultdict(list)
     for call in graph.calls(model):
-        calls[call.operation].append([tensor.shape for tensor in call.inputs])
+        calls[call.operation].append(call)
 
     def make(operation):
-        if _is_plain(operation) and all(
-            len(shapes) == 1 and len(shapes[0]) == 2 for shapes in calls[operation]
-        ):
+        if _is_plain(operation) and all(map(_is_of_a_vector, calls[operation])):
             return _on_pixel(operation)
         return copying.clone(operation)
 
@@ -49,8 +47,12 @@ def _is_plain(operation):
     )
 
 
+def _is_of_a_vector(call):
+    return not call.others and [len(tensor.shape) for tensor in call.inputs] == [2]
+
+
 def _on_pixel(dense):
-    """Returns a function of a vector that computes `dense` by a convolution."""
+    """Returns a function of vectors that computes `dense` by a convolution."""
     size, dtype = dense.input_spec.axes[-1], dense.dtype_policy
 
     def make(config):
@@ -65,8 +67,8 @@ def _on_pixel(dense):
     convolution.build((None, 1, 1, size))
     copying.carry_over(dense, convolution, weights)
 
-    def call(vector):
-        pixel = keras.layers.Reshape((1, 1, size), dtype=dtype)(vector)
+    def call(inputs):  # named as in Dense, which may be called by that name
+        pixel = keras.layers.Reshape((1, 1, size), dtype=dtype)(inputs)
         return keras.layers.Reshape((dense.units,), dtype=dtype)(convolution(pixel))
 
     return call

@@ -68,9 +68,12 @@ def lower(model, choose=best_form):
             return keras.layers.InputLayer(batch_shape=(1, *operation.batch_shape[1:]))
         if type(operation) is PeriodicConv2D:
             after = followers.get(operation, (None, None))
-            return lambda x: _periodic(operation, choose(operation, x.shape), *after, x, shifts)
+            # The argument's name is that of the layer's, by which it may be called, too.
+            return lambda inputs: _periodic(
+                operation, choose(operation, inputs.shape), *after, inputs, shifts
+            )
         if operation in folded:
-            return lambda x, *_, **__: x
+            return lambda inputs, *_, **__: inputs
         return copying.clone(operation)
 
     return copying.copy_model(model, make)

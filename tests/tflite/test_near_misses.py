@@ -55,9 +55,9 @@ def assert_same(copy, model):
 
 
 def norm(*arguments, **names):
-    """Returns a function that applies BatchNorm to `x`; `names` that `call` takes go there."""
+    """Returns a function that applies BatchNorm; `names` that `call` takes go there."""
     called = {name: names.pop(name) for name in ("training", "mask") if name in names}
-    return lambda x: layers.BatchNormalization(*arguments, **names)(x, **called)
+    return lambda inputs: layers.BatchNormalization(*arguments, **names)(inputs, **called)
 
 
 def twice(layer):
@@ -85,6 +85,7 @@ FOLLOWERS = {
     "also read": (lambda x: layers.Add()([norm()(x), x]), 1),
     # These are folded.
     "last axis": (norm(axis=3), 0),
+    "by name": (lambda x: layers.ReLU()(inputs=norm()(inputs=x)), 0),
     "inference": (norm(training=False), 0),
     "frozen": (norm(trainable=False), 0),
     "without scale": (norm(scale=False), 0),
@@ -97,7 +98,7 @@ FOLLOWERS = {
 def test_what_follows_a_periodic_layer(after):
     function, left = FOLLOWERS[after]
     inputs = keras.Input((8, 8, 16))
-    x = function(PeriodicConv2D(16, 3, "PS2_P6", padding="same")(inputs))
+    x = function(PeriodicConv2D(16, 3, "PS2_P6", padding="same")(inputs=inputs))
     model = randomize(keras.Model(inputs, x))
     lowered = lower(model)
     assert_same(lowered, model)
@@ -153,9 +154,11 @@ DENSE = {
     "vectors and pixels": (lambda: shared(True), 1),
     "pixels and vectors": (lambda: shared(False), 1),
     "inside another layer": (lambda: vector(layers.RepeatVector(2), layers.Dense(3)), 1),
+    "flag": (lambda: vector(lambda x: layers.Dense(5)(x, training=True)), 1),
     "LoRA": (with_lora, 1),
     # These are replaced.
     "twice": (lambda: vector(layers.Dense(48, "softmax", name="d"), twice(layers.Dense(48))), 0),
+    "by name": (lambda: vector(lambda x: layers.Dense(5)(inputs=x)), 0),
     "without bias": (lambda: vector(layers.Dense(5, use_bias=False)), 0),
 }
 

@@ -26,8 +26,9 @@ def remove_channels(model, print_fn=None):
     other element-wise merging layers, Concatenate, arithmetic, slices and `keras.ops.split` of
     tensors, the common activations in `keras.ops`, and nested models. Channels that are added are
     removed together, if none of them is read. All other layers keep their inputs and outputs whole,
-    including grouped, separable and transposed convolutions, reshapes, and layers with channels
-    first. Each tensor keeps at least one channel.
+    including grouped, separable and transposed convolutions, reshapes, layers with channels first,
+    subclasses of those named, and operations with constant arrays. Each tensor keeps at least one
+    channel.
 
     A `PeriodicConv2D` that loses channels also loses its pattern, which depends on their positions,
     and becomes a `keras.layers.Conv2D`. If that had as many parameters or more, the layer keeps all

@@ -11,8 +11,8 @@ from tests.journeys import PAGES, blocks, follow
 @pytest.mark.parametrize("index", [0, 1], ids=["fit", "loop"])
 def test_pruning(index, tmp_path, monkeypatch, fashion_mnist):
     images, labels = fashion_mnist
-    images = np.repeat(np.pad(images[:256], [(0, 0), (2, 2), (2, 2), (0, 0)]), 3, axis=-1)
-    images = (255 * images).astype("uint8"), labels[:256, None]
+    images = np.repeat(np.pad(images[:130], [(0, 0), (2, 2), (2, 2), (0, 0)]), 3, axis=-1)
+    images = (255 * images).astype("uint8"), labels[:130, None]
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: (images, None))
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -2,7 +2,7 @@
 
     python -m studies zoo_table
 
-Prints the README's table, and writes zoo.md with its pictures.
+Prints the table, and writes zoo.md with its pictures.
 """
 
 import pathlib

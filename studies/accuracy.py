@@ -20,7 +20,7 @@ KEYS = recipe_runs.KEYS
 DENSE = "dense"
 ROWS = recipe_runs.rows(NAME)
 RECIPE = "zoo/recipes/resnet8_short_cifar10.cfg"
-# Families of patterns: {name: (color, label, place of the words beside a point)}.
+# Families of patterns: {name: (color, label, offset of the words)}.
 FAMILIES = {
     "dense": ("black", None, (12, -14)),
     "paper": ("tab:blue", "as many filter phases as the period (the paper's)", (12, -14)),

@@ -54,11 +54,14 @@ def read_claims(table):
     Accuracies of arXiv 2001.10710 are read off its plots, within 0.02 points. The claim of
     arXiv 2011.03083 is that of its abstract.
     """
-    return [
-        Claim(**each | {"others": tuple(each["others"].split()), "points": float(each["points"])})
-        for each in records.read_csv("claims")
-        if each.pop("table") == table
-    ]
+    found = []
+    for name, text, published, recipe, others, measure, points in map(
+        dict.values, records.read_csv("claims")
+    ):
+        if name == table:
+            others = tuple(others.split())
+            found.append(Claim(text, published, recipe, others, measure, float(points)))
+    return found
 
 
 PERIODIC, DNR = read_claims("periodic"), read_claims("dnr")

@@ -10,14 +10,10 @@ Source of the published figures: Kundu et al., arXiv 2001.10710 (IEEE Trans. Com
 
 import dataclasses
 import functools
-import pathlib
-
-from absl import flags
 
 import zoo
 from studies import records
 from tfsparse import cost, energy, patterns, tables
-from tfsparse.files import write_bytes
 from tfsparse.storage import FORMATS
 
 NAME = "costs"
@@ -31,15 +27,13 @@ for _row in records.read_csv(NAME):
     PUBLISHED.setdefault(_arch, {})[_variant] = tuple(map(float, _numbers))
 HALF_A_DIGIT = 0.0005  # published figures have three decimals
 
-FLAGS = flags.FLAGS
-
 
 def define_flags():
     records.define_output()
 
 
 def main():
-    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page())
+    records.write_page(NAME, page())
 
 
 # ---- counting ----

@@ -7,16 +7,13 @@ in its metadata, and the versions of tests/constraints/. Writes dependencies.md.
 """
 
 import importlib.metadata
-import pathlib
 import re
 
-from absl import flags
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from studies import ROOT, records
 from tfsparse import tables
-from tfsparse.files import write_bytes
 
 NAME = "dependencies"
 RECORDS = ()
@@ -26,15 +23,13 @@ COPYLEFT = re.compile(r"\b[AL]?GPL|GNU|CC-BY-SA|SSPL", re.IGNORECASE)
 # Used unmodified, which LGPL permits; only requests before 2.26 needs it.
 EXCEPTIONS = {"chardet"}
 
-FLAGS = flags.FLAGS
-
 
 def define_flags():
     records.define_output()
 
 
 def main():
-    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page())
+    records.write_page(NAME, page())
 
 
 def dependencies():

@@ -28,9 +28,10 @@ from tflite.runtimes import FileModel
 from tfsparse import pruning, tables
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.evaluation import accuracy
-from zoo.data import batches, open_dataset
+from zoo import figures
+from zoo.data import open_dataset
 from zoo.loading import conversion_images
+from zoo.robustness.subjects import file_subject, model_subject
 
 NAME = "deployment"
 NETWORKS = [f"{arch}:{width}" for arch in ("resnet8", "resnet18", "vgg16") for width in (16, 64)]
@@ -98,7 +99,7 @@ def measure(arch, width, data, seconds):
         row["macs"] = model_cost(converted).macs
         row["tflm"] = in_tflm(files["int8"][form], images.images[: FLAGS.exact_images])
         if row["model"]:
-            row |= accuracies(models[form], files["int8"][form], data)
+            row |= accuracies(row["model"], models[form], files["int8"][form], data)
     settings = {"arch": arch, "width": width, "exact_images": FLAGS.exact_images}
     return {"settings": settings, "machine": facts(), "rows": list(rows.values())}
 
@@ -158,18 +159,16 @@ def in_tflm(content, images):
     return found
 
 
-def accuracies(model, content, data):
-    """Returns the accuracy of a model and of its int8 file on all test images, fractions."""
-    images, labels = data.read("test")
-    file = FileModel(content)
-    correct = sum(
-        int((file(x.numpy()).argmax(axis=1) == y.numpy()).sum())
-        for x, y in batches(images, labels, 500)
+def accuracies(name, model, content, data):
+    """Returns the accuracy of a model and of its int8 file on all test images, as for its card."""
+    subjects = model_subject(name, model), file_subject(name, content)
+    results = figures.accuracies(
+        ["clean", "int8"], *subjects, data, zoo.card(name)["recipe"]["eps"]
     )
     return {
-        "accuracy": accuracy(model, batches(images, labels, 500)),
-        "int8_accuracy": correct / len(labels),
-        "examples": len(labels),
+        "accuracy": results["clean"]["accuracy"],
+        "int8_accuracy": results["int8"]["accuracy"],
+        "examples": results["clean"]["examples"],
     }
 
 

@@ -8,7 +8,6 @@ that for the given number of kills. The results have to be equal to the bit. Wri
 interruption.json and interruption.md; fails if a bit differs.
 """
 
-import csv
 import json
 import pathlib
 import shutil
@@ -23,7 +22,7 @@ import tqdm
 from absl import flags
 from safetensors.numpy import load_file
 
-from studies import ROOT, TFSPARSE, records
+from studies import ROOT, TFSPARSE, recipe_runs, records
 from tfsparse import machine, tables
 from tfsparse.errors import UsageError
 
@@ -73,9 +72,8 @@ def train(folder):
 def trained(folder):
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     found = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found |= {f"{key}, epoch {row['epoch']}": row[key] for key in row if key != "seconds"}
+    for row in recipe_runs.read_history(folder):
+        found |= {f"{key}, epoch {row['epoch']}": row[key] for key in row if key != "seconds"}
     return found
 
 

@@ -7,13 +7,8 @@ the flags of a row, after one of them, make it any other experiment. Counts the 
 network, and from them the operations of its training. Nothing is trained. Writes papers.md.
 """
 
-import pathlib
-
-from absl import flags
-
 from studies import ROOT, costs, records
 from tfsparse import tables
-from tfsparse.files import write_bytes
 
 NAME = "papers"
 RECORDS = ()
@@ -37,15 +32,13 @@ PRUNED = (
     {"prune": "dnr", "structure": "channel", "density": "0.5"},
 )
 
-FLAGS = flags.FLAGS
-
 
 def define_flags():
     records.define_output()
 
 
 def main():
-    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page())
+    records.write_page(NAME, page())
 
 
 def read(recipe):

@@ -189,8 +189,11 @@ def evaluate(row, folder):
 
 
 def read_history(folder):
-    """Returns the epochs of a run, a list of dicts."""
-    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+    """Returns the epochs of a run so far, a list of dicts."""
+    path = pathlib.Path(folder) / "history.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 

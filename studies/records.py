@@ -80,6 +80,11 @@ def record(folder, name, new, page, keys=DEFAULT_KEYS, order=None):
     return runs
 
 
+def write_page(name, text):
+    """Writes the page `name`.md to --output."""
+    write_bytes(pathlib.Path(flags.FLAGS.output) / f"{name}.md", text)
+
+
 def fill(name, **fields):
     """Returns the Markdown of the template `name`.md with its {fields} filled in."""
     return (FOLDER / "templates" / f"{name}.md").read_text(encoding="utf-8").format(**fields)

@@ -98,7 +98,7 @@ def part_of(name, part, known, workdir):
 
 
 def evaluate(model, path, attacks, settings):
-    """Returns the report that `tfsparse evaluate` writes to `path`, where it finds earlier work."""
+    """Returns the report that `tfsparse evaluate` writes to `path`, continuing earlier work."""
     arguments = [f"--model={model}", f"--attacks={attacks}", f"--json={path}", *settings]
     if FLAGS.data_dir:
         arguments += [f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}"]

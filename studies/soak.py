@@ -8,7 +8,6 @@ picture; fails if memory grows after the first epochs, whose allocations all oth
 only.
 """
 
-import csv
 import pathlib
 import signal
 import subprocess
@@ -19,7 +18,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from studies import ROOT, records
+from studies import ROOT, recipe_runs, records
 from tfsparse import machine
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing
@@ -51,7 +50,7 @@ def main():
         arguments.append(f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}")
     run = {"settings": {"flags": FLAGS.flags}, "machine": machine.facts()}
     run |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds, 3600 * FLAGS.hours)
-    run["epochs"] = epochs_of(workdir)
+    run["epochs"] = len(recipe_runs.read_history(workdir))
     if run["status"] not in (ENDED, STOPPED):
         raise UsageError(f"train.py ended with status {run['status']}; nothing was written.")
     if len(run["seconds"]) < SAMPLES:
@@ -94,15 +93,6 @@ def resident_bytes(pid):
     status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     return 1024 * int(lines.get("VmRSS", "0 kB").split()[0])
-
-
-def epochs_of(workdir):
-    """Returns how many epochs the run in a folder has done."""
-    path = pathlib.Path(workdir) / "history.csv"
-    if not path.exists():
-        return 0
-    with open(path, newline="", encoding="utf-8") as file:
-        return sum(1 for _ in csv.DictReader(file))
 
 
 def growth(run):

@@ -142,7 +142,7 @@ class MaskedConv2D(keras.layers.Conv2D):
     stay dense.
 
     Args:
-        mask: array of the kernel's shape, 1 where a weight exists and 0 elsewhere.
+        mask: array of the kernel's shape, 1 for each weight that exists and 0 for the others.
     """
 
     def __init__(self, mask, *args, **kwargs):

@@ -2,7 +2,7 @@
 
     python -m studies zoo_table
 
-Prints the table, and writes zoo.md with its pictures.
+Writes zoo.md and its pictures.
 """
 
 import pathlib
@@ -13,19 +13,19 @@ from matplotlib.transforms import Bbox
 
 from studies import records
 from tfsparse import tables
-from tfsparse.files import replacing, write_bytes
+from tfsparse.files import replacing
 from zoo.models import card, list_models
 
 NAME = "zoo"
 RECORDS = ()
 _HEADER = (
-    "name|data|loss|epochs|weights kept / dense|MACs kept / dense, M|clean %|int8 file %"
-    "|PGD-50 %|AutoAttack %|packed kB|int8 kB|RAM kB|speed-up"
+    "name|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %|int8 file %"
+    "|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
 )
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
-    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the packed weights"),
+    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the compressed weights"),
     "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
 }
 _NETWORKS = {
@@ -36,8 +36,8 @@ _NETWORKS = {
     "vgg16": "VGG16",
 }
 _LABELS = {
-    "nonzero_macs": "MACs with kept weights, M",
-    "kilobytes": "packed weights, kB",
+    "nonzero_macs": "non-zero MACs, M",
+    "kilobytes": "compressed weights, kB",
     "clean": "clean accuracy, %",
     "pgd": "accuracy under PGD-50, %",
 }
@@ -51,9 +51,8 @@ def define_flags():
 
 
 def main():
-    print(markdown())
     output = pathlib.Path(FLAGS.output)
-    write_bytes(output / f"{NAME}.md", page())
+    records.write_page(NAME, page())
     for name in _PICTURES:
         with replacing(output / f"{name}.png") as partial:
             picture(name).savefig(partial, dpi=100)
@@ -143,7 +142,7 @@ def picture(name):
         axes.set_xscale("log")
     notes = ", ".join(sorted({"CIFAR-10", *(about["note"] for about in cards)} - {""}))
     axes.set(xlabel=_LABELS[x_name], ylabel=_LABELS[y_name], title=f"{title} ({notes})")
-    axes.margins(0.15, 0.1)  # words stand beside their points
+    axes.margins(0.15, 0.1)  # words stand next to their points
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
     _annotate(figure, axes, points)
@@ -151,8 +150,8 @@ def picture(name):
 
 
 def _annotate(figure, axes, points):
-    """Writes words beside points (x, y, words, color), where the fewest others stand."""
-    figure.draw_without_rendering()  # which fixes where everything is
+    """Writes the words of points (x, y, words, color) at the side with the fewest overlaps."""
+    figure.draw_without_rendering()  # which fixes all positions
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())

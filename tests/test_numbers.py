@@ -11,23 +11,29 @@ from tflite.convert import convert
 from tfsparse import attacks, training
 from tfsparse.pruning import DNRSchedule, Pruner
 
-# What the dtype policy, image, number of classes and batch size are.
+# What the dtype policy, image, number of classes, batch size, and pattern are. In mixed precision
+# the weights of periodic layers are cast before they become kernels.
 CASES = {
-    "float16": ("mixed_float16", (16, 16, 3), 10, 4),
-    "bfloat16": ("mixed_bfloat16", (16, 16, 3), 10, 4),
-    "one_image": ("float32", (16, 16, 3), 10, 1),
-    "one_class": ("float32", (16, 16, 3), 1, 4),
-    "many_classes": ("float32", (16, 16, 3), 1000, 4),
-    "tiny": ("float32", (8, 8, 3), 10, 4),
-    "large": ("float32", (224, 224, 3), 10, 2),
-    "gray": ("float32", (16, 16, 1), 10, 4),
+    "float16": ("mixed_float16", (8, 8, 3), 10, 4, None),
+    "float16_periodic": ("mixed_float16", (8, 8, 3), 10, 4, "PSD2_P8"),
+    "bfloat16": ("mixed_bfloat16", (8, 8, 3), 10, 4, None),
+    "bfloat16_periodic": ("mixed_bfloat16", (8, 8, 3), 10, 4, "PSD2_P8"),
+    "one_image": ("float32", (8, 8, 3), 10, 1, None),
+    "one_class": ("float32", (8, 8, 3), 1, 4, None),
+    "many_classes": ("float32", (8, 8, 3), 1000, 4, None),
+    "tiny": ("float32", (8, 8, 3), 10, 4, "PSD2_P8"),
+    "large": ("float32", (224, 224, 3), 10, 2, "PSD2_P8"),
+    "gray": ("float32", (8, 8, 1), 10, 4, None),
 }
 
 
-@pytest.mark.parametrize("pattern", [None, "PSD2_P8"])
-@pytest.mark.parametrize(("policy", "shape", "classes", "count"), CASES.values(), ids=CASES)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In loss categorical_crossentropy:SyntaxWarning")  # one class
+@pytest.mark.parametrize(
+    ("policy", "shape", "classes", "count", "pattern"), CASES.values(), ids=CASES
+)
 def test_trains_saves_loads_and_converts(policy, shape, classes, count, pattern, tmp_path):
-    before = keras.config.dtype_policy()
+    default = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         keras.utils.set_random_seed(0)
@@ -35,14 +41,14 @@ def test_trains_saves_loads_and_converts(policy, shape, classes, count, pattern,
         width = 16 if shape[0] > 100 else 8
         model = zoo.build("resnet8", shape, classes, width, pattern)
     finally:
-        keras.config.set_dtype_policy(before)
-    pruner = Pruner(model, DNRSchedule(0.5, 3, 1))
+        keras.config.set_dtype_policy(default)
+    pruner = Pruner(model, DNRSchedule(0.5, 2, 1))
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
     if policy == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     trainer = training.Trainer(model, optimizer, attacks.pgd(model, 8 / 255, 1), pruner)
     rng = np.random.default_rng(0)
-    images = rng.random((3 * count + 1, *shape), np.float32)
+    images = rng.random((2 * count + 1, *shape), np.float32)
     labels = rng.integers(0, classes, len(images))
     before = [variable.numpy() for variable in model.trainable_variables]
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(count)
@@ -54,7 +60,7 @@ def test_trains_saves_loads_and_converts(policy, shape, classes, count, pattern,
             for variable, value in zip(model.trainable_variables, before, strict=True)
         )
     else:
-        assert means["loss"] < 1e-2  # the regulariser's: one class is always right
+        assert means["loss"] < 1e-2  # the regularizer's: one class is always right
     assert pruner.density == pytest.approx(0.5, abs=1e-3)
     pruner.detach()
 
@@ -69,4 +75,4 @@ def test_trains_saves_loads_and_converts(policy, shape, classes, count, pattern,
     outputs = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     tolerance = 1e-4 if policy == "float32" else 0.1  # 8 bits of bfloat16, through 8 layers
     np.testing.assert_allclose(outputs, expected[:1], atol=tolerance * (1 + abs(expected).max()))
-    assert len(convert(loaded, "int8", images)) > 1000
+    assert len(convert(loaded, "int8", images[:2])) > 1000

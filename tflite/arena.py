@@ -1,4 +1,4 @@
-"""How much RAM a TFLite file needs in TensorFlow Lite for Microcontrollers (TFLM), measured."""
+"""Measures how much RAM a TFLite file needs in TensorFlow Lite for Microcontrollers (TFLM)."""
 
 import re
 from typing import NamedTuple
@@ -14,10 +14,10 @@ class Arena(NamedTuple):
     """Bytes of the arena after one inference on a 64-bit host.
 
     Attributes:
-        total: all of it.
-        activations: what operators read and write, planned so that it is used again; the same on
+        total: the whole arena.
+        activations: inputs and outputs of the operators, in memory that is reused; the same on
             every device.
-        persistent: what the interpreter keeps of tensors and operators; less on a 32-bit device,
+        persistent: the interpreter's own data about tensors and operators; less on a 32-bit device,
             whose pointers are half as long.
     """
 
@@ -27,16 +27,16 @@ class Arena(NamedTuple):
 
 
 def smallest_arena(content, measured):
-    """Returns bytes in which TFLM starts and runs a file, at most a kilobyte too many.
+    """Returns the size of an arena in which TFLM runs a file, at most a kilobyte too large.
 
-    While it plans, TFLM takes memory that it then gives back and does not count.
+    It is larger than the measured size: planning takes memory that TFLM frees and does not count.
 
     Args:
         content: bytes of the file.
         measured: its `Arena`.
 
     Raises:
-        UsageError: where it does not run in twice what was measured either.
+        UsageError: if the file does not even run in twice the measured size.
     """
     for size in range(1024 * -(-measured.total // 1024), 2 * measured.total + 8192, 1024):
         try:
@@ -48,10 +48,14 @@ def smallest_arena(content, measured):
 
 
 def arena(content, arena_bytes=ARENA_BYTES):
-    """Returns the `Arena` of a file's bytes, run in so many.
+    """Returns the `Arena` of a file.
+
+    Args:
+        content: bytes of the file.
+        arena_bytes: size of the arena in which it runs.
 
     Raises:
-        UsageError: where TFLM is not installed or cannot run the file.
+        UsageError: if TFLM is not installed or cannot run the file.
     """
     interpreter = tflm_interpreter(content, arena_bytes)
     details = interpreter.get_input_details(0)

@@ -1,7 +1,7 @@
-"""How fast TFLite files are in LiteRT, and whether XNNPACK runs all of each.
+"""Measures how fast TFLite files are in LiteRT, and whether XNNPACK runs all of their operators.
 
-All files are run in turns in one process, each once in a round, so that a machine that slows down
-slows all of them.
+All files run in one process, each once per round, so that a slow moment of the machine affects all
+of them.
 """
 
 import gzip
@@ -17,31 +17,32 @@ from tfsparse import machine, timing
 from tfsparse.errors import UsageError
 
 WARM_UP_ROUNDS = 5  # the first runs of a file allocate and touch its memory
-DELEGATE = "DELEGATE"  # what LiteRT calls the operator that stands for those XNNPACK took
+DELEGATE = "DELEGATE"  # LiteRT's name for the operator that replaces those that XNNPACK runs
 
 
 def benchmark(contents, threads=1, seconds=10):
     """Measures TFLite files against each other, on random inputs.
 
     Args:
-        contents: {name: bytes of a TFLite file}, at least one; speedups are over the first.
-        threads: of each interpreter, at least 1.
-        seconds: how long all files are run together; each at least once.
+        contents: {name: bytes of a TFLite file}, at least one; speed-ups are over the first.
+        threads: number of threads of each interpreter, at least 1.
+        seconds: total running time of all files; each runs at least once.
 
     Returns:
-        List of dicts, one for each file, in order:
+        List of dicts, one per file, in order:
             name: as given.
             minimum_ms, median_ms, p90_ms: time of one inference, over all `runs`.
-            minimum_speedup, median_speedup: the first file's time by this one's, above 1 if faster.
-            file_bytes, gzip_bytes: size as it is and compressed.
+            minimum_speedup, median_speedup: time of the first file / time of this one.
+            file_bytes, gzip_bytes: size of the file and of the file compressed.
             operators: number of operators in the file.
             delegated_fraction: share of them that XNNPACK runs, 0 to 1.
             one_delegate: whether all of them are in one XNNPACK delegate.
-            peak_memory_bytes: that LiteRT takes to load and run the file; None but on Linux.
-            threads, runs: as given, and how often each file was run.
+            peak_memory_bytes: memory for loading and running the file; None except on Linux.
+            threads: as given.
+            runs: number of runs of each file.
 
     Raises:
-        UsageError: where a file is not one that LiteRT can run, or another argument is unusable.
+        UsageError: if LiteRT cannot run a file, or if there is no file or no thread.
     """
     if not contents:
         raise UsageError("Give at least one file to measure. Received: none")
@@ -66,24 +67,23 @@ def benchmark(contents, threads=1, seconds=10):
 
 
 def operator_times(content, threads=1, seconds=10):
-    """Measures each operator of a TFLite file by itself, in turns, on random inputs.
+    """Measures each operator of a TFLite file in isolation, on random inputs.
 
-    LiteRT's Python interface has no profile of a running file. By itself, an operator is not fused
-    with others and finds its inputs where it left them, so that all together may take more or less
-    than the file.
+    LiteRT's Python interface has no profiler. An operator in isolation is not fused with others and
+    its inputs stay in the cache, so the sum may be more or less than the time of the file.
 
     Args:
         content: bytes of a TFLite file.
-        threads: of each interpreter, at least 1.
-        seconds: how long all operators are run together; each at least once.
+        threads: number of threads of each interpreter, at least 1.
+        seconds: total running time of all operators; each runs at least once.
 
     Returns:
         List of dicts, in the order of the file: "operator", its title as in
-        `tflite.operators.single_operators`; "minimum_ms", "median_ms", "p90_ms" and "runs"; and
-        "share", of the sum of all minima.
+        `tflite.operators.single_operators`; "minimum_ms", "median_ms", "p90_ms", and "runs"; and
+        "share", its share of the sum of all minima.
 
     Raises:
-        UsageError: where LiteRT cannot run an operator.
+        UsageError: if LiteRT cannot run an operator.
     """
     interpreters = {
         title: _interpreter(title, each, threads)
@@ -104,7 +104,7 @@ def operator_times(content, threads=1, seconds=10):
 
 
 def summary(samples):
-    """Returns {name: times in ms, speedups over the first name, runs} of {name: seconds}."""
+    """Returns {name: times in ms, speed-ups over the first name, runs} of {name: seconds}."""
     times = {
         name: {
             "minimum_ms": 1e3 * min(values),
@@ -125,8 +125,8 @@ def delegation(operators):
     """Counts the operators of a file, and those that a delegate runs.
 
     Args:
-        operators: list of dicts with "op_name", "inputs" and "outputs" (indices of tensors) as an
-            interpreter's `_get_ops_details` returns: those of the file, then the delegates.
+        operators: list of dicts with "op_name", "inputs", and "outputs" (indices of tensors), as
+            `_get_ops_details` of an interpreter returns them: the operators, then the delegates.
 
     Returns:
         {"operators", "delegated_fraction", "one_delegate"}; see `benchmark`.
@@ -136,7 +136,7 @@ def delegation(operators):
     producers = {int(tensor): i for i, each in enumerate(own) for tensor in each["outputs"]}
     delegated = set()
     for delegate in delegates:
-        # What a delegate replaced are all operators between its outputs and its inputs.
+        # A delegate replaces all operators between its outputs and its inputs.
         inputs = {int(tensor) for tensor in delegate["inputs"]}
         pending = [int(tensor) for tensor in delegate["outputs"]]
         while pending:
@@ -174,9 +174,9 @@ def _random(rng, shape, dtype):
     if dtype in (np.int8, np.uint8, np.int16):
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
-    return np.zeros(shape, dtype)  # such as indices, of which only 0 is known to exist
+    return np.zeros(shape, dtype)  # such as indices, for which only 0 is sure to be valid
 
 
 def facts():
-    """Returns what the times depend on: processor, cores, system, and versions, a dict."""
+    """Returns the facts on which the times depend: processor, cores, system, versions; a dict."""
     return machine.facts(("ai-edge-litert", "numpy"))

@@ -1,9 +1,9 @@
-"""A .tflite file without what it stores twice.
+"""Removes redundant data from a .tflite file.
 
-The converter writes a constant that several operators use once for each of them where it is
-quantised, 8-bit scales and zero points for every channel even if they are all the same, and names
-of intermediate tensors that are paths through the Keras model. In a periodic network, whose shifts
-share their constants and which has many small operators, that is a third of an int8 file.
+In a quantized file, the converter writes a shared constant once for each operator that uses it. It
+writes a scale and a zero point for every channel even if they are equal, and gives intermediate
+tensors long names, paths through the Keras model. In a periodic network, whose shifts share
+constants and which has many small operators, all this is a third of an int8 file.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def _names(graph):
 
 
 def _quantize_as_a_whole(tensor):
-    """Stores scale and zero point once where all channels have the same."""
+    """Stores scale and zero point once if they are the same for all channels."""
     quantization = tensor.quantization
     if quantization is None or quantization.scale is None or len(quantization.scale) < 2:
         return
@@ -83,7 +83,7 @@ def _drop_unused_tensors(graph, signatures):
     for operator in graph.operators:
         for indices in (operator.inputs, operator.outputs, operator.intermediates):
             used.update(() if indices is None else indices)
-    used = sorted(used - {-1})  # -1: an optional input that is not there
+    used = sorted(used - {-1})  # -1: an absent optional input
     new = {int(old): index for index, old in enumerate(used)} | {-1: -1}
     graph.tensors = [graph.tensors[index] for index in used]
 

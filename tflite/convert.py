@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tflite.compact import compact
 from tflite.flatbuffer import unpack
@@ -42,7 +43,7 @@ def convert(
 ):
     """Converts a Keras model to TFLite with builtin operators only and batch size 1.
 
-    Sparsity takes the routes of tflite/routes.py.
+    tflite/routes.py chooses how each form of sparsity is converted.
 
     Args:
         model: a Keras model with one input of fixed size, [n, h, w, c] in [0, 1], and one output,
@@ -51,19 +52,20 @@ def convert(
             bits, activations in float, rounded to 8 bits before each layer); "int8" (weights and
             activations in 8 bits, biases in 32); or "int16x8" (activations in 16 bits).
         calibration_images: float array [n, h, w, c] in [0, 1] whose activations set the ranges of
-            an int8 or int16x8 file; needed for these only.
-        float_io: whether an int8 or int16x8 file takes and gives float; the others do anyway.
+            an int8 or int16x8 file; only these need them.
+        float_io: whether input and output of an int8 or int16x8 file are float; those of the other
+            files always are.
         lowered: whether periodic layers may become small convolutions.
-        sparse_storage: whether kernels with many zeros are stored without them, by TFLite's
-            EXPERIMENTAL_SPARSITY. They are filled up again when the file is loaded, so it is no
-            faster, and TFLM cannot load it. A file that would hardly be smaller is stored as usual.
+        sparse_storage: whether kernels with many zeros are stored without them, with TFLite's
+            EXPERIMENTAL_SPARSITY. LiteRT expands them when it loads the file, so the file is not
+            faster; TFLM cannot load it. If the file would hardly be smaller, it is stored as usual.
 
     Returns:
         The bytes of the file.
 
     Raises:
-        UsageError: where the model has another interface, weights that are not finite or an
-            operation without a builtin operator.
+        UsageError: if the model has another interface, weights that are not finite, or an operation
+            without a builtin operator.
     """
     check_precision(precision)
     check_model(model)
@@ -78,7 +80,7 @@ def convert(
 
 
 def arithmetic(precision):
-    """Returns what the numbers of a file are to `tflite.forms`: "int8" or "float"."""
+    """Returns the arithmetic of a file for `tflite.forms`: "int8" or "float"."""
     return "int8" if precision == "int8" else "float"
 
 
@@ -92,17 +94,31 @@ def _calibration(precision, images, model):
 
 
 def _converted(network, precision, calibration_images, float_io, sparse):
-    # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
-    image = keras.Input(network.inputs[0].shape[1:], batch_size=1, name="image")
+    function = None
     try:
         with quiet():
-            converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, network(image)))
+            function = _frozen(network)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
             _set_precision(converter, precision, calibration_images, float_io, sparse)
             content = converter.convert()
     except Exception as error:  # anything that a layer or the converter can raise
-        raise UsageError(f"Cannot convert the model to {precision}. {_reason(error)}") from error
+        raise UsageError(
+            f"Cannot convert the model to {precision}. {_reason(error, function)}"
+        ) from error
     _check_file(content, precision)
     return compact(content)
+
+
+def _frozen(network):
+    """Returns a concrete function of one image, with the weights of `network` as constants.
+
+    `TFLiteConverter.from_keras_model` would write a SavedModel of all layers and read it again,
+    which takes several times as long as the conversion itself.
+    """
+    # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
+    image = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32, name="image")
+    function = tf.function(lambda image: {"output_0": network(image, training=False)})
+    return convert_variables_to_constants_v2(function.get_concrete_function(image))
 
 
 def check_model(model):
@@ -125,7 +141,7 @@ def check_model(model):
             f"Received: {len(shapes)} with shapes {shapes}"
         )
     for weight in model.weights:
-        # Calibration and quantisation give plausible files of models that diverged.
+        # Calibration and quantization make plausible files of models that diverged.
         if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
             raise UsageError(f"The weight {weight.path} is not finite. Use an earlier checkpoint.")
 
@@ -147,17 +163,18 @@ def _set_precision(converter, precision, calibration_images, float_io, sparse):
             converter.inference_input_type = converter.inference_output_type = io
 
 
-def _reason(error):
-    """What an error of the converter comes to, in one line that names the operations."""
-    pattern = r'"([^"@]+)@[^\n]*?\'tf\.(\w+)\' op is neither'
-    operations = {f"{name} at {place}" for place, name in re.findall(pattern, str(error))}
+def _reason(error, function):
+    """Returns an error of the converter as one line that names the operations of `function`."""
+    missing = set(re.findall(r"'tf\.(\w+)' op is neither", str(error)))
+    nodes = function.graph.as_graph_def().node if function else []
+    operations = [f"{node.op} at {node.name}" for node in nodes if node.op in missing]
     if operations:
-        return f"No builtin TFLite operator for: {', '.join(sorted(operations))}"
+        return f"No builtin TFLite operator for: {', '.join(operations)}"
     return textwrap.shorten(f"{type(error).__name__}: {error}", 400)
 
 
 def _check_file(content, precision):
-    """Refuses custom operators in the file, and layers of a quantised file that remained float."""
+    """Raises a `UsageError` if there are custom operators, or float layers in a quantized file."""
     model = unpack(content)
     custom = [code.customCode.decode() for code in model.operatorCodes if code.customCode]
     if custom:

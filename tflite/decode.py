@@ -1,13 +1,14 @@
-"""Kernels without their zeros in files for TFLM, which fills them up again as it runs.
+"""Stores kernels without their zeros in files for TFLM, which expands them at run time.
 
-TFLM's custom operator TFLM_DECODE reads a tensor with one bit for each weight, 1 where it is not
-zero, and a tensor with the others' values, and writes the whole kernel into the arena, just before
-the one operator that reads it. So flash holds no zeros, and the arena holds the largest kernel
-beside the activations. LiteRT has no such operator: these files are for TFLM only.
+TFLM's custom operator TFLM_DECODE reads a tensor with one bit per weight, which is 1 if the weight
+is not zero, and a tensor with the values of the non-zero weights. It writes the whole kernel into
+the arena, just before the one operator that reads it. So flash holds no zeros, and the arena holds
+the largest kernel beside the activations. LiteRT has no such operator: these files are for TFLM
+only.
 
-Formats: `DECODE` in the TFLM sources, decode type 2 ("pruning"), version 1. The value tensor begins
-with 16 bytes: the type, the version of these bytes, two that are 0, the version of the decoder, and
-zeros. Bits are in the order of the weights, the first in the highest bit of a byte.
+Format: `DECODE` in the TFLM sources, decode type 2 ("pruning"), version 1. The value tensor begins
+with a header of 16 bytes: the type, the version of the header, two zeros, the version of the
+decoder, and zeros. Bits are in the order of the weights, the first in the highest bit of a byte.
 """
 
 import copy
@@ -21,13 +22,14 @@ from tflite.flatbuffer import operator_name, pack, unpack
 CUSTOM_CODE = b"TFLM_DECODE"
 HEADER = bytes([2, 1, 0, 0, 1, *[0] * 11])
 _READERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_KERNEL = 1  # which input of theirs it is
+_KERNEL = 1  # the index of that input
 
 
 def compress(content):
-    """Returns the bytes of an int8 file with each kernel compressed for which that saves bytes.
+    """Returns the bytes of an int8 file in which each kernel is compressed if that saves bytes.
 
-    The same bytes where there is none. Its outputs in TFLM are those of `content`, to the bit.
+    Its outputs in TFLM are bit-identical to those of `content`. If no kernel is worth it, `content`
+    itself is returned.
 
     Args:
         content: bytes of an int8 .tflite file, as `tflite.convert` makes them.
@@ -51,16 +53,16 @@ def compress(content):
         return content
     graph.operators = operators
     model.operatorCodes.append(_operator_code())
-    smaller = compact(pack(model))  # without the kernels that nothing reads any more
+    smaller = compact(pack(model))  # removes the kernels that no operator reads anymore
     return smaller if len(smaller) < len(content) else content
 
 
 def _encode(model, graph, index):
-    """Adds a tensor with the bits of tensor `index` and one with its values, if they are smaller.
+    """Adds the tensors of bits and values of tensor `index`, if they are smaller.
 
     Returns:
-        `(bits, values, whole)`: the indices of these tensors, and the tensor as it was, without
-        data; None where the tensor stays.
+        `(bits, values, whole)`: the indices of the two tensors, and the original tensor without
+        data; None if the tensor is not compressed.
     """
     tensor = graph.tensors[index]
     data = model.buffers[tensor.buffer].data
@@ -90,9 +92,9 @@ def _add_bytes(model, graph, data):
 
 
 def _decode(graph, encoded, opcode):
-    """Returns an operator that decodes, and the index of the tensor that it fills.
+    """Returns an operator that decodes, and the index of the tensor that it writes.
 
-    A decoded tensor lives until the next operator, so each reader has one of its own.
+    A decoded tensor exists until the next operator has run, so each reader has its own.
     """
     bits, values, whole = encoded
     graph.tensors.append(copy.copy(whole))

@@ -1,16 +1,15 @@
-"""What a .tflite file says of itself: one JSON object among the file's metadata.
+"""The facts that a .tflite file contains about itself: one JSON object in the file's metadata.
 
-It is stored under the name "tfsparse" as the format's schema provides (Model.metadata), where
-interpreters ignore it, and holds
+It is in the schema's Model.metadata, under the name "tfsparse", which interpreters ignore. It holds
 
     labels              names of the classes in the order of the outputs, or null
-    input_range         the smallest and largest value of the images: [0, 1]; an 8-bit image is
-                        divided by 255, then quantised as the file's input tensor says
-    pattern             of the periodic layers, or null
-    density             share of the convolutions' weights that are not zero, 0 to 1
-    dataset             the model was trained on, or null
-    source_sha256       of the weights of the Keras model that the file was made of
-    calibration         which images set the ranges of a quantised file, and their sha256, or null
+    input_range         smallest and largest value of an image: [0, 1]; an 8-bit image is divided
+                        by 255, then quantized with scale and zero point of the input tensor
+    pattern             pattern of the periodic layers, or null
+    density             non-zero weights / stored weights of all convolution kernels, 0 to 1
+    dataset             data set on which the model was trained, or null
+    source_sha256       sha256 of the weights of the Keras model that was converted
+    calibration         images that set the ranges of a quantized file, and their sha256, or null
     producer            "tfsparse" and its version
 """
 
@@ -39,10 +38,10 @@ def embed(content, facts):
 
 
 def read(content):
-    """Returns the metadata that `embed` wrote, a dict; {} where there is none.
+    """Returns the metadata that `embed` wrote, a dict; {} if there is none.
 
     Raises:
-        UsageError: where the bytes are not a .tflite file or its metadata is damaged.
+        UsageError: if the bytes are not a .tflite file or its metadata is damaged.
     """
     if content[4:8] != b"TFL3":
         raise UsageError("Cannot read the metadata: this is not a .tflite file.")
@@ -52,6 +51,6 @@ def read(content):
             if model.Metadata(index).Name() == NAME:
                 data = model.Buffers(model.Metadata(index).Buffer()).DataAsNumpy()
                 return dict(json.loads(data.tobytes()))
-    except Exception as error:  # bytes that are no flatbuffer can break anywhere
+    except Exception as error:  # arbitrary bytes can break the parser anywhere
         raise UsageError(f"Cannot read the metadata of the .tflite file: {error}") from error
     return {}

@@ -1,10 +1,10 @@
-"""The bytes of a .tflite file as the objects of its schema, and back."""
+"""Turns the bytes of a .tflite file into the objects of its schema, and back."""
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-_ALIGNMENT = 16  # of constants, as the format's schema asks
+_ALIGNMENT = 16  # of constants, as the schema requires
 
 
 def unpack(content):
@@ -23,7 +23,7 @@ def operator_name(code):
     """Returns the name of a `schema.OperatorCodeT` of a file: "CONV_2D", or a custom operator's."""
     if code.customCode:
         return code.customCode.decode()
-    # Old files have the code in the first field, those with codes above 127 in the second.
+    # Old files have the code in the deprecated field; codes above 127 are in the new one.
     return _NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 class _Builder(flatbuffers.Builder):
-    """A builder that aligns constants; the generated code does not."""
+    """A builder that aligns constants, as the generated code does not."""
 
     def CreateNumpyVector(self, x):  # noqa: N802 (flatbuffers' name)
         if x.dtype != np.uint8 or len(x) < _ALIGNMENT:

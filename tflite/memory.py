@@ -1,7 +1,9 @@
-"""How much memory LiteRT takes to load and run a file, at its peak.
+"""Measures the peak memory of LiteRT while it loads and runs a file.
 
-Measured in a process of its own, `python -m tflite.memory THREADS < model.tflite`, as memory that
-one file has given back would hide what the next one takes.
+    python -m tflite.memory THREADS < model.tflite
+
+Each file is measured in its own process: memory that one file has freed would hide the use of the
+next one.
 """
 
 import pathlib
@@ -13,7 +15,7 @@ _STATUS, _RESET = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/cl
 
 
 def peak_memory(content, threads=1):
-    """Returns the bytes that LiteRT takes for a file's bytes, without those; None but on Linux."""
+    """Returns the bytes that LiteRT allocates, without `content` itself; None except on Linux."""
     if not _RESET.exists():
         return None
     command = [sys.executable, "-m", "tflite.memory", str(threads)]
@@ -30,7 +32,7 @@ def main():
     from ai_edge_litert.interpreter import Interpreter
 
     content = sys.stdin.buffer.read()
-    _RESET.write_text("5")  # the peak begins anew
+    _RESET.write_text("5")  # resets the peak
     before = _kilobytes("VmRSS")
     interpreter = Interpreter(model_content=content, num_threads=int(sys.argv[1]))
     interpreter.allocate_tensors()

@@ -1,9 +1,9 @@
-"""A package for TensorFlow Lite for Microcontrollers: files, C++ sources, a self-test, a bill.
+"""A package for TensorFlow Lite for Microcontrollers: files, C++ sources, a self-test, costs.
 
-The model is converted to int8 in each form that may be the best for a device: with small
-convolutions or dense kernels for periodic layers, and with kernels as they are or without their
-zeros. A form is left out if another needs no more flash, RAM, and operations. Each is run in TFLM
-on this machine and must return what LiteRT's reference kernels return, to the bit.
+The model is converted to int8 in each form that may be the best one for a device: periodic layers
+as small convolutions or as dense kernels, and kernels with or without their zeros. A form is
+omitted if another one is at least as good in flash, RAM, and operations. Each form runs in TFLM on
+this machine, where its outputs must be bit-identical to those of LiteRT's reference kernels.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from tflite.decode import CUSTOM_CODE, compress
 from tflite.flatbuffer import operator_name, unpack
 from tflite.routes import find_route
 from tflite.runtimes import FileModel
-from tflite.sources import operator_names, sources
+from tflite.sources import fill, operator_names, sources
 from tflite.verify import EXAMPLES, verify
 from tfsparse import files, tables
 from tfsparse.cost import model_cost
@@ -32,7 +32,7 @@ from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 
 TEST_IMAGES = 4
-WORTH_DECODING = 0.9  # of the bytes at most; less saved is not worth the RAM and the time
+WORTH_DECODING = 0.9  # of the bytes at most; a smaller saving is not worth the RAM and the time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Form:
     """One form of a model for TFLM.
 
     Attributes:
-        name: "plain", "lowered", "plain_compressed" or "lowered_compressed".
+        name: "plain", "lowered", "plain_compressed", or "lowered_compressed".
         content: bytes of the int8 file.
-        reference: bytes of the same file not compressed, which LiteRT can run.
+        reference: bytes of the same file without compression, which LiteRT can run.
         arena: its `tflite.arena.Arena`.
-        smallest_arena: bytes in which TFLM starts and runs it here.
-        macs: multiply-accumulates of one inference.
-        decoded: weights that are filled up with zeros for one inference.
+        smallest_arena: size in bytes of the smallest arena in which TFLM runs it here.
+        macs: multiply-accumulates of one inference, of stored weights.
+        decoded: number of weights, zeros included, that one inference decodes.
     """
 
     name: str
@@ -59,20 +59,20 @@ class Form:
 
     @property
     def arena_bytes(self):
-        """Arena to give: what TFLM needs here, and what optimised kernels may ask for beside it.
+        """Recommended size of the arena in bytes, a multiple of 1,024.
 
-        Rounded up to whole kilobytes.
+        It is the size that TFLM needs here plus the scratch memory of optimized kernels.
         """
         return 1024 * math.ceil((self.smallest_arena + _largest_buffer(self.reference)) / 1024)
 
     @property
     def costs(self):
-        """What forms are compared by: bytes of flash, bytes of RAM, operations."""
+        """The costs by which forms are compared: bytes of flash, bytes of RAM, operations."""
         return len(self.content), self.arena_bytes, self.macs + self.decoded
 
 
 def make_forms(model, calibration_images, about=None):
-    """Returns the list of `Form`s of a Keras model that no other form beats in all costs.
+    """Returns the `Form`s of a Keras model that no other form dominates, a list.
 
     Args:
         model: Keras model, as for `tflite.convert.convert`.
@@ -80,11 +80,11 @@ def make_forms(model, calibration_images, about=None):
         about: facts for the files' metadata, or None.
 
     Raises:
-        UsageError: where the model cannot be converted or TFLM cannot run it.
+        UsageError: if the model cannot be converted or TFLM cannot run it.
     """
     forms = []
-    # Small convolutions as for floats: the prices for int8 are of phones, whose processors sum four
-    # products at once; most microcontrollers sum one or two.
+    # The lowering is that for floats: the cost model for int8 is that of phones, whose processors
+    # sum four products at once; most microcontrollers sum one or two.
     networks = {"plain": model}
     if any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(model)):
         networks["lowered"] = find_route(full_precision(model)).network
@@ -108,7 +108,7 @@ def _form(name, content, reference, macs):
 
 
 def unbeaten(forms):
-    """Returns those `Form`s for which there is none that is better or the same and before it."""
+    """Returns the `Form`s that no other one dominates; of equal ones, the first."""
     return [
         form
         for index, form in enumerate(forms)
@@ -118,7 +118,7 @@ def unbeaten(forms):
 
 
 def _beats(other, form):
-    """Whether no cost of `other` is higher and one is lower."""
+    """Returns whether no cost of `other` is higher than that of `form` and one is lower."""
     pairs = list(zip(other.costs, form.costs, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
@@ -135,12 +135,12 @@ def _decoded_weights(content):
 
 
 def _largest_buffer(content):
-    """Returns the bytes of scratch memory that CMSIS-NN's kernels may ask for, the largest.
+    """Returns the size in bytes of the largest scratch buffer that CMSIS-NN may request.
 
-    By its arm_convolve_s8_get_buffer_size and arm_depthwise_conv_s8_opt_get_buffer_size, the
-    larger of those for the instruction sets DSP and MVE. With k weights in a filter, a convolution
-    unrolls its inputs into 4 k bytes, k rounded up to 16. A depthwise one takes 2 bytes for each
-    weight, or 4 * 124 for each tap.
+    The sizes are those of arm_convolve_s8_get_buffer_size and
+    arm_depthwise_conv_s8_opt_get_buffer_size, the larger of those for the instruction sets DSP and
+    MVE. A convolution with k weights per filter unrolls its inputs into 4 k bytes, with k rounded
+    up to a multiple of 16. A depthwise one takes 2 bytes per weight, or 4 * 124 per tap.
     """
     model = unpack(content)
     graph = model.subgraphs[0]
@@ -170,11 +170,11 @@ def check(forms, model, images, labels):
         List of the `Verification`s of the forms in TFLM.
 
     Raises:
-        UsageError: where a bound is not kept, or TFLM's outputs are not the bits of LiteRT's
-            reference kernels.
+        UsageError: if a form exceeds a bound, or if TFLM's outputs are not bit-identical to those
+            of LiteRT's reference kernels.
     """
     few = images[: EXAMPLES["tflm"]], labels[: EXAMPLES["tflm"]]
-    expected = {}  # forms that differ in storage alone share what LiteRT makes of them
+    expected = {}  # {reference: LiteRT's outputs}, shared by forms that differ in storage only
     checks, failures = [], []
     for form in forms:
         if form.reference not in expected:
@@ -190,8 +190,7 @@ def check(forms, model, images, labels):
         if steps:
             failures.append(
                 f"{form.name}: an output in TFLM is {steps} steps from that of LiteRT's reference "
-                "kernels. Of layers that it can run, those of other kinds than convolutions may "
-                "round in another way."
+                "kernels. A layer that is not a convolution may be rounded differently in TFLM."
             )
     if failures:
         raise UsageError(f"Nothing is written. {' '.join(failures)}")
@@ -249,7 +248,7 @@ def _write_form(folder, form, images):
 
 
 def _entry(form, verification):
-    """Returns what the manifest says of a form, a dict."""
+    """Returns the manifest's entry of a form, a dict."""
     file = FileModel(form.content, "tflm")
     tensors = {"input": file.source, "output": file.target}
     return {
@@ -275,7 +274,7 @@ def _entry(form, verification):
         },
         "verification": {
             "examples": verification.examples,
-            "same_bits_as_litert_reference_kernels": True,  # or `check` would have refused it
+            "same_bits_as_litert_reference_kernels": True,  # `check` ensures it
             "top1_agreement": verification.top1_agreement,
             "top1_or_tied": verification.top1_or_tied,
             "keras_accuracy": verification.keras_accuracy,
@@ -285,7 +284,7 @@ def _entry(form, verification):
 
 
 def table(forms):
-    """Returns the aligned table of what forms cost, a str of lines."""
+    """Returns the aligned table of the forms' costs, a str of lines."""
     rows = [["form", "flash, bytes", "arena, bytes", "activations", "MACs", "weights decoded"]]
     for form in forms:
         numbers = (
@@ -300,57 +299,22 @@ def table(forms):
 
 
 def readme(model, forms):
-    """Returns the package's README.md: what is in it, how to add it to a project, what it takes."""
+    """Returns the package's README.md: contents, how to add it to a project, memory it takes."""
     costs = {form.name: (len(form.content), form.arena_bytes) for form in forms}
-    return _README.format(
-        model=model,
-        forms="\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
-        table=table(forms),
-        fit=fit_table(costs),
-    )
+    values = {
+        "model": model,
+        "forms": "\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
+        "table": table(forms),
+        "fit": fit_table(costs),
+    }
+    return fill("README.md", values)
 
 
 _DESCRIPTIONS = {
     "plain": "dense kernels.",
     "lowered": "periodic layers as small convolutions: the fewest operations.",
-    "plain_compressed": "dense kernels stored without their zeros, which TFLM restores layer by "
-    "layer as it runs: less flash, more RAM and time. Needs TFLM's operator DECODE, from 2025.",
+    "plain_compressed": "dense kernels stored without their zeros, which TFLM expands layer by "
+    "layer at run time: less flash, more RAM and time. It needs TFLM's operator DECODE, of 2025.",
     "lowered_compressed": "small convolutions, and kernels stored without their zeros, as in "
     "`plain_compressed`.",
 }
-
-_README = """\
-# {model} for TensorFlow Lite for Microcontrollers
-
-An image classifier in int8, made by tfsparse. Each folder is the whole model in one form:
-
-{forms}
-
-```
-{table}
-```
-
-Flash is the model's; code is extra. The arena is the smallest in which TFLM started and ran on a
-64-bit host, where its structures are larger than on a device, plus the scratch memory that
-CMSIS-NN's optimized convolutions may request, rounded up to whole kilobytes.
-
-## Add it to a project
-
-1. Add one folder to the project's sources; they need TFLM's headers and C++17.
-2. Call `RunSelfTest(arena, kArenaBytes)` of `self_test.h` once, with the application's own arena.
-   It returns 0 if the device's outputs are, to the bit, those of TFLM when the package was made.
-   It returns more if the device's kernels round differently.
-3. Write the application as in `self_test.cc`: `operators.h` registers the operators, and `model.h`
-   says how pixels become inputs and outputs become logits.
-
-`manifest.json` has sizes, hashes, operators, quantization, and verification results of each form.
-
-## What it takes on some boards
-
-Shares of a board's flash, and of its largest bank of RAM, because the arena is one array. Code,
-stack, and the camera's image are extra. *Tight* is more than three quarters of either. The figures
-for the ESP32 are for TFLM's own kernels: ESP-NN's need more RAM, up to a few times the weights of
-the largest layer.
-
-{fit}
-"""

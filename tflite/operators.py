@@ -1,4 +1,4 @@
-"""The operators of a .tflite file, each as a file of its own, to be run one by one."""
+"""Splits a .tflite file into files of one operator each."""
 
 import copy
 
@@ -9,14 +9,14 @@ from tflite.flatbuffer import operator_name, pack, unpack
 
 
 def single_operators(content):
-    """Returns {title: bytes of a file} of the operators that run with each inference, in order.
+    """Returns {title: bytes of a file} of the operators that run in each inference, in order.
 
-    A title is the operator's position, name and first output's shape, such as
-    "3 CONV_2D 1x16x16x32". The inputs of its file are those that are not constants, each once, in
-    the operator's order.
+    A title consists of the operator's position, its name, and the shape of its first output, such
+    as "3 CONV_2D 1x16x16x32". The inputs of a file are the operator's inputs that are not
+    constants, each once, in the operator's order.
 
     Args:
-        content: bytes of a .tflite file; of its subgraphs, the first counts.
+        content: bytes of a .tflite file, of which the first subgraph is used.
     """
     model = unpack(content)
     graph = model.subgraphs[0]
@@ -24,7 +24,7 @@ def single_operators(content):
     for position, operator in enumerate(graph.operators):
         used = (int(index) for index in operator.inputs if index >= 0)
         inputs = [index for index in used if not _is_constant(model, graph, index)]
-        if inputs:  # what reads constants alone runs once, when the file is loaded
+        if inputs:  # an operator of constants runs once, when the file is loaded
             code = model.operatorCodes[operator.opcodeIndex]
             shape = "x".join(map(str, graph.tensors[operator.outputs[0]].shape))
             title = f"{position} {operator_name(code)} {shape}"
@@ -41,7 +41,7 @@ def _alone(model, graph, operator, inputs):
     """Returns the `schema.ModelT` of one operator, whose inputs are these tensors of `graph`."""
     used = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
     indices = {old: new for new, old in enumerate(dict.fromkeys(used))}
-    buffers, tensors = [schema.BufferT()], []  # the first stands for no data
+    buffers, tensors = [schema.BufferT()], []  # the first means: no data
     for old in indices:
         tensor = copy.copy(graph.tensors[old])
         if _is_constant(model, graph, old):

@@ -1,4 +1,4 @@
-"""Silence for code that writes to the terminal from C++, below Python's own streams."""
+"""Silences code that writes to the terminal from C++, below Python's own streams."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ def quiet():
     sys.stdout.flush()
     sys.stderr.flush()
     saved = {number: os.dup(number) for number in (1, 2)}
-    # Not redirect_stderr: a logger that is set up in the block would keep the substitute.
+    # Not redirect_stderr: a logger that is created in the block would keep the substitute.
     with (
         open(os.devnull, "w") as sink,
         warnings.catch_warnings(),

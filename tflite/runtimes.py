@@ -1,4 +1,4 @@
-"""A TFLite file as a function from images to logits, in each of the runtimes that it may meet."""
+"""A TFLite file as a function from images to logits, in each of the runtimes."""
 
 import re
 import textwrap
@@ -13,11 +13,11 @@ from tfsparse.errors import UsageError
 with quiet():
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-ARENA_BYTES = 64 << 20  # more than any device with TFLM has; only the touched part costs memory
+ARENA_BYTES = 64 << 20  # more than a device with TFLM has; untouched parts cost no memory
 
 
 class Tensor(NamedTuple):
-    """An input or output of a file; `scale` is 0 where its numbers are not quantised."""
+    """An input or output of a file; `scale` is 0 if its numbers are not quantized."""
 
     shape: tuple
     dtype: type
@@ -40,30 +40,30 @@ class Tensor(NamedTuple):
 
 
 class Session(NamedTuple):
-    """A loaded file: its one input, its one output, and what runs it."""
+    """A loaded file: its one input, its one output, and a function that runs it."""
 
     source: Tensor
     target: Tensor
-    run: Callable  # an array of source's shape and type -> one of target's
+    run: Callable  # array of source's shape and type -> array of target's
 
 
 class FileModel:
     """A classifier of one image in a TFLite file.
 
     Args:
-        content: the bytes of the file: one input [1, h, w, c], one output [1, classes], each float
-            or quantised.
+        content: bytes of the file: one input [1, h, w, c], one output [1, classes], each float or
+            quantized.
         runtime: a key of `RUNTIMES`: "xnnpack", LiteRT with the kernels that phones and computers
-            use; "reference", LiteRT with its plain ones; "tflm", TensorFlow Lite for
+            use; "reference", LiteRT with its reference kernels; "tflm", TensorFlow Lite for
             Microcontrollers on this machine.
 
     Attributes:
         image_shape: (h, w, c).
-        num_classes: of the output.
+        num_classes: number of outputs.
         source, target: the `Tensor`s of input and output.
 
     Raises:
-        UsageError: where the runtime cannot run the file or is not installed, or the file has
+        UsageError: if the runtime cannot run the file or is not installed, or if the file has
             another interface.
     """
 
@@ -76,7 +76,7 @@ class FileModel:
         return self.target.decode(self.outputs(images))
 
     def outputs(self, images):
-        """Returns the output as it is in the file, [n, classes] of the output's type."""
+        """Returns the outputs without decoding, [n, classes] of the output tensor's type."""
         outputs = np.empty((len(images), self.num_classes), self.target.dtype)
         for row, image in zip(outputs, images, strict=True):
             row[:] = self._run(self.source.encode(np.asarray(image)[None]))[0]
@@ -111,7 +111,7 @@ def _litert(content, resolver, threads):
 
 def _tflm(content):
     interpreter = tflm_interpreter(content)
-    # TFLM cannot tell how many inputs and outputs there are; the file has been through LiteRT.
+    # TFLM cannot tell how many inputs and outputs there are; LiteRT has checked the file before.
     details = [interpreter.get_input_details(0), interpreter.get_output_details(0)]
     _check_interface(*([each["shape"]] for each in details))
 
@@ -131,10 +131,14 @@ def _tflm_tensor(details):
 
 
 def tflm_interpreter(content, arena_bytes=ARENA_BYTES):
-    """Returns TFLM's interpreter of a file, in an arena of so many bytes.
+    """Returns TFLM's interpreter of a file.
+
+    Args:
+        content: bytes of the file.
+        arena_bytes: size of the arena.
 
     Raises:
-        UsageError: where TFLM is not installed, or cannot run the file in this arena.
+        UsageError: if TFLM is not installed or cannot run the file in this arena.
     """
     try:
         with quiet():
@@ -156,9 +160,9 @@ def tflm_interpreter(content, arena_bytes=ARENA_BYTES):
 
 
 def _tflm_reason(messages):
-    """What TFLM's messages come to, without places in its sources."""
+    """Returns TFLM's messages as one line, without locations in its sources."""
     lines = [re.sub(r"^\S+\.(cc|h):?\d* ", "", line) for line in messages.splitlines()]
-    return _shortened(" ".join(filter(None, lines)) or "it gives no reason")
+    return _shortened(" ".join(filter(None, lines)) or "no reason given")
 
 
 def _shortened(message):

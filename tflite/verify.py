@@ -1,7 +1,8 @@
-"""Does a TFLite file compute what its Keras model computes? Measured on real images.
+"""Verifies on real images that a TFLite file computes what its Keras model computes.
 
-LiteRT's usual kernels (XNNPACK's) are what phones and computers run. Its reference kernels are
-what TFLM runs, to the bit in int8; they are many times slower and see fewer images.
+Phones and computers run LiteRT's default kernels, those of XNNPACK. LiteRT's reference kernels
+compute what TFLM computes, bit-identical in int8; they are many times slower and so run on fewer
+images.
 """
 
 import dataclasses
@@ -17,10 +18,10 @@ with quiet():
     import keras
 
 BATCH = 100
-# How many images each runtime gets: the plain kernels take up to a second for one.
+# Number of images for each runtime: reference kernels take up to a second per image.
 EXAMPLES = {"xnnpack": 2000, "reference": 100, "tflm": 100}
-# A file that keeps Keras' choice on 99 % of all images does so on 96 of 100 with a probability of
-# 99.7 %.
+# A file that agrees with Keras on 99 % of all images agrees on 96 of 100 or more with a probability
+# of 99.7 %.
 FEW = 500
 TOP1_OR_CLOSE = 0.99
 TOP1_OR_CLOSE_OF_FEW = 0.96
@@ -28,18 +29,17 @@ TOP1_OR_CLOSE_OF_FEW = 0.96
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """What a file must keep to.
+    """The bounds that a file must not exceed.
 
-    Differences are fractions of the root mean square of what tells classes apart: the logits of an
-    image less their mean.
+    Differences are fractions of the root mean square of Keras' logits after each image's mean is
+    subtracted: the part of the logits that distinguishes classes.
 
     Attributes:
         difference: largest allowed difference.
         kind: which difference `difference` bounds, "largest" or "mean".
         top1_or_close: smallest allowed `Verification.top1_or_close`, 0 to 1.
-        accuracy_loss: how much of the accuracy on the labels a file may lose, a fraction, where
-            the first of classes with the same output is as likely right as the others; more is
-            allowed as far as so few images can tell.
+        accuracy_loss: largest allowed `Verification.accuracy_loss`, a fraction, to which twice
+            its standard error is added.
     """
 
     difference: float
@@ -48,18 +48,19 @@ class Bounds:
     accuracy_loss: float = 0.005
 
 
-# float32: both sides add the same products in another order, which was measured to stay below 1e-5.
-# float16: weights are rounded to 11 significant bits, about 5e-4 each; the errors mostly average
-#   out and a few 1e-3 of the logits' scale were measured.
+# float32: both sides add the same products in a different order; measured differences are below
+#   1e-5.
+# float16: weights are rounded to 11 significant bits, about 5e-4 each. The errors mostly average
+#   out; measured differences are a few 1e-3 of the logits' scale.
 # int8: every activation is rounded to one of 256 values, so single logits may be far off and the
-#   largest difference says little. The mean catches a file that is wrong where the classes still
-#   agree, as they do when a model predicts one class for everything. A sound conversion of a
-#   trained network changes the class of few images, those that were close calls. How many
-#   these are is another matter: of a ShuffleNet of 170,000 weights on CIFAR-10 15 %, so that it
-#   keeps 96 % of all classes, 99.5 % of the others, and its accuracy; simulated with
-#   ranges for each channel, which files cannot have, it keeps 97.5 %.
-# dynamic_range: weights and what layers read are rounded to one of 256 values, outputs are not.
-# int16x8: weights are rounded to one of 256 values, activations keep 16 bits.
+#   largest difference says little. The mean catches a wrong file even if the classes agree, as they
+#   do if a model predicts one class for all images. A correct conversion of a trained network
+#   changes the class of few images, all of them near-ties. The number of near-ties depends on the
+#   network. A ShuffleNet of 170,000 weights on CIFAR-10 has 15 %: its file agrees on 96 % of all
+#   images and 99.5 % of the others, without loss of accuracy. Simulated with ranges for each
+#   channel, which files cannot have, it would agree on 97.5 %.
+# dynamic_range: weights and inputs of layers are rounded to one of 256 values, outputs are not.
+# int16x8: weights are rounded to one of 256 values, activations have 16 bits.
 BOUNDS = {
     "float32": Bounds(difference=1e-4, kind="largest"),
     "float16": Bounds(difference=2e-2, kind="largest"),
@@ -71,27 +72,26 @@ BOUNDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """How far a file is from its Keras model.
+    """The differences between a file and its Keras model.
 
     Attributes:
         precision: a key of `BOUNDS`.
-        runtime: that ran the file, a key of `tflite.runtimes.RUNTIMES`.
+        runtime: the runtime that ran the file, a key of `tflite.runtimes.RUNTIMES`.
         examples: number of images compared.
-        largest_difference: largest absolute difference of a logit, as a fraction of the root mean
-            square of Keras' logits less each image's mean. NaN where either side gives one.
+        largest_difference: largest absolute difference of a logit, as a fraction; see `Bounds`. NaN
+            if a logit of either side is NaN.
         mean_difference: the same, averaged over images and classes.
-        top1_agreement: share of images for which the file chooses Keras' class, 0 to 1; of classes
-            with the same output the first is chosen.
+        top1_agreement: share of images for which the file predicts Keras' class, 0 to 1. If classes
+            have the same output, the first one is predicted.
         top1_or_tied: share of images for which no class has a higher output than Keras' class, and
-            at most one the same. Int8 outputs have few values, and ties between the first two
-            classes are common.
-        top1_or_close: the same, where close calls count too: images whose first two classes in
-            Keras differ by less than the difference that is allowed, so that rounding may choose
-            between them. How many there are is the network's doing and not the file's.
-        keras_accuracy: of the Keras model on the labels, 0 to 1; None without labels.
-        file_accuracy: of the file, likewise.
-        accuracy_loss: `keras_accuracy` less that of the file, where an image whose k best classes
-            have the same output counts 1 / k if the right one is among them.
+            at most one has the same output. Int8 outputs have few values, so ties are common.
+        top1_or_close: `top1_or_tied` with near-ties counted as agreement: images whose two best
+            classes in Keras differ by less than the allowed difference, so that rounding may decide
+            between them. Their number depends on the network, not on the file.
+        keras_accuracy: accuracy of the Keras model on the labels, 0 to 1; None without labels.
+        file_accuracy: accuracy of the file, 0 to 1; None without labels.
+        accuracy_loss: `keras_accuracy` - accuracy of the file; here an image whose k best classes
+            have the same output counts 1 / k if the right class is among them.
         accuracy_error: standard error of `accuracy_loss`, from the images on which the two differ.
         bounds: the `Bounds` that apply.
     """
@@ -118,13 +118,13 @@ class Verification:
 
     @property
     def difference(self):
-        """The difference that `bounds.difference` is about."""
+        """The difference that `bounds.difference` bounds."""
         kinds = {"largest": self.largest_difference, "mean": self.mean_difference}
         return kinds[self.bounds.kind]
 
     @property
     def failures(self):
-        """One sentence for each bound that is not kept; NaN keeps none."""
+        """One sentence for each bound that is exceeded; NaN exceeds all bounds."""
         failures = []
         if not math.isfinite(self.largest_difference):
             failures.append("The logits of the model or of the file are not finite numbers.")
@@ -135,16 +135,16 @@ class Verification:
             )
         if not self.top1_or_close >= self.bounds.top1_or_close:
             failures.append(
-                "The file gives Keras' class its highest output, or the call is close, on "
-                f"{self.top1_or_close:.2%} of the images; {self.bounds.top1_or_close:.0%} are "
-                "asked for."
+                "Keras' class has the file's highest output, or is a near-tie, on "
+                f"{self.top1_or_close:.2%} of the images; at least "
+                f"{self.bounds.top1_or_close:.0%} are required."
             )
         if self.accuracy_loss is not None and not self._keeps_accuracy():
             failures.append(
                 f"The file classifies {self.file_accuracy:.2%} of the images correctly, Keras "
-                f"{self.keras_accuracy:.2%}. That is, where a tie is half right, a loss of "
+                f"{self.keras_accuracy:.2%}. If a tie counts as half right, the loss is "
                 f"{100 * self.accuracy_loss:.2f} ± {100 * self.accuracy_error:.2f} points; "
-                f"{100 * self.bounds.accuracy_loss:.1f} and twice the error are allowed."
+                f"{100 * self.bounds.accuracy_loss:.1f} plus twice the error are allowed."
             )
         return failures
 
@@ -171,7 +171,7 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
         A `Verification`; `.passed` and `.failures` hold the verdict.
 
     Raises:
-        UsageError: where the images do not fit the model or the bytes are not a TFLite file that
+        UsageError: if the images do not fit the model, or if the bytes are not a TFLite file that
             fits it.
     """
     check_precision(precision)
@@ -186,7 +186,7 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
     actual = file(images)
     if actual.shape != expected.shape:
         raise UsageError(
-            f"The file gives outputs of shape {actual.shape} where the Keras model gives "
+            f"The file's outputs have shape {actual.shape}, those of the Keras model "
             f"{expected.shape}. Convert the file from this model."
         )
     accuracy_loss, accuracy_error = _accuracy_loss(expected, actual, labels)
@@ -234,7 +234,7 @@ def check_images(images, model):
 
 
 def _keras_logits(model, images):
-    """Logits of the Keras model as float64 [n, classes]."""
+    """Returns the logits of the Keras model, float64 [n, classes]."""
     batches = [
         keras.ops.convert_to_numpy(model(images[i : i + BATCH].astype(np.float32), training=False))
         for i in range(0, len(images), BATCH)
@@ -243,21 +243,22 @@ def _keras_logits(model, images):
 
 
 def _fraction(difference, scale):
-    """difference / scale, where nothing of nothing is 0."""
+    """Returns difference / scale, or the difference if the scale is 0."""
     return float(difference / scale) if scale else float(difference)
 
 
 def _agreement(expected, actual):
-    """Share of the rows with the same class in both; one with a NaN has none."""
+    """Returns the share of rows with the same class in both; rows with a NaN do not agree."""
     same = expected.argmax(axis=1) == actual.argmax(axis=1)
     finite = np.isfinite(expected).all(axis=1) & np.isfinite(actual).all(axis=1)
     return float(np.mean(same & finite))
 
 
 def _keeps_class(expected, actual):
-    """Whether in a row no class of `actual` is above that of `expected`, bool [n]; NaN is above.
+    """Returns whether no output in a row of `actual` is above that of the expected class, bool [n].
 
-    One class may be the same; where more are, the file says next to nothing.
+    One other class may have the same output; with more, the file would hardly predict anything. A
+    row with a NaN does not keep its class.
     """
     chosen = actual[np.arange(len(actual)), expected.argmax(axis=1)]
     finite = np.isfinite(expected).all(axis=1)
@@ -280,7 +281,7 @@ def _accuracy_loss(expected, actual, labels):
 
 
 def _chances(logits, labels):
-    """Chance of each row that a class drawn from its best ones, mostly the one best, is right."""
+    """Returns, for each row, the probability that a class drawn from its best ones is right."""
     best = logits == logits.max(axis=1, keepdims=True)
     right = best[np.arange(len(logits)), np.asarray(labels)]
     return right / np.maximum(best.sum(axis=1), 1)

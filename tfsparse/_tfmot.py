@@ -1,8 +1,8 @@
-"""TensorFlow Model Optimization's interfaces, imported without its side effect.
+"""The interfaces of TensorFlow Model Optimization, imported without its side effect.
 
 Importing tensorflow_model_optimization sets TF_USE_LEGACY_KERAS=1 and so turns `tf.keras` into
-tf_keras for the rest of the process, unless `tf.keras` was used before. Whoever imports tfsparse
-keeps the `tf.keras` and the environment they had.
+tf_keras for the rest of the process, unless `tf.keras` was used before. Importing tfsparse changes
+neither `tf.keras` nor the environment.
 """
 
 import os
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 def _import():
     before = os.environ.get("TF_USE_LEGACY_KERAS")
-    tf.keras.layers  # noqa: B018 (the lazy loader decides here, once, which Keras tf.keras is)
+    tf.keras.layers  # noqa: B018 (here the lazy loader decides, once and for all, which Keras tf.keras is)
     try:
         from tensorflow_model_optimization.sparsity import keras as sparsity
     finally:

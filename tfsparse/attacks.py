@@ -20,9 +20,9 @@ def _cross_entropy(labels, logits):
 
 
 def _difference_of_logits_ratio(labels, logits):
-    """-(z_y - max of the other z) / (z_1st - z_3rd): blind to the scale of the logits.
+    """-(z_y - max of the other z) / (z_1st - z_3rd), which does not depend on the logits' scale.
 
-    The cross-entropy of a network that is sure of itself has no gradient left in float32.
+    If a network is very confident, the gradient of the cross-entropy vanishes in float32.
     """
     highest = tf.math.top_k(logits, 3).values
     is_true = tf.one_hot(labels, tf.shape(logits)[1], True, False)
@@ -44,21 +44,22 @@ def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entrop
 
     Args:
         model: takes float images [n, h, w, c] in [0, 1] and returns logits [n, classes].
-        eps: radius of the L_inf ball, in units of the image range 1 (8/255, say).
+        eps: radius of the L_inf ball for images in [0, 1], such as 8/255.
         steps: number of gradient steps, at least 1.
         step_size: length of a step, in the same unit; None for 1.25 eps with one step (Wong et
             al.) and 2.5 eps / steps with more (Madry et al.).
-        random_start: start at a uniformly random point of the ball instead of at the image.
-        loss: what grows: "cross_entropy", or "dlr", the difference of logits ratio, which needs
-            three classes or more.
+        random_start: whether to start at a uniformly random point of the ball instead of at the
+            image.
+        loss: what the attack maximizes: "cross_entropy", or "dlr", the difference of logits ratio,
+            which needs at least three classes.
 
     Returns:
-        `attack(images, labels, seed)`, which returns images of the same shape in [0, 1], at most
-        eps away from `images` in each value. `labels` are int [n]; `seed` is an int tensor [2] that
-        fixes the random start.
+        `attack(images, labels, seed)`, which returns images of the same shape in [0, 1] that differ
+        from `images` by at most eps in each value. `labels` are int [n]; `seed` is an int tensor
+        [2] that fixes the random start.
 
     Raises:
-        UsageError: where eps, steps, step_size or loss are none of these.
+        UsageError: if eps, steps, step_size, or loss is out of range.
     """
     if step_size is None:
         step_size = 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
@@ -74,9 +75,9 @@ def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entrop
     def gradient(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            logits = tf.cast(model(images, training=False), tf.float32)  # 16 bits: mixed precision
+            logits = tf.cast(model(images, training=False), tf.float32)  # from mixed precision
             losses = LOSSES[loss](labels, logits)
-        # None where no output depends on the image: an attack then has nowhere to go.
+        # Zero if no output depends on the image: there is nothing to attack.
         return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     @tf.function(reduce_retracing=True)
@@ -108,7 +109,7 @@ def uniform_noise(eps):
 
 
 def gaussian_noise(eps):
-    """Returns an attack that adds normal noise of standard deviation eps / 2, cut off at eps."""
+    """Returns an attack that adds normal noise of standard deviation eps / 2, clipped to eps."""
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):

@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: safetensors files with everything needed to go on.
+"""Checkpoints of a training run: safetensors files with everything needed to continue it.
 
-A run that is stopped at any moment and started again continues with the very next step, as if it
-had not been stopped: a checkpoint holds weights, masks, momenta, dynamic regulariser, learning
-rate's step, and the sums of the epoch under way. Order, augmentation and attacks follow from the
-seed, the epoch and the step, so there is no random state to keep.
+A run that is stopped and started again continues with the next step and ends like an uninterrupted
+one. A checkpoint holds the weights, masks, momenta, dynamic regularizer, learning rate's step, and
+the sums of the current epoch. Order, augmentation, and attacks follow from the seed, the epoch, and
+the step, so there is no random state to save.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ class Stopped(SystemExit):
 
 
 class Checkpoints:
-    """The newest checkpoint of a run, and the one before in case the newest is damaged.
+    """The newest checkpoint of a run, and the previous one in case the newest is damaged.
 
     Args:
-        folder: where they are; "checkpoint.safetensors" and "checkpoint-previous.safetensors".
+        folder: of "checkpoint.safetensors" and "checkpoint-previous.safetensors".
         trainer: the `tfsparse.training.Trainer` whose state they hold.
-        minutes: how often `after_step` saves.
+        minutes: least time between two checkpoints of `after_step` within an epoch.
 
     Attributes:
-        epoch: number of whole epochs done.
-        history: list of dicts, one for each of these.
+        epoch: number of finished epochs.
+        history: list of dicts, one per finished epoch.
     """
 
     def __init__(self, folder, trainer, minutes=10.0):
@@ -46,19 +46,19 @@ class Checkpoints:
         self.previous = self.path.with_name("checkpoint-previous.safetensors")
         self.trainer = trainer
         self.epoch, self.history = 0, []
-        self._newest_is_whole = False  # which this process has read or written
+        self._newest_is_whole = False  # as this process has read or written it
         self._minutes = minutes
         self._saved = time.monotonic()
         self._signal = None
 
     def save(self):
-        """Writes the trainer's state; it is there as a whole or not at all.
+        """Writes the trainer's state, completely or not at all.
 
-        The checkpoint of before is kept, unless it is damaged. Of several workers, which all hold
-        the same state, only the chief writes.
+        Keeps the previous checkpoint, unless it is damaged. If there are several workers, which all
+        hold the same state, only the chief writes.
 
         Raises:
-            UsageError: where the state is not finite, which no checkpoint should hold.
+            UsageError: if the state is not finite or cannot be written.
         """
         self._saved = time.monotonic()
         if not distribution.is_chief():
@@ -71,8 +71,8 @@ class Checkpoints:
             if not np.all(np.isfinite(value)):
                 raise UsageError(
                     f"The training has diverged: {name} is not finite after step "
-                    f"{self.trainer.step}. Choose a smaller learning rate; the checkpoint of "
-                    "before is kept."
+                    f"{self.trainer.step}. Choose a smaller learning rate; the previous "
+                    "checkpoint is kept."
                 )
         tensors[PROGRESS] = self.trainer.sums
         metadata = {
@@ -89,11 +89,11 @@ class Checkpoints:
         self._newest_is_whole = True
 
     def restore(self):
-        """Puts the newest checkpoint that is whole into the trainer; does nothing if there is none.
+        """Loads the newest undamaged checkpoint into the trainer; does nothing if there is none.
 
         Raises:
-            UsageError: where all are damaged, or belong to another model, or not all workers see
-                the same one.
+            UsageError: if all checkpoints are damaged or belong to another model, or if not all
+                workers see the same one.
         """
         self._restore()
         distribution.check_same(
@@ -116,7 +116,7 @@ class Checkpoints:
             self._newest_is_whole = path == self.path
             if path == self.previous:
                 reason = damaged or f"{self.path} is missing."
-                print(f"warning: {reason} Continuing from the one before.", file=sys.stderr)
+                print(f"warning: {reason} Continuing from the previous one.", file=sys.stderr)
             return
         if damaged:
             raise damaged
@@ -129,7 +129,7 @@ class Checkpoints:
         )
         if not fits:
             raise UsageError(
-                f"The checkpoint {path} belongs to another model; choose another workdir."
+                f"The checkpoint {path} belongs to another model. Choose another --workdir."
             )
         for name, variable in variables.items():
             variable.assign(tensors[name])
@@ -140,7 +140,7 @@ class Checkpoints:
     # ---- signals ----
 
     def __enter__(self):
-        """Within the block, SIGTERM and Ctrl-C end the run after the step, saved; see `Stopped`."""
+        """Within the block, SIGTERM and Ctrl-C end the run after the step; see `Stopped`."""
         self._handlers = {
             number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
         }
@@ -156,13 +156,13 @@ class Checkpoints:
         self._signal = number
 
     def after_step(self, is_last):
-        """Saves where it is time to, or where the run was asked to stop.
+        """Saves if it is time to, if the epoch is over, or if the run was asked to stop.
 
-        So it does after the last step of an epoch: what comes next, the validation, can take
-        longer than a run that is stopped is given.
+        After the last step of an epoch comes the validation, which can take longer than the grace
+        period of a run that is asked to stop.
 
         Raises:
-            Stopped: in the latter case, after saving.
+            Stopped: after saving, if the run was asked to stop.
         """
         asked = distribution.any_worker(self._signal)
         if asked or is_last or time.monotonic() - self._saved >= 60 * self._minutes:
@@ -171,10 +171,10 @@ class Checkpoints:
             self._stop()
 
     def after_epoch(self):
-        """Saves after `history` got the row of another epoch.
+        """Saves; called after the row of an epoch was appended to `history`.
 
         Raises:
-            Stopped: where the run was asked to stop, after saving.
+            Stopped: after saving, if the run was asked to stop.
         """
         self.epoch += 1
         self.save()
@@ -182,7 +182,7 @@ class Checkpoints:
             self._stop()
 
     def _stop(self):
-        number = self._signal or signal.SIGTERM  # which another worker got
+        number = self._signal or signal.SIGTERM  # SIGTERM: another worker got the signal
         name = signal.Signals(number).name
         print(f"stopped by {name}; the same command continues this run", file=sys.stderr)
         raise Stopped(128 + number)

@@ -1,8 +1,8 @@
-"""Training on several devices and machines, by the strategies of tf.distribute.
+"""Training on several devices and machines with the strategies of tf.distribute.
 
-Each replica takes its share of every batch. Gradients are summed over replicas before the optimizer
-uses them, so all replicas hold the same weights, momenta and masks at every step, and each rewires
-by itself to the same result.
+Each replica takes its share of every batch. Gradients are summed over the replicas before the
+optimizer uses them, so all replicas hold the same weights, momenta, and masks at every step. Each
+replica rewires on its own and arrives at the same masks.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
-# What TensorFlow raises on the other workers, depending on what they were doing.
+# What TensorFlow raises on the remaining workers, depending on what they are doing.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -32,16 +32,16 @@ _LOST = (
 
 @contextlib.contextmanager
 def scope(name):
-    """Runs a `with` block, which creates and trains the model, under the strategy of this name.
+    """Runs a `with` block, which creates and trains the model, under a strategy.
 
     Args:
         name: "none" for one device; "mirrored" for all GPUs of this machine; "multi_worker" for
-            all machines of the cluster in the environment variable TF_CONFIG. The last must come
-            before anything else that TensorFlow does.
+            all machines of the cluster in the environment variable TF_CONFIG. The last must be
+            entered before TensorFlow does anything else.
 
     Raises:
-        UsageError: where TF_CONFIG is missing or wrong, the cluster cannot be started, or a worker
-            was lost.
+        UsageError: if TF_CONFIG is missing or wrong, if the cluster cannot be started, or if a
+            worker is lost.
     """
     if name == "none":
         yield
@@ -55,8 +55,8 @@ def scope(name):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise UsageError(
-            "Cannot start the cluster of TF_CONFIG; is each address that of its machine, and its "
-            f"port free? TensorFlow says: {str(error)[:200]}"
+            "Cannot start the cluster of TF_CONFIG. Check that each address belongs to its machine "
+            f"and that its port is free. TensorFlow's error: {str(error)[:200]}"
         ) from error
     with strategy.scope():
         try:
@@ -64,15 +64,15 @@ def scope(name):
         except _LOST as error:
             raise UsageError(
                 "Another worker was lost. Start all workers again with the same commands; the run "
-                f"continues from its checkpoint. TensorFlow says: {error.message[:200]}"
+                f"continues from its checkpoint. TensorFlow's error: {error.message[:200]}"
             ) from error
 
 
 def read_tf_config():
-    """Returns the cluster that the environment variable TF_CONFIG describes, a dict.
+    """Returns the environment variable TF_CONFIG as a dict.
 
     Raises:
-        UsageError: where it describes none.
+        UsageError: if it does not describe a cluster.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -85,14 +85,14 @@ def read_tf_config():
         fits = False
     if not fits:
         raise UsageError(
-            "Several workers need the environment variable TF_CONFIG on each, such as "
+            "Each of several workers needs the environment variable TF_CONFIG, such as "
             f"{_EXAMPLE}. Received: {text!r}"
         )
     return config
 
 
 def _are_hosts(tasks):
-    """Whether these are the addresses of a job's tasks: a list of HOST:PORT."""
+    """Returns whether `tasks` is a list of addresses, HOST:PORT."""
     parts = [str(task).rpartition(":") for task in tasks]
     return isinstance(tasks, list) and all(
         host and port.isdecimal() and 0 < int(port) < 2**16 for host, _, port in parts
@@ -100,14 +100,14 @@ def _are_hosts(tasks):
 
 
 def is_chief_of_cluster():
-    """Whether TF_CONFIG says that this process is the chief; see `is_chief`."""
+    """Returns whether this process is the chief according to TF_CONFIG; see `is_chief`."""
     config = read_tf_config()
     task = config["task"]
     return task["type"] == "chief" or ("chief" not in config["cluster"] and task["index"] == 0)
 
 
 def is_chief():
-    """Whether this process is the one that writes files: the only one, or the cluster's first."""
+    """Returns whether this process writes the files: the only one, or the cluster's first."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -116,13 +116,13 @@ def is_chief():
 
 
 def is_multi_worker():
-    """Whether there are other processes."""
+    """Returns whether there are other processes."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     return resolver is not None and len(resolver.cluster_spec().as_dict()) > 0
 
 
 def any_worker(flag):
-    """Returns whether `flag` is true on any worker; all workers must ask together."""
+    """Returns whether `flag` is true on any worker; all workers must call this together."""
     if not is_multi_worker():
         return bool(flag)
     return _total(float(bool(flag))) > 0

@@ -7,12 +7,12 @@ import tqdm
 
 @tf.function(reduce_retracing=True)
 def logits(model, images):
-    """Returns the logits of images, tensors or arrays, in inference mode."""
+    """Returns the logits of images (a tensor or an array) in inference mode."""
     return model(images, training=False)
 
 
 def random_seed(seed, restart):
-    """Returns the seed of an attack's restart: no other seed below 2**31 has it, up to 1000."""
+    """Returns the seed of an attack's restart, below 1000; unique for every seed and restart."""
     return seed * 1000 + restart
 
 
@@ -22,11 +22,13 @@ def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evalu
     Args:
         model: takes float images [n, h, w, c] in [0, 1] and returns logits [n, classes].
         batches: tf.data.Dataset of (images, int labels).
-        attack: None, or a function as `tfsparse.attacks.pgd` returns; it makes the images that are
-            classified.
-        seed: int that, with a batch's index and the restart, fixes the attack's random start.
-        restarts: how often each image is attacked; what one of the attacks fools counts as fooled.
-        description: what the progress bar says.
+        attack: None, or a function as `tfsparse.attacks.pgd` returns, whose adversarial examples
+            are classified instead of the images.
+        seed: int that fixes the attack's random starts, together with the index of the batch and
+            the restart.
+        restarts: how often each image is attacked. It counts as correct if the model classifies
+            all of its adversarial examples correctly.
+        description: label of the progress bar.
 
     Returns:
         Float in [0, 1].

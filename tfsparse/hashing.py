@@ -10,7 +10,7 @@ from tfsparse.graph import leaf_layers
 
 
 def hash_of_weights(model):
-    """Returns the sha256 of the values of all weights of a Keras model, a hexadecimal str."""
+    """Returns the sha256 of all weights of a Keras model, a hexadecimal str."""
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
@@ -18,7 +18,7 @@ def hash_of_weights(model):
 
 
 def hash_of_model(model):
-    """Returns a sha256 of a Keras model's graph and weights, whatever the layers are called."""
+    """Returns the sha256 of a Keras model's graph and weights; names of layers do not matter."""
     try:
         config = model.get_config()
     except NotImplementedError:  # a subclass
@@ -30,7 +30,7 @@ def hash_of_model(model):
 
 
 def _names(model):
-    """Yields the names of a model, of all its operations and of those of the models in it."""
+    """Yields the names of a model and of all operations in it and in its nested models."""
     yield model.name
     for operation in getattr(model, "operations", None) or model.layers:
         if isinstance(operation, keras.Model):

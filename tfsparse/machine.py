@@ -1,4 +1,4 @@
-"""What figures of speed depend on: processor, cores, accelerators, and versions of packages."""
+"""Facts on which measured speeds depend: processor, cores, accelerators, package versions."""
 
 import collections
 import importlib.metadata
@@ -9,19 +9,19 @@ import re
 
 from tfsparse.errors import UsageError
 
-# Instruction sets on which the ratio of two times depends: the width of a vector, and products of
-# 8-bit integers that one instruction sums.
+# Instruction sets on which the ratio of two times depends: wide vectors, and dot products of 8-bit
+# integers.
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def facts(packages=()):
-    """Returns a dict of this machine's facts.
+    """Returns the facts of this machine.
 
     Args:
-        packages: names of installed packages, whose versions are added.
+        packages: names of installed packages whose versions are included.
 
     Returns:
-        {"cpu": name and those of INSTRUCTIONS that it has, "cores": number, "system": name,
+        {"cpu": name and its instruction sets among INSTRUCTIONS, "cores": number, "system": name,
         "python": version, package: version}.
     """
     try:
@@ -56,14 +56,14 @@ def versions(packages):
 
 
 def cores():
-    """Returns how many processor cores this process may use, which taskset makes fewer."""
+    """Returns the number of processor cores that this process may use (see taskset)."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def hardware():
-    """Returns what a model is trained on in this process, a str for people."""
+    """Returns the hardware on which this process trains, a str for people."""
     import tensorflow as tf
 
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))

@@ -1,4 +1,4 @@
-"""Models that compute in 16 bits (Keras' mixed precision) as float32 ones."""
+"""Turns models that compute in 16 bits (Keras' mixed precision) into float32 models."""
 
 from tfsparse import copying
 

@@ -1,18 +1,20 @@
-"""Functions timed in turns."""
+"""Times functions against each other."""
 
 import time
 
 
 def interleaved(functions, seconds, warm_up=1):
-    """Times functions in turns, in rounds whose order rotates: a slow moment slows all of them.
+    """Times functions in rounds, so that a slow moment of the machine affects all of them.
+
+    Each round runs every function once; the first function of a round rotates.
 
     Args:
         functions: {key: function without arguments}.
-        seconds: rounds begin until so much time has passed; there is at least one.
-        warm_up: rounds that are not timed.
+        seconds: no round begins after this time, except the first.
+        warm_up: number of rounds before, which are not timed.
 
     Returns:
-        {key: list of seconds}, one for each round.
+        {key: list of seconds, one per round}.
     """
     for _ in range(warm_up):
         for function in functions.values():

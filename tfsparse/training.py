@@ -17,16 +17,17 @@ class Trainer:
 
     The loss of a batch (x, t), after Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083:
 
-        J = beta * CE(f(x), t) + (1 - beta) * CE(f(x_adv), t) + dynamic L2 regulariser
+        J = beta * CE(f(x), t) + (1 - beta) * CE(f(x_adv), t) + dynamic L2 regularizer
 
-    The default beta of 0.5 is a choice of ours. Clean and adversarial images go through the network
-    as one batch, so that BatchNorm's statistics are those of both. Without an attack J is the plain
-    cross-entropy CE, in which a label t may be smoothed (Szegedy et al., CVPR 2016, section 7).
+    The paper does not give beta; the default of 0.5 is ours. Clean and adversarial images go
+    through the network as one batch, so BatchNorm's statistics are those of both. Without an attack
+    J is the plain cross-entropy CE. The labels t may be smoothed (Szegedy et al., CVPR 2016,
+    section 7).
 
-    Created within the scope of a tf.distribute strategy it trains on all of its replicas, and must
-    be used within that scope. A batch is shared among the replicas; each normalises by the
-    statistics of its own share, unless the model's BatchNormalization layers are `synchronized`,
-    and the moving statistics are their mean.
+    A trainer that is created within the scope of a tf.distribute strategy trains on all replicas
+    and must be used within that scope. The replicas share each batch. Each normalizes by the
+    statistics of its own share, unless the model's BatchNormalization layers are `synchronized`;
+    the moving statistics are the mean over the replicas.
 
     Args:
         model: Keras model from images in [0, 1] to logits.
@@ -35,12 +36,12 @@ class Trainer:
         pruner: `tfsparse.pruning.Pruner` of the same model, or None.
         beta: weight of the clean images, in [0, 1].
         label_smoothing: share of a label that is spread over all classes, in [0, 1). The attack
-            takes labels as they are.
+            uses the labels without smoothing.
 
     Attributes:
-        batches_done: how many batches of the epoch under way are done.
-        sums: what `run_epoch` returns the means of, summed over these; float64.
-        seconds: how long they took.
+        batches_done: number of finished batches of the current epoch.
+        sums: float64 sums, over these batches, of the values whose means `run_epoch` returns.
+        seconds: how long these batches took.
     """
 
     def __init__(self, model, optimizer, attack=None, pruner=None, beta=0.5, label_smoothing=0.0):
@@ -60,7 +61,7 @@ class Trainer:
 
     @property
     def variables(self):
-        """{name: variable} of all state that training changes: what a checkpoint must hold."""
+        """{name: variable} of all state that training changes and a checkpoint must hold."""
         groups = {"model": self.model.variables, "optimizer": self.optimizer.variables}
         if self.pruner:
             groups["pruner"] = self.pruner.variables
@@ -71,10 +72,10 @@ class Trainer:
         }
 
     def average_weights(self):
-        """Gives the model the moving averages of its trainable weights, for good.
+        """Replaces the model's trainable weights by their moving averages, permanently.
 
-        They are those that an optimizer with `use_ema` keeps, after the weights' constraints: what
-        is pruned is 0 in them, too. Without `use_ema` nothing changes.
+        An optimizer with `use_ema` keeps these averages. The weights' constraints are applied to
+        them, so that pruned weights are 0. Without `use_ema` nothing changes.
         """
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # LossScaleOptimizer
         if optimizer.use_ema:
@@ -85,7 +86,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged_weights(self):
-        """The same within a `with` block; afterwards training can go on."""
+        """Does the same within a `with` block, after which training can continue."""
         weights = self.model.trainable_variables
         own = [keras.ops.copy(weight) for weight in weights]
         try:
@@ -96,22 +97,22 @@ class Trainer:
                 weight.assign(value)
 
     def run_epoch(self, batches, seed, description="training", after_step=None):
-        """Trains on the rest of an epoch: all of it, unless `batches_done` is above 0.
+        """Trains on the remaining batches of an epoch: on all if `batches_done` is 0.
 
         Args:
-            batches: tf.data.Dataset of known length of the batches that are left: images float
-                [n, h, w, c] in [0, 1], labels int [n].
-            seed: int that, with the step, fixes the attack's random starts.
-            description: what the progress bar says.
-            after_step: None, or a function that is called after each step with whether it was the
-                last of the epoch.
+            batches: tf.data.Dataset of known length, the remaining batches: float images
+                [n, h, w, c] in [0, 1] and int labels [n].
+            seed: int that fixes the attack's random starts, together with the step.
+            description: label of the progress bar.
+            after_step: None, or a function that is called after each step with a bool: whether it
+                was the last step of the epoch.
 
         Returns:
             {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}: means over
-            the epoch, that of adversarial images only with an attack, and how long it took.
+            the epoch (of adversarial images only with an attack), and its duration.
 
         Raises:
-            UsageError: where the loss is no longer finite.
+            UsageError: if the loss is no longer finite.
         """
         total = self.batches_done + len(batches)
         progress = tqdm.tqdm(
@@ -140,7 +141,7 @@ class Trainer:
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):
-        """Returns float32 [2 or 3]: the batch's loss and its accuracies, clean and adversarial."""
+        """Returns float32 [2 or 3]: loss, clean accuracy, and adversarial accuracy of a batch."""
         shares = self.strategy.run(self._replica_step, (images, labels, seed))
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None)
 
@@ -159,7 +160,7 @@ class Trainer:
             labels = tf.tile(labels, [2])
             weight = tf.concat([tf.fill([size], self.beta), tf.fill([size], 1.0 - self.beta)], 0)
         with tf.GradientTape() as tape, fused_batch_norm(self.model):
-            # Float32 also where the model computes in 16 bits: mixed precision.
+            # Float32 even if the model computes in 16 bits (mixed precision).
             logits = tf.cast(self.model(images, training=True), tf.float32)
             losses = keras.losses.categorical_crossentropy(
                 tf.one_hot(labels, logits.shape[-1]), logits, True, self.label_smoothing
@@ -167,7 +168,7 @@ class Trainer:
             loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:
                 loss += tf.add_n(self.model.losses) / replicas
-            scaled = self.optimizer.scale_loss(loss)  # of a LossScaleOptimizer, which scales back
+            scaled = self.optimizer.scale_loss(loss)  # a LossScaleOptimizer scales back
         variables = self.model.trainable_variables
         # Keras' optimizers sum the gradients over the replicas.
         self.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
@@ -180,7 +181,7 @@ class Trainer:
         return tf.stack(values)
 
     def _average_statistics(self, context):
-        """Gives all replicas the mean of their moving statistics, which no optimizer changes."""
+        """Sets the moving statistics of all replicas, which no optimizer changes, to their mean."""
         statistics = [v for v in self.model.non_trainable_variables if "float" in v.dtype]
         if statistics:
             values = [tf.identity(tf.convert_to_tensor(variable)) for variable in statistics]
@@ -197,13 +198,13 @@ def sgd(steps, learning_rate, weight_decay, schedule="one_cycle", ema_momentum=0
 
     Args:
         steps: training steps, at least 1.
-        learning_rate: the peak.
-        weight_decay: decoupled; times the learning rate at each step. BatchNorm and biases have
-            none.
+        learning_rate: its peak.
+        weight_decay: decoupled; multiplied by the learning rate at each step. It does not apply to
+            BatchNorm and biases.
         schedule: "one_cycle" rises linearly for a tenth of the steps and falls to 0 along a cosine,
             "cosine" falls from the start, "piecewise" is divided by 10 after half and after three
             quarters of the steps.
-        ema_momentum: of the moving average of the weights, in [0, 1); 0 for none. See
+        ema_momentum: momentum of the moving average of the weights, in [0, 1); 0 for none. See
             `Trainer.averaged_weights`.
     """
     if schedule == "piecewise":
@@ -231,16 +232,16 @@ def sgd(steps, learning_rate, weight_decay, schedule="one_cycle", ema_momentum=0
 
 
 def overfits_attack(history):
-    """Whether training has overfitted to its one-step attack: "catastrophic overfitting".
+    """Returns whether training has overfitted to its one-step attack ("catastrophic overfitting").
 
-    The network then classifies what one step makes of its training images, and next to nothing of
-    what several steps make of others. Said is so where PGD on held-out images leaves less than
-    half of the accuracy in training, and less than half of what it left after an earlier epoch: a
-    network that has yet to learn does not count.
+    The network then classifies the one-step adversarial examples of training, but fails under an
+    attack of several steps. The criterion is ours: the robust accuracy on held-out images is less
+    than half of the adversarial accuracy in training, and less than half of its own best value. So
+    a network that has not learned anything yet does not count.
 
     Args:
-        history: list of dicts with "train_adversarial_accuracy" and "validation_robust_accuracy",
-            one for each epoch.
+        history: list of dicts, one per epoch, with "train_adversarial_accuracy" and
+            "validation_robust_accuracy".
 
     Source: Wong et al., "Fast is better than free", ICLR 2020, section 5.4.
     """
@@ -251,11 +252,15 @@ def overfits_attack(history):
 
 
 def best_epoch(history):
-    """Returns the epoch, from 1, of the best held-out robust accuracy; the first of equal ones.
+    """Returns the first epoch, counted from 1, with the best held-out robust accuracy.
 
-    Without an attack in training it is that of the best clean accuracy. Of a network that is pruned
-    as it trains, only the epochs within 1 % of its lowest density so far count: whole channels do
-    not always add up to the same number of weights.
+    Without an attack in training, clean accuracy counts instead. If the network is pruned during
+    training, only epochs whose density is within 1 % of the lowest count. The tolerance is for
+    channel pruning, in which the number of remaining weights varies slightly.
+
+    Args:
+        history: list of dicts, one per epoch, with "validation_robust_accuracy" or
+            "validation_clean_accuracy", and "density" if the network is pruned.
     """
     name = "validation_robust_accuracy"
     name = name if name in history[0] else "validation_clean_accuracy"

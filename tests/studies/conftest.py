@@ -1,12 +1,21 @@
 """What tests of studies share: the committed records, and a study run in this process."""
 
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "docs" / "results"
 BASELINE = set(flags.FLAGS)
+
+
+@pytest.fixture
+def eager():
+    """Runs functions without compiling them, which takes longer than a few steps."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_in_tflm(images, form):
     layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
     model = keras.Sequential([keras.Input((32, 32, 3)), *layers])
     if form == "DNR 10 %":
-        kernel = np.array(layers[1].kernel)
+        kernel = keras.ops.convert_to_numpy(layers[1].kernel).copy()
         kernel[np.random.default_rng(0).random(kernel.shape) > 0.1] = 0
         layers[1].kernel.assign(kernel)
     content = convert(model, "int8", images)

@@ -14,7 +14,7 @@ def test_sizes_of_layers():
     assert list(sizes.values()) == [4, 1, 3, 1, 3, 1, 3]
 
 
-def test_measures_each_pattern():
+def test_measures_each_pattern(eager):
     rows = layer_speed.measure((4, 64, 64, 1), ["PS4_P4", "PSD1_P16"], 2, False, 0)
     assert [(row["pattern"], row["rule"]) for row in rows] == [
         ("PS4_P4", True),

@@ -94,31 +94,27 @@ def test_rows_are_accepted(parse):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step(kind, parse):
+def test_a_step(kind, parse, eager):
     """Of a narrow network and a short attack, without compiling, which takes longer."""
     recipe, own = KINDS[kind]
     width = 48 if own.get("arch") == "shufflenet" else 8
     few = {"attack_steps": 1} if recipe == "dnr" else {}
     values = parse(f"papers/{recipe}", own, width=width, **few)
-    tf.config.run_functions_eagerly(True)
-    try:
-        side, classes, _ = papers.DATASETS[values.dataset]
-        keras.utils.set_random_seed(0)
-        model = zoo.build(values.arch, (side, side, 3), classes, values.width, values.pattern)
-        pruner = train.make_pruner(model, steps=4, steps_per_epoch=2)
-        attack = None
-        if values.loss == "hybrid":
-            attack = attacks.pgd(model, values.eps, values.attack_steps)
-        optimizer = sgd(4, values.learning_rate, values.weight_decay, values.schedule)
-        trainer = Trainer(model, optimizer, attack, pruner)
-        images = np.random.default_rng(0).random((2, side, side, 3), np.float32)
-        batches = tf.data.Dataset.from_tensors((images, np.array([0, classes - 1])))
-        assert np.isfinite(trainer.run_epoch(batches, seed=0)["loss"])
-        assert (pruner is None) == (values.prune == "none")
-        if pruner:
-            assert pruner.density == pytest.approx(values.density, abs=0.01)
-    finally:
-        tf.config.run_functions_eagerly(False)
+    side, classes, _ = papers.DATASETS[values.dataset]
+    keras.utils.set_random_seed(0)
+    model = zoo.build(values.arch, (side, side, 3), classes, values.width, values.pattern)
+    pruner = train.make_pruner(model, steps=4, steps_per_epoch=2)
+    attack = None
+    if values.loss == "hybrid":
+        attack = attacks.pgd(model, values.eps, values.attack_steps)
+    optimizer = sgd(4, values.learning_rate, values.weight_decay, values.schedule)
+    trainer = Trainer(model, optimizer, attack, pruner)
+    images = np.random.default_rng(0).random((2, side, side, 3), np.float32)
+    batches = tf.data.Dataset.from_tensors((images, np.array([0, classes - 1])))
+    assert np.isfinite(trainer.run_epoch(batches, seed=0)["loss"])
+    assert (pruner is None) == (values.prune == "none")
+    if pruner:
+        assert pruner.density == pytest.approx(values.density, abs=0.01)
 
 
 def test_operations_of_a_step_by_hand():

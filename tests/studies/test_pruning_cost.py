@@ -1,18 +1,9 @@
 """The study of what pruning costs: that it measures, and what it tells; no times."""
 
 import pytest
-import tensorflow as tf
 
 from studies import pruning_cost
 from studies.pruning_cost import peak_memory, times
-
-
-@pytest.fixture
-def eager():
-    """Compiling takes longer than the steps."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def test_measures_steps_rewiring_and_memory(eager, monkeypatch):

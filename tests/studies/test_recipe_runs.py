@@ -136,7 +136,7 @@ def test_the_command_that_trains(tmp_path, monkeypatch, settings):
 
 
 @pytest.mark.parametrize("loss", ["standard", "hybrid"])
-def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, settings):
+def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, settings, eager):
     """A network that gives every image the class 3 is right as often as there are threes."""
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(200, 8, 8, 3), dtype=np.uint8)

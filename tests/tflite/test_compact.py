@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tflite.compact import compact
 from tflite.lowering import lower
+from tflite.quiet import quiet
 from tfsparse.layers import PeriodicConv2D
 
 
@@ -26,7 +27,8 @@ def converted(int8, patterns=("PS1_P9", "PS1_P9")):
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    return converter.convert()
+    with quiet():
+        return converter.convert()
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["float32", "int8"])

@@ -1,5 +1,7 @@
 """Files with kernels without zeros: TFLM computes the same bits from fewer bytes."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -14,12 +16,11 @@ from tfsparse.errors import UsageError
 pytest.importorskip("tflite_micro", reason="there are no wheels for this machine")
 
 
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).random((20, 12, 12, 3), np.float32)
+IMAGES = np.random.default_rng(0).random((20, 12, 12, 3), np.float32)
 
 
-def converted(images, density):
+@functools.cache
+def converted(density):
     """An int8 file with all kinds of kernels, of which a share is not zero."""
     keras.utils.set_random_seed(0)
     image = keras.Input((12, 12, 3))
@@ -32,16 +33,16 @@ def converted(images, density):
     for weight in model.trainable_weights:
         if len(weight.shape) > 1:
             weight.assign(np.where(rng.random(weight.shape) < density, weight, 0))
-    return convert(model, "int8", images)
+    return convert(model, "int8", IMAGES)
 
 
 @pytest.mark.parametrize("density", [0.05, 0.1, 0.5, 0.8])
-def test_the_same_bits_from_fewer_bytes(images, density):
-    content = converted(images, density)
+def test_the_same_bits_from_fewer_bytes(density):
+    content = converted(density)
     smaller = compress(content)
-    expected = FileModel(content, "reference").outputs(images)
+    expected = FileModel(content, "reference").outputs(IMAGES)
     assert len(np.unique(expected)) > 20
-    np.testing.assert_array_equal(FileModel(smaller, "tflm").outputs(images), expected)
+    np.testing.assert_array_equal(FileModel(smaller, "tflm").outputs(IMAGES), expected)
     weights = 16 * 27 + 9 * 128 + 128 * 32 + 800 * 10
     # A byte for each weight that is not zero, a bit for each weight, and 400 bytes an operator.
     assert len(smaller) <= len(content) - weights * (1 - density - 1 / 8) + 4 * 400
@@ -50,9 +51,9 @@ def test_the_same_bits_from_fewer_bytes(images, density):
     assert 0 <= grown <= 800 * 10 + 64
 
 
-def test_bits_and_values_are_the_kernel(images):
+def test_bits_and_values_are_the_kernel():
     """The file is read by ten lines of NumPy."""
-    content = converted(images, 0.1)
+    content = converted(0.1)
     kernels = [
         array
         for array in arrays(content).values()
@@ -83,8 +84,8 @@ def arrays(content):
     }
 
 
-def test_dense_and_float_files_stay_as_they_are(images):
-    content = converted(images, 1)
+def test_dense_and_float_files_stay_as_they_are():
+    content = converted(1)
     assert compress(content) == content
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
@@ -93,6 +94,6 @@ def test_dense_and_float_files_stay_as_they_are(images):
     assert compress(content) == content
 
 
-def test_litert_says_that_it_cannot_run_them(images):
+def test_litert_cannot_run_them_and_names_the_operator():
     with pytest.raises(UsageError, match=r"LiteRT cannot run the file: .*TFLM_DECODE"):
-        FileModel(compress(converted(images, 0.1)))
+        FileModel(compress(converted(0.1)))

@@ -14,17 +14,16 @@ import zoo
 from tflite import micro
 from tflite.arena import arena
 from tflite.boards import BOARDS, fit_table
+from tflite.conversion import Images
 from tflite.flatbuffer import unpack
 from tflite.micro import make_forms, table, unbeaten, write_package
 from tflite.runtimes import FileModel, tflm_interpreter
 from tflite.sources import _METHODS, _camel_case, operator_names
 from tfsparse.errors import UsageError
-from zoo.data import open_dataset
-from zoo.loading import conversion_images
 
 pytest.importorskip("tflite_micro", reason="there are no wheels for this machine")
 
-MODEL, DATASET = "resnet8_dnr10_fashion_mnist_small", "fashion_mnist_small"
+MODEL = "resnet8_dnr10_fashion_mnist_small"
 FILES = {
     *("model.tflite", "model.h", "model.cc", "operators.h"),
     *("test_data.h", "test_data.cc", "self_test.h", "self_test.cc"),
@@ -32,12 +31,22 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory, data_dir):
+def images(fashion_mnist, fashion_mnist_training):
+    pictures, labels = (array[:60] for array in fashion_mnist)
+    return Images(fashion_mnist_training[0][:50], pictures, labels, zoo.card(MODEL)["class_names"])
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, images):
+    """The folder of a package, and its forms."""
     folder = tmp_path_factory.mktemp("package")
-    write_package(
-        zoo.load(MODEL), conversion_images(open_dataset(DATASET, data_dir)), folder, MODEL
-    )
-    return folder
+    forms, _ = write_package(zoo.load(MODEL), images, folder, MODEL)
+    return folder, forms
+
+
+@pytest.fixture
+def package(written):
+    return written[0]
 
 
 def arrays(text):
@@ -208,14 +217,12 @@ def test_the_stated_arena_is_enough(stack):
         arena(form.content, form.arena_bytes)
 
 
-def test_a_form_of_other_bits_is_refused(monkeypatch, fashion_mnist):
-    images, labels = fashion_mnist
-    model = zoo.load(MODEL)
-    (form, *_) = make_forms(model, images[:50])
+def test_a_form_of_other_bits_is_refused(monkeypatch, written, images):
+    form = written[1][0]
     kernels = micro.difference
     monkeypatch.setattr(micro, "difference", lambda a, b: kernels(a, b) + 1)
     with pytest.raises(UsageError, match=r"Nothing is written\. plain: .* 1 steps"):
-        micro.check([form], model, images, labels)
+        micro.check([form], zoo.load(MODEL), images.images, images.labels)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +273,9 @@ def test_forms_that_others_beat_are_left_out():
 
 def test_a_dense_network_has_one_form():
     keras.utils.set_random_seed(0)
-    images = np.random.default_rng(0).random((10, 16, 16, 3), np.float32)
-    (form,) = make_forms(zoo.build("resnet8", (16, 16, 3), 10, 8), images)
+    images = np.random.default_rng(0).random((10, 8, 8, 3), np.float32)
+    layers = [keras.layers.Conv2D(8, 3), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Dense(10)])
+    (form,) = make_forms(model, images)
     assert (form.name, form.decoded) == ("plain", 0)
     assert unpack(form.content).subgraphs[0].operators

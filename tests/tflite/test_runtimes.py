@@ -31,6 +31,11 @@ def network():
     return keras.Sequential(layers)
 
 
+@pytest.fixture(scope="module")
+def int8(network, images):
+    return convert(network, "int8", images)
+
+
 @pytest.mark.parametrize(
     ("precision", "float_io"),
     [("int8", False), ("int8", True), ("int16x8", False), ("float32", False)],
@@ -44,11 +49,10 @@ def test_tflm_computes_what_the_reference_kernels_do(network, images, precision,
     np.testing.assert_allclose(micro.astype(float), reference, rtol=0, atol=tolerance)
 
 
-def test_logits_are_those_of_keras(network, images):
+def test_logits_are_those_of_keras(network, images, int8):
     expected = network(images).numpy()
-    content = convert(network, "int8", images)
     for runtime in ("xnnpack", "reference", "tflm"):
-        file = FileModel(content, runtime)
+        file = FileModel(int8, runtime)
         assert (file.image_shape, file.num_classes) == ((16, 16, 3), 10)
         assert np.abs(file(images) - expected).mean() < 0.02 * np.abs(expected).max()
 
@@ -72,13 +76,12 @@ def test_what_tflm_cannot_run(network, images, precision, reason, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_arena_is_what_tflm_takes(network, images):
-    content = convert(network, "int8", images)
-    measured = arena(content)
+def test_arena_is_what_tflm_takes(int8):
+    measured = arena(int8)
     assert measured.total == measured.activations + measured.persistent
     # The largest two tensors at a time: what the pooling reads and writes.
     assert 16 * 16 * 16 + 8 * 8 * 16 <= measured.activations < 16 * 16 * 16 * 1.5
     # TFLM plans in memory that it then gives back: 4 kB more than it keeps always do.
-    tflm_interpreter(content, measured.total + 4096)
+    tflm_interpreter(int8, measured.total + 4096)
     with pytest.raises(UsageError, match="TFLM cannot run the file"):
-        tflm_interpreter(content, measured.activations)
+        tflm_interpreter(int8, measured.activations)

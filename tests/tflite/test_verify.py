@@ -29,7 +29,7 @@ def test_file_of_another_model_fails(network, calibration, held_out, precision):
     assert len(result.failures) == 3  # the difference, the agreement and the accuracy
 
 
-def test_a_file_that_says_the_same_of_every_image_fails(held_out):
+def test_a_file_with_the_same_output_for_every_image_fails(held_out):
     """Large biases alone make logits large, and constant outputs close to them."""
     images, labels = held_out
     keras.utils.set_random_seed(0)
@@ -46,7 +46,7 @@ def test_a_file_that_says_the_same_of_every_image_fails(held_out):
 
 
 @pytest.mark.parametrize(("gap", "is_close"), [(0.02, True), (2.0, False)])
-def test_rounding_may_decide_close_calls(gap, is_close):
+def test_rounding_may_decide_near_ties(gap, is_close):
     """Two files of three classes: in one the first two have changed places."""
 
     def model(difference):
@@ -60,7 +60,7 @@ def test_rounding_may_decide_close_calls(gap, is_close):
     content = convert(model(-gap / 2), "float32")
     found = verify(content, model(gap / 2), images, precision="int8")
     assert (found.top1_or_tied, found.top1_or_close) == (0.0, float(is_close))
-    assert ("the call is close" in " ".join(found.failures)) != is_close
+    assert ("is a near-tie" in " ".join(found.failures)) != is_close
 
 
 def test_the_accuracy_may_fall_by_what_few_images_cannot_tell():

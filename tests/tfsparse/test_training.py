@@ -240,7 +240,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, capsy
     assert trainer.batches_done == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "checkpoint.safetensors" in line
-    assert "Continuing from the one before" in line
+    assert "Continuing from the previous one" in line
     checkpoints.previous.write_bytes(b"")
     with pytest.raises(UsageError, match=r"checkpoint\.safetensors"):
         Checkpoints(tmp_path, trainer).restore()

@@ -89,7 +89,7 @@ def test_round_trip(tmp_path, pattern, name):
         assert not np.signbit(tensor[tensor == 0]).any()
     layer = model.get_layer("periodic")
     about = json.loads(metadata["periodic"])["0000/periodic/kernel"]
-    assert about == {"pattern": layer.pattern, "kernel_shape": [3, 3, 6, 7]}
+    assert about == {"pattern": layer.pattern.config, "kernel_shape": [3, 3, 6, 7]}
     twin = PeriodicConv2D(7, 3, about["pattern"])  # the file alone gives the dense kernel
     twin.build((None, 8, 8, 6))
     twin.kernel.assign(tensors["0000/periodic/kernel"])

@@ -19,6 +19,8 @@ from zoo.commands.commandline import define_fraction
 
 # What needs TensorFlow is imported in the functions that use it: --help answers at once.
 ARCHITECTURES = ("mobilenet_v2", "resnet18", "resnet8", "shufflenet", "vgg16")
+ALGORITHMS = ("none", "dnr", "magnitude", "global_magnitude", "erk_magnitude", "set", "rigl")
+STRUCTURES = ("unstructured", "channel")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("one_cycle", "cosine", "piecewise")
 STRATEGIES = ("none", "mirrored", "multi_worker")
@@ -31,8 +33,8 @@ flags.DEFINE_boolean("augment", True, "Random crops (padding 4) and horizontal f
 flags.DEFINE_enum("arch", "resnet8", ARCHITECTURES, "Network architecture.")
 flags.DEFINE_integer("width", None, "Channels of the first stage; by default the published width.")
 flags.DEFINE_string("pattern", None, "Periodic pattern of spatial convolutions, such as PSD2_P8.")
-flags.DEFINE_enum("prune", "none", ["none", "dnr", "magnitude"], "Pruning during training.")
-flags.DEFINE_enum("structure", "irregular", ["irregular", "channel"], "What is pruned together.")
+flags.DEFINE_enum("prune", "none", ALGORITHMS, "Pruning during training.")
+flags.DEFINE_enum("structure", "unstructured", STRUCTURES, "What is pruned together.")
 define_fraction("density", 0.1, "Fraction of prunable weights that remain, (0, 1].")
 flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
 define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
@@ -73,7 +75,7 @@ def main():
     from tfsparse.files import write_bytes
     from tfsparse.training import Trainer, best_epoch, sgd
     from zoo import figures, runs
-    from zoo.architectures import dense_twin
+    from zoo.architectures import untrained
     from zoo.data import batches, on_cpu, open_dataset
     from zoo.loading import conversion_images
 
@@ -150,7 +152,9 @@ def main():
     conversion = convert_and_verify(model, "int8", for_conversion)
     if not conversion.failures:
         write_bytes(workdir / "model_int8.tflite", conversion.content)
-    dense_int8 = convert(dense_twin(architecture), "int8", for_conversion.calibration)
+    dense_int8 = convert(
+        untrained({**architecture, "pattern": None}), "int8", for_conversion.calibration
+    )
 
     # --- report --------------------------------------------------------------------------------
     report = {
@@ -324,15 +328,19 @@ def make_pruner(model, steps, steps_per_epoch):
 
     if FLAGS.prune == "none":
         return None
-    if FLAGS.prune == "dnr":
+    algorithm = pruning.ALGORITHMS[FLAGS.prune]()
+    if algorithm.rewires:
         # The last epoch trains what the one before it has left.
-        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch)
+        own = {} if FLAGS.prune == "dnr" else {"initial_prune_rate": 0.3, "decay": "cosine"}
+        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch, **own)
     else:
         # The last change falls on a multiple of the frequency, or the density would not be reached.
         frequency = min(100, max(1, steps // 20))
         end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
         schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
-    return pruning.Pruner(model, schedule, structure=FLAGS.structure, seed=FLAGS.seed)
+    return pruning.Pruner(
+        model, schedule, structure=FLAGS.structure, algorithm=algorithm, seed=FLAGS.seed
+    )
 
 
 if __name__ == "__main__":

@@ -1,91 +1,117 @@
 """What do the paper's patterns cost? Weights, MACs, storage and energy of ResNet18 and VGG16.
 
-    python -m studies.costs --output=docs
+    python -m studies costs
 
-Builds each network with each pattern, counts, and writes costs.md to --output, with the figures of
-the paper beside. Nothing is trained.
+Counts each network with each pattern at full width and writes costs.md, next to the figures of the
+paper. Nothing is trained.
 
 Source of the published figures: Kundu et al., arXiv 2001.10710 (IEEE Trans. Computers 2020).
 """
 
-import pathlib
-
-import keras
-from absl import flags
+import dataclasses
+import functools
 
 import zoo
-from tfsparse import cost, energy
-from tfsparse.files import write_bytes
+from studies import records
+from tfsparse import cost, energy, patterns, tables
 from tfsparse.storage import FORMATS
-from zoo.commands import commandline
 
+NAME = "costs"
+RECORDS = ()
 BITS = 32
-WIDTH = 64
+SIDE, CLASSES = 32, 10  # of the networks that are built
 SIZES = [(32, 10), (64, 200)]  # of an image's side, and classes
-# Convolution weights in millions, and GMACs for each of SIZES, read off a plot.
-PUBLISHED = {
-    "resnet18": {
-        "dense": (11.159, 0.559, 2.227),
-        "pSC4": (5.056, 0.253, 1.005),
-        "pSC2": (2.615, 0.130, 0.518),
-        "pSC1": (1.394, 0.069, 0.274),
-        "PS4_P4": (5.056, 0.253, 1.005),
-        "PS2_P6": (2.615, 0.130, 0.518),
-        "PS1_P9": (1.394, 0.069, 0.274),
-        "PSD4_P8": (5.819, 0.291, 1.156),
-        "PSD4_P16": (5.438, 0.272, 1.081),
-        "PSD2_P8": (3.683, 0.184, 0.731),
-        "PSD2_P16": (3.149, 0.157, 0.625),
-        "PSD1_P8": (2.615, 0.130, 0.518),
-        "PSD1_P16": (2.005, 0.100, 0.396),
-    },
-    "vgg16": {
-        "dense": (14.710, 0.314, 1.255),
-        "pSC4": (6.539, 0.141, 0.562),
-        "pSC2": (3.270, 0.071, 0.284),
-        "pSC1": (1.636, 0.037, 0.145),
-        "PS4_P4": (6.539, 0.141, 0.562),
-        "PS2_P6": (3.270, 0.071, 0.284),
-        "PS1_P9": (1.636, 0.037, 0.145),
-        "PSD4_P8": (7.560, 0.162, 0.645),
-        "PSD4_P16": (7.050, 0.152, 0.601),
-        "PSD2_P8": (4.700, 0.102, 0.406),
-        "PSD2_P16": (3.985, 0.087, 0.340),
-        "PSD1_P8": (3.270, 0.071, 0.284),
-        "PSD1_P16": (2.453, 0.054, 0.215),
-    },
-}
+PUBLISHED = {}  # {arch: {variant: (weights in millions, GMACs for each of SIZES, off a plot)}}
+for _row in records.read_csv(NAME):
+    _arch, _variant, *_numbers = _row.values()
+    PUBLISHED.setdefault(_arch, {})[_variant] = tuple(map(float, _numbers))
 HALF_A_DIGIT = 0.0005  # published figures have three decimals
-
-FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_string("output", None, "Folder for costs.md.", required=True)
+    records.define_output()
 
 
 def main():
-    write_bytes(pathlib.Path(FLAGS.output) / "costs.md", page(measure()))
+    records.write_page(NAME, page())
+
+
+# ---- counting ----
 
 
 def measure():
     """Returns {(arch, variant, image size): `tfsparse.cost.ModelCost`} of all networks."""
-    costs = {}
-    for arch, variants in PUBLISHED.items():
-        for variant in variants:
-            keras.utils.clear_session()
-            for size, classes in SIZES:
-                costs[arch, variant, size] = measure_one(arch, variant, size, classes)
-    return costs
+    return {
+        (arch, variant, side): count(arch, side, classes, None if variant == "dense" else variant)
+        for arch, variants in PUBLISHED.items()
+        for variant in variants
+        for side, classes in SIZES
+    }
 
 
-def measure_one(arch, variant, size, classes):
-    pattern = None if variant == "dense" else variant
-    model = zoo.build(arch, (size, size, 3), classes, width=WIDTH, pattern=pattern)
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):  # a random weight can be exactly zero
-            layer.kernel.assign(keras.ops.ones_like(layer.kernel))
-    return cost.model_cost(model)
+def count(arch, side, classes, pattern=None, width=None):
+    """Returns the `ModelCost` of a network whose weights are all nonzero.
+
+    Only the dense network for small images is built. A pattern keeps taps of the spatial
+    convolutions but the first, convolutions scale with the area of the image, and the classifier
+    with the classes.
+
+    Args:
+        arch, pattern, width: as for `zoo.build`.
+        side: height and width of the images, a multiple of 32.
+        classes: number of logits.
+    """
+    dense = _dense(arch, width)
+    layers = [
+        _layer(layer, (side // SIDE) ** 2, pattern if index else None)
+        if layer.is_convolution
+        else _classifier(layer, classes)
+        for index, layer in enumerate(dense.layers)
+    ]
+    change = sum(
+        new.parameters - old.parameters for new, old in zip(layers, dense.layers, strict=True)
+    )
+    return cost.ModelCost(layers, dense.parameters + change + classes - CLASSES, dense.uncounted)
+
+
+@functools.cache
+def _dense(arch, width):
+    return cost.model_cost(zoo.build(arch, (SIDE, SIDE, 3), CLASSES, width))
+
+
+def _layer(layer, area, pattern):
+    """Returns the cost of a convolution with `area` times the positions and with a pattern."""
+    kept, period, positions = layer.parameters, None, layer.macs // layer.parameters
+    if pattern and layer.kernel_shape[0] > 1:
+        parsed = patterns.parse(pattern)
+        kept = _taps(pattern, layer.kernel_shape)
+        period = parsed.period if isinstance(parsed, patterns.Pattern) else None
+    macs = area * positions * kept
+    return dataclasses.replace(
+        layer,
+        parameters=kept,
+        nonzeros=kept,
+        macs=macs,
+        nonzero_macs=macs,
+        inputs=area * layer.inputs,
+        outputs=area * layer.outputs,
+        period=period,
+    )
+
+
+@functools.cache
+def _taps(pattern, kernel_shape):
+    return int(patterns.parse(pattern).mask(kernel_shape[:2], *kernel_shape[2:]).sum())
+
+
+def _classifier(layer, classes):
+    features = layer.kernel_shape[0]
+    sizes = dict.fromkeys(("parameters", "nonzeros", "macs", "nonzero_macs"), features * classes)
+    shape = {"kernel_shape": (features, classes), "output_shape": (classes,), "rows": classes}
+    return dataclasses.replace(layer, **sizes, **shape, outputs=classes)
+
+
+# ---- comparing ----
 
 
 def deviation(measured, published):
@@ -94,7 +120,7 @@ def deviation(measured, published):
 
 
 def unexplained(measured, published):
-    """Returns the part of the deviation, in %, that rounding to three decimals leaves unexplained.
+    """Returns the part of the deviation, in %, that rounding to three decimals does not explain.
 
     The published figure stands for all numbers within half a unit of its last place; this is the
     distance to the nearest of them.
@@ -103,119 +129,87 @@ def unexplained(measured, published):
     return 100 * distance / published
 
 
-def page(costs):
-    """Returns the Markdown page of what `measure` returned."""
+def _compare(costs, arch, variant, side, column):
+    """Returns the deviation of the MACs from the published ones, and its unexplained part."""
+    measured, published = costs[arch, variant, side].conv_macs / 1e9, PUBLISHED[arch][variant]
+    return deviation(measured, published[column]), unexplained(measured, published[column])
+
+
+# ---- the page ----
+
+
+def page(costs=None):
+    """Returns the Markdown page of what `measure` returns."""
+    costs = costs or measure()
     sections = [_introduction(costs)]
     for arch, variants in PUBLISHED.items():
-        sections.append(f"## {arch}\n")
-        sections.append(_storage_table(arch, variants, costs))
-        for index, (size, classes) in enumerate(SIZES):
-            sections.append(f"### {arch}, {size}x{size}, {classes} classes\n")
+        sections += [f"## {arch}", _storage_table(arch, variants, costs)]
+        for index, (side, classes) in enumerate(SIZES):
+            sections.append(f"### {arch}, {side}x{side}, {classes} classes")
             sections.append(_macs_table(arch, variants, costs, index))
-    return "\n".join(sections)
+    return "\n\n".join(sections) + "\n"
 
 
 def _introduction(costs):
     gaps = {
         key: _compare(costs, *key, index + 1)
-        for index, (size, _) in enumerate(SIZES)
+        for index, (side, _) in enumerate(SIZES)
         for key in costs
-        if key[2] == size
+        if key[2] == side
     }
     worst = max(gaps, key=lambda key: abs(gaps[key][0]))
     left = max(gaps, key=lambda key: gaps[key][1])
     above = [key for key in gaps if abs(gaps[key][0]) > 1.5]
-    rounded = [
-        round(costs[arch, variant, SIZES[0][0]].conv_parameters / 1e6, 3) == published[0]
+    rows = [row for variants in PUBLISHED.values() for row in variants.values()]
+    equal = [
+        round(costs[arch, variant, SIZES[0][0]].conv_parameters / 1e6, 3) == row[0]
         for arch, variants in PUBLISHED.items()
-        for variant, published in variants.items()
+        for variant, row in variants.items()
     ]
-    classifier = max(100 * (1 - cost.conv_macs / cost.macs) for cost in costs.values())
-    return f"""\
-# Costs
-
-Weights, MACs, storage and energy of the paper's networks at full width, beside what the paper
-prints (Kundu et al., [arXiv 2001.10710](https://arxiv.org/abs/2001.10710)). This page is what
-`python -m studies.costs --output=docs` writes: it builds each network and counts with
-`tfsparse.cost.model_cost`; a test compares the two.
-
-**Weights** are those of all convolutions, the dense first one and the 1x1 shortcuts included, the
-classifier not. {sum(rounded)} of the {len(rounded)} published figures agree in all their decimals.
-
-**MACs** are those of all convolutions, taps on padding included; the classifier would add at most
-{classifier:.2f} %. The published ones are read off a plot.
-
-- Largest deviation from a figure as printed: {gaps[worst][0]:+.2f} % ({_name(worst)}).
-- More than 1.5 % off as printed: {", ".join(map(_name, above)) or "none"}.
-- A figure with three decimals stands for all numbers within 0.0005 of it, which is up to
-  {_rounding():.1f} % of it. "Beyond rounding" is the distance to the nearest of these numbers.
-  Largest: {gaps[left][1]:.2f} % ({_name(left)}).
-
-**Storage** is that of all kernels, the classifier's included, for 32-bit weights, in Mbit (10^6
-bits), with the index that each format needs (`tfsparse.storage`). In "periodic", layers without a
-periodic pattern, such as the first one, are dense.
-
-**DRAM** words have 32 bits: each layer reads its kernel, in the smallest of these formats, and its
-input once and writes its output once; what stands between the layers is fused. **Energy** is a
-model of one inference from these words and the MACs, classifier included, and not a measurement:
-`tfsparse.energy`, after {energy.SOURCE}.
-"""
+    return records.fill(
+        NAME,
+        equal=sum(equal),
+        figures=len(equal),
+        classifier=f"{max(100 * (1 - each.conv_macs / each.macs) for each in costs.values()):.2f}",
+        worst=f"{gaps[worst][0]:+.2f} % ({_name(worst)})",
+        above=", ".join(map(_name, above)) or "none",
+        rounding=f"{100 * HALF_A_DIGIT / min(min(row[1:]) for row in rows):.1f}",
+        left=f"{gaps[left][1]:.2f} % ({_name(left)})",
+        source=energy.SOURCE,
+    ).rstrip()
 
 
 def _name(key):
-    arch, variant, size = key
-    return f"{arch} {variant} {size}x{size}"
-
-
-def _rounding():
-    smallest = min(
-        value for rows in PUBLISHED.values() for row in rows.values() for value in row[1:]
-    )
-    return 100 * HALF_A_DIGIT / smallest
-
-
-def _compare(costs, arch, variant, size, column):
-    """Returns the deviation of the MACs from the published ones, and what rounding leaves of it."""
-    measured, published = costs[arch, variant, size].conv_macs / 1e9, PUBLISHED[arch][variant]
-    return deviation(measured, published[column]), unexplained(measured, published[column])
+    arch, variant, side = key
+    return f"{arch} {variant} {side}x{side}"
 
 
 def _storage_table(arch, variants, costs):
-    size, classes = SIZES[0]
-    lines = [
-        f"Storage with {classes} classes.\n",
-        "| pattern | weights | published, M | dense, Mbit | CSR | bitmap | periodic |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    side, classes = SIZES[0]
+    rows = []
     for variant, published in variants.items():
-        cost = costs[arch, variant, size]
-        sizes = cost.storage(BITS)
+        each = costs[arch, variant, side]
+        sizes = each.storage(BITS)
         cells = ["-" if sizes[name] is None else f"{sizes[name] / 1e6:.2f}" for name in FORMATS]
-        lines.append(
-            f"| {variant} | {cost.conv_parameters:,} | {published[0]:.3f} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([variant, f"{each.conv_parameters:,}", f"{published[0]:.3f}", *cells])
+    header = "pattern|weights|published, M|dense, Mbit|CSR|bitmap|periodic"
+    return f"Storage with {classes} classes.\n\n" + tables.markdown(header.split("|"), rows)
 
 
 def _macs_table(arch, variants, costs, index):
-    size = SIZES[index][0]
-    lines = [
-        "| pattern | MACs, G | published | deviation, % | beyond rounding, % "
-        "| DRAM, M words | of these weights | energy, mJ |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    side, _ = SIZES[index]
+    rows = []
     for variant, published in variants.items():
-        cost = costs[arch, variant, size]
-        off, left = _compare(costs, arch, variant, size, index + 1)
-        traffic = cost.dram_traffic(BITS)
-        spent = energy.estimate(cost.nonzero_macs, traffic.words, BITS)
-        lines.append(
-            f"| {variant} | {cost.conv_macs / 1e9:.4f} | {published[index + 1]:.3f} | {off:+.2f} "
-            f"| {left:.2f} | {traffic.words / 1e6:.2f} | {traffic.weights / 32e6:.2f} "
-            f"| {spent.total / 1e9:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])
+        each = costs[arch, variant, side]
+        off, left = _compare(costs, arch, variant, side, index + 1)
+        traffic = each.dram_traffic(BITS)
+        spent = energy.estimate(each.nonzero_macs, traffic.words, BITS).total / 1e9
+        words = traffic.words / 1e6, traffic.weights / (BITS * 1e6)
+        numbers = (off, "+.2f"), (left, ".2f"), *((value, ".2f") for value in (*words, spent))
+        cells = [f"{each.conv_macs / 1e9:.4f}", f"{published[index + 1]:.3f}"]
+        rows.append([variant, *cells, *(format(*number) for number in numbers)])
+    header = (
+        "pattern|MACs, G|published|deviation, %|beyond rounding, %"
+        "|DRAM, M words|of these weights|energy, mJ"
+    )
+    return tables.markdown(header.split("|"), rows)

@@ -1,39 +1,35 @@
-"""What this package needs: versions that were tested, and licences.
+"""What this package needs: versions that were tested, and licenses.
 
-    python -m studies.dependencies --output=docs
+    python -m studies dependencies
 
-Lists all packages that `pip install .` brings, as installed here, with the licence that each states
-in its metadata, and the versions of tests/constraints/. Writes --output/dependencies.md.
+Lists all packages that `pip install .` brings, as installed here, with the license that each states
+in its metadata, and the versions of tests/constraints/. Writes dependencies.md.
 """
 
 import importlib.metadata
-import pathlib
 import re
 
-from absl import flags
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tfsparse.files import write_bytes
-from zoo.commands import commandline
+from studies import ROOT, records
+from tfsparse import tables
 
 NAME = "dependencies"
+RECORDS = ()
 PROJECT = "tfsparse"
-CONSTRAINTS = pathlib.Path(__file__).parents[1] / "tests" / "constraints"
-# Licences that ask more of who passes on a program that uses the package.
+# Licenses with obligations for whoever distributes a program that uses the package.
 COPYLEFT = re.compile(r"\b[AL]?GPL|GNU|CC-BY-SA|SSPL", re.IGNORECASE)
-# Used as it is, which LGPL permits; only requests before 2.26 needs it.
+# Used unmodified, which LGPL permits; only requests before 2.26 needs it.
 EXCEPTIONS = {"chardet"}
-
-FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_string("output", None, "Folder for the table.", required=True)
+    records.define_output()
 
 
 def main():
-    write_bytes(pathlib.Path(FLAGS.output) / f"{NAME}.md", page())
+    records.write_page(NAME, page())
 
 
 def dependencies():
@@ -49,8 +45,8 @@ def dependencies():
     return dict(sorted(found.items()))
 
 
-def licence(distribution):
-    """Returns the licence that a package states, or else the one its licence file names; or ""."""
+def license_of(distribution):
+    """Returns the license that a package states, or else the one its license file names; or ""."""
     metadata = distribution.metadata
     classifiers = [
         text.split(" :: ")[-1]
@@ -65,47 +61,34 @@ def licence(distribution):
 
 def versions(name):
     """Returns {package: version} of the constraints file `name`."""
-    lines = (CONSTRAINTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    path = ROOT / "tests" / "constraints" / f"{name}.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(r.name): next(iter(r.specifier)).version for r in requirements}
 
 
+def required():
+    """Returns the direct requirements of this package, list of `Requirement`, without extras."""
+    stated = importlib.metadata.distribution(PROJECT).requires
+    return [Requirement(text) for text in stated if "extra ==" not in text]
+
+
 def page():
     """Returns the Markdown page."""
-    oldest, newest = versions("oldest"), versions("newest")
-    direct = {canonicalize_name(Requirement(text).name) for text in _required()}
-    found = dependencies()
-    own = [(name, found[name]) for name in found if name in direct]
-    others = [(name, found[name]) for name in found if name not in direct]
-    lines = [
-        "# Dependencies",
-        "",
-        "From `python -m studies.dependencies`, on Linux. The oldest versions are tested "
-        "with Python 3.10 (`pip install -e '.[tests]' -c tests/constraints/oldest.txt`), the "
-        "newest with Python 3.11 and 3.13 (`newest.txt`, which the test command in the README "
-        "installs). Licences are what each package states. None is copyleft but that of chardet "
-        "(LGPL), which only requests 2.25 needs, the version that the extra `attacks` asks for.",
-        "",
-        "| package | oldest | newest | licence |",
-        "|---|---|---|---|",
-        *(
-            f"| {name} | {oldest.get(name, '')} | {newest.get(name, '')} | {licence(package)} |"
-            for name, package in own
+    oldest, newest, found = versions("oldest"), versions("newest"), dependencies()
+    direct = {canonicalize_name(each.name) for each in required()}
+    rows = {
+        name: [oldest.get(name, ""), newest.get(name, ""), license_of(package)]
+        for name, package in found.items()
+    }
+    return records.fill(
+        NAME,
+        direct=tables.markdown(
+            ["package", "oldest", "newest", "license"],
+            [[name, *cells] for name, cells in rows.items() if name in direct],
         ),
-        "",
-        "They bring:",
-        "",
-        "| package | newest | licence |",
-        "|---|---|---|",
-        *(f"| {name} | {newest.get(name, '')} | {licence(package)} |" for name, package in others),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _required():
-    required = importlib.metadata.distribution(PROJECT).requires
-    return [text for text in required if "extra ==" not in text]
-
-
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])
+        others=tables.markdown(
+            ["package", "newest", "license"],
+            [[name, *cells[1:]] for name, cells in rows.items() if name not in direct],
+        ),
+    )

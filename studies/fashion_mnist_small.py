@@ -1,7 +1,6 @@
 """Makes fashion_mnist_small.npz out of the full Fashion-MNIST.
 
-    python -m zoo.datasets.fashion_mnist_small.make \
-        --source=/usr/share/datasets/fashion-mnist --output=fashion_mnist_small.npz
+    python -m studies fashion_mnist_small --source=/usr/share/datasets/fashion-mnist
 
 The source is a folder with the four idx .gz files, as published by Zalando and as installed by
 Debian's package dataset-fashion-mnist.
@@ -15,18 +14,37 @@ from absl import flags
 
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing
-from zoo.commands.commandline import run
 
-FLAGS = flags.FLAGS
 # Of each split: prefix of the file names, images of each class to take.
 SPLITS = {"train": ("train", 500), "test": ("t10k", 100)}
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_string("source", "/usr/share/datasets/fashion-mnist", "Folder of the idx files.")
+    flags.DEFINE_string("output", "fashion_mnist_small.npz", "File to write.")
+
+
+def main():
+    arrays = {}
+    for split, (prefix, count) in SPLITS.items():
+        source = pathlib.Path(FLAGS.source)
+        images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
+        labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
+        chosen = first_of_each_class(labels, count)
+        arrays[f"{split}_images"] = images[chosen]
+        arrays[f"{split}_labels"] = labels[chosen]
+    with replacing(FLAGS.output) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    print(f"{FLAGS.output}:", {key: value.shape for key, value in arrays.items()})
 
 
 def read_idx(path):
     """Returns the uint8 array in a gzipped idx file.
 
     Raises:
-        UsageError: where there is no such file at `path`.
+        UsageError: if there is no such file at `path`.
     """
     try:
         with gzip.open(path) as file:
@@ -49,23 +67,3 @@ def first_of_each_class(labels, count):
     return np.sort(
         np.concatenate([np.flatnonzero(labels == label)[:count] for label in np.unique(labels)])
     )
-
-
-def main():
-    arrays = {}
-    for split, (prefix, count) in SPLITS.items():
-        source = pathlib.Path(FLAGS.source)
-        images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
-        labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
-        chosen = first_of_each_class(labels, count)
-        arrays[f"{split}_images"] = images[chosen]
-        arrays[f"{split}_labels"] = labels[chosen]
-    with replacing(FLAGS.output) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    print(f"{FLAGS.output}:", {key: value.shape for key, value in arrays.items()})
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("source", "/usr/share/datasets/fashion-mnist", "folder of the idx files")
-    flags.DEFINE_string("output", "fashion_mnist_small.npz", "file to write")
-    run(main)

@@ -1,14 +1,13 @@
-"""Is anything lost when a command is killed? Kills real ones again and again and compares the ends.
+"""Is anything lost when a command is killed? Kills real commands and compares their results.
 
-    python -m studies.interruption --kills=20 --workdir=runs/interruption --output=docs
+    python -m studies interruption --kills=20 --workdir=runs/interruption
 
-Runs training, evaluation and conversion once in peace, and again killed at random moments by
-SIGKILL and SIGTERM in turn and started with the same command; each as often as it takes for so many
-kills. What they write has to be the same to the bit. Writes --output/interruption.json and .md;
-fails where a bit differs.
+Runs training, evaluation and conversion once without interruption, then kills them at random
+moments, by SIGKILL and SIGTERM in turn, and starts the same command again until it ends; repeats
+that for the given number of kills. The results have to be equal to the bit. Writes
+interruption.json and interruption.md; fails if a bit differs.
 """
 
-import csv
 import json
 import pathlib
 import shutil
@@ -23,12 +22,11 @@ import tqdm
 from absl import flags
 from safetensors.numpy import load_file
 
+from studies import ROOT, TFSPARSE, recipe_runs, records
+from tfsparse import machine, tables
 from tfsparse.errors import UsageError
-from tfsparse.files import write_bytes
-from zoo.commands import commandline
 
 NAME = "interruption"
-ROOT = pathlib.Path(__file__).parents[1]
 MODEL = "--model=resnet8_dnr10_fashion_mnist_small"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
@@ -36,11 +34,11 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_integer("kills", 20, "Of each command, at least so many.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Fixes when commands are killed.")
-    flags.DEFINE_string("workdir", None, "A folder that is new or empty.", required=True)
-    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
-    flags.DEFINE_string("output", None, "Folder for table and JSON.")
+    flags.DEFINE_integer("kills", 20, "Least number of kills of each command.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Fixes the moments of the kills.")
+    flags.DEFINE_string("workdir", None, "A new or empty folder.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of the TFDS data sets.")
+    records.define_output()
 
 
 def main():
@@ -51,40 +49,37 @@ def main():
         name: compare(name, workdir / name, FLAGS.kills, FLAGS.seed, FLAGS.data_dir)
         for name in COMMANDS
     }
-    report = {"commands": commands, "machine": machine.facts()}
-    print(page(report))
-    if FLAGS.output:
-        output = pathlib.Path(FLAGS.output)
-        write_bytes(output / f"{NAME}.json", json.dumps(report, indent=2) + "\n")
-        write_bytes(output / f"{NAME}.md", page(report))
+    settings = {"kills": FLAGS.kills, "seed": FLAGS.seed}
+    run = {"settings": settings, "machine": machine.facts(), "commands": commands}
+    records.record(FLAGS.output, NAME, [run], page)
+    print(table(run))
     different = {name: found["different"] for name, found in commands.items()}
     if any(different.values()):
         raise UsageError(f"Commands that were killed ended differently: {different}.")
 
 
-# ---- What is killed, and what it has to end with: {name: array, bytes or text} ----
+# ---- the commands, and their results: {name: array, bytes or text} ----
 
 
 def train(folder):
-    """A checkpoint after every step, so that kills fall into the writing of one, too."""
+    """A checkpoint after every step, so that kills hit the writing of checkpoints, too."""
     return [
-        *("train.py", "--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8"),
-        *("--deterministic", "--checkpoint_minutes=0", f"--workdir={folder}"),
+        *(sys.executable, "train.py", "--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2"),
+        *("--width=8", "--deterministic", "--checkpoint_minutes=0", f"--workdir={folder}"),
     ]
 
 
 def trained(folder):
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     found = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found |= {f"{key}, epoch {row['epoch']}": row[key] for key in row if key != "seconds"}
+    for row in recipe_runs.read_history(folder):
+        found |= {f"{key}, epoch {row['epoch']}": row[key] for key in row if key != "seconds"}
     return found
 
 
 def evaluate(folder):
     return [
-        *("-m", "zoo.evaluate", MODEL, "--attacks=fgsm,pgd,gaussian,random", "--steps=10"),
+        *(*TFSPARSE, "evaluate", MODEL, "--attacks=fgsm,pgd,gaussian,random", "--steps=10"),
         *("--examples=400", "--batch_size=20", f"--json={folder / 'results.json'}"),
     ]
 
@@ -100,10 +95,8 @@ def evaluated(folder):
 
 
 def convert(folder):
-    return [
-        *("-m", "tflite.convert", MODEL, "--precision=int8"),
-        f"--output={folder / 'model.tflite'}",
-    ]
+    output = f"--output={folder / 'model.tflite'}"
+    return [*TFSPARSE, "convert", MODEL, "--precision=int8", output]
 
 
 def converted(folder):
@@ -117,28 +110,28 @@ COMMANDS = {
 }
 
 
-# ---- Killing and comparing ----
+# ---- killing and comparing ----
 
 
 def compare(name, workdir, kills, seed, data_dir=None):
-    """Returns what happened: kills by moment, runs, and in what they differ from the peaceful one.
+    """Returns the kills, the runs, and which results differ from those without interruption.
 
     Args:
         name: a key of `COMMANDS`.
         workdir: folder for what the runs write.
         kills: how many, at least.
         seed: of the moments.
-        data_dir: where TFDS keeps its data.
+        data_dir: folder of the TFDS data sets.
 
     Raises:
-        UsageError: where a run fails that was not killed.
+        UsageError: if a run fails that was not killed.
     """
-    command, outcome = COMMANDS[name]
+    command, results = COMMANDS[name]
     workdir, rest = workdir.resolve(), [f"--data_dir={data_dir}"] if data_dir else []
     start = time.monotonic()
-    run([*command(workdir / "peace"), *rest])
+    run([*command(workdir / "uninterrupted"), *rest])
     duration = time.monotonic() - start
-    expected = outcome(workdir / "peace")
+    expected = results(workdir / "uninterrupted")
     rng = np.random.default_rng(seed)
     moments, different, runs = [], [], 0
     with tqdm.tqdm(total=kills, desc=f"kills of {name}", disable=None) as bar:
@@ -152,25 +145,21 @@ def compare(name, workdir, kills, seed, data_dir=None):
                 number = SIGNALS[len(moments) % len(SIGNALS)]
                 after = rng.uniform(0, duration) if len(moments) < kills else None
             runs += 1
-            found = outcome(folder)
+            found = results(folder)
             different += [key for key in expected if not same(found.get(key), expected[key])]
     return {
         "kills": moments,
         "runs": runs,
-        "seconds_in_peace": round(duration, 1),
+        "uninterrupted_seconds": round(duration, 1),
         "compared": len(expected),
         "different": different,
     }
 
 
-def run(arguments, number=None, after=None):
-    """Runs Python; returns whether it was killed by signal `number`, `after` so many seconds."""
+def run(command, number=None, after=None):
+    """Runs a command; returns whether it was killed by signal `number` after `after` seconds."""
     process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
         _, errors = process.communicate(timeout=after)
@@ -180,40 +169,41 @@ def run(arguments, number=None, after=None):
         if process.returncode in (-number, 128 + number):
             return True
     if process.returncode:
-        raise UsageError(f"{arguments} ended with status {process.returncode}: {errors[-300:]}")
+        raise UsageError(f"{command} ended with status {process.returncode}: {errors[-300:]}")
     return False
 
 
 def same(found, expected):
+    """Returns whether two results are equal to the bit."""
     if isinstance(expected, np.ndarray):
         return found is not None and found.tobytes() == expected.tobytes()
     return found == expected
 
 
-def page(report):
-    """Returns the Markdown page of what `main` collects."""
-    commands, machine = report["commands"], report["machine"]
-    kills = [kill["signal"] for found in commands.values() for kill in found["kills"]]
-    rows = "".join(
-        f"| {name} | {found['seconds_in_peace']:.0f} s | {len(found['kills'])} | {found['runs']} | "
-        f"{found['compared']} | **{len(found['different'])}** |\n"
+# ---- the page ----
+
+
+def table(run):
+    """Returns the Markdown table of one run."""
+    commands, facts = run["commands"], run["machine"]
+    signals = [kill["signal"] for found in commands.values() for kill in found["kills"]]
+    header = "command|uninterrupted|kills|complete runs|results compared|different"
+    rows = [
+        [
+            name,
+            f"{found['uninterrupted_seconds']:.0f} s",
+            len(found["kills"]),
+            found["runs"],
+            found["compared"],
+            f"**{len(found['different'])}**",
+        ]
         for name, found in commands.items()
-    )
-    each = min(len(found["kills"]) for found in commands.values())
+    ]
     return (
-        "# Commands that are killed\n\n"
-        f"From `python -m studies.interruption --kills={each}` ({machine['cpu']}, "
-        f"{machine['cores']} cores): {len(kills)} kills at random moments "
-        f"({kills.count('SIGKILL')} SIGKILL, {kills.count('SIGTERM')} SIGTERM), each followed by "
-        "the same command. *Training* is ResNet8 of width 8 on the bundled images, two epochs with "
-        "DNR and adversarial examples; *evaluation* is four attacks on a shipped model, "
-        "*conversion* that model's int8 file. What they end with is compared, to the bit, with "
-        "what the same command ends with in peace: weights and history, accuracies and results "
-        "image by image, the file.\n\n"
-        "| command | in peace | kills | runs to their end | compared | different |\n"
-        "|---|---|---|---|---|---|\n" + rows
-    )
+        f"**--kills={run['settings']['kills']}** ({facts['cpu']}, {facts['cores']} cores): "
+        f"{len(signals)} kills at random moments ({signals.count('SIGKILL')} SIGKILL, "
+        f"{signals.count('SIGTERM')} SIGTERM), each followed by the same command.\n\n"
+    ) + tables.markdown(header.split("|"), rows)
 
 
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])
+page = records.page_of_tables(NAME, table)

@@ -1,79 +1,59 @@
-"""How much faster is each layer of a periodic network in LiteRT? The profile behind pattern_speed.
+"""How much faster is each layer of a periodic network in LiteRT? The details behind pattern_speed.
 
-    python -m studies.layer_speed_litert --arch=resnet18 --width=64 --precision=float32 --output=docs
+    python -m studies layer_speed_litert --arch=resnet18 --width=64 --precision=float32
 
-For each size of periodic layer in a network and each pattern, files of that layer, ReLU and a mean
-over the image, converted as `tflite.convert` does, beside the dense layer, in turns in one process.
-Adds to --output/layer_speed_litert.json and writes --output/layer_speed_litert.md.
+For each size of periodic layer in a network and each pattern, converts that layer with ReLU and a
+mean over the image, and compares it with the dense layer, in turns in one process. Adds to
+layer_speed_litert.json and writes layer_speed_litert.md.
 """
 
-import os
-
+import keras
+import tqdm
 from absl import flags
 
-from tflite.quiet import quiet
+from studies import records, speed
+from studies.pattern_speed import PATTERNS, file_of
+from tflite.benchmark import benchmark, facts
+from tflite.convert import arithmetic
+from tflite.lowering import best_form
+from tfsparse.layers import PeriodicConv2D
 
-
-with quiet():
-    import keras
-    import tqdm
-
-    import zoo
-    from tflite.benchmark import benchmark, machine
-    from tflite.lowering import best_form
-    from studies.pattern_speed import PATTERNS as NETWORK_PATTERNS
-    from studies.pattern_speed import file_of
-    from zoo.commands import commandline
-from tfsparse import patterns, timing
-    from tfsparse.layers import PeriodicConv2D
-    from studies.layer_speed import SIZE, by_size, layer_sizes
-
-NAME, DENSE = "layer_speed_litert", "dense"
-PATTERNS = [pattern for pattern in NETWORK_PATTERNS if pattern != DENSE]
-
+NAME = "layer_speed_litert"
 FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_enum("arch", "resnet18", sorted(zoo.ARCHITECTURES), "Whose layers to measure.")
-    flags.DEFINE_integer("width", 64, "Channels of the first stage.", lower_bound=1)
-    flags.DEFINE_integer("size", 32, "Height and width of the images.", lower_bound=1)
+    speed.define_flags(PATTERNS, seconds=5)
     flags.DEFINE_enum("precision", "float32", ["float32", "int8"], "Arithmetic of the files.")
-    flags.DEFINE_list("patterns", PATTERNS, "Patterns to measure.")
-    flags.DEFINE_float("seconds", 5, "How long to measure each size of layer.", lower_bound=0)
-    flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
 
 
 def main():
-    for pattern in FLAGS.patterns:
-        patterns.parse(pattern)
-    counts = layer_sizes(FLAGS.arch, FLAGS.width, FLAGS.size)
-    rows = []
+    chosen, rows = speed.chosen_patterns(), []
+    counts = speed.layer_sizes(FLAGS.arch, FLAGS.width, FLAGS.size)
     for size, count in tqdm.tqdm(counts.items(), "layers", leave=False, disable=None):
-        measured = measure(size, FLAGS.patterns, FLAGS.precision, FLAGS.seconds)
+        measured = measure(size, chosen, FLAGS.precision, FLAGS.seconds)
         rows += [{"count": count, **row} for row in measured]
-    settings = {name: FLAGS[name].value for name in ("arch", "width", "size", "precision")}
-    run = {"settings": settings, "machine": machine(), "layers": rows}
-    records.record(FLAGS.output, NAME, run, page)
+    settings = speed.settings("arch", "width", "size", "precision")
+    run = {"settings": settings, "machine": facts(), "layers": rows}
+    records.record(FLAGS.output, NAME, [run], page)
     print(table(run))
 
 
 def measure(size, chosen, precision, seconds):
     """Returns a dict for each of the patterns `chosen`, all measured in turns, on one thread."""
-    models = {name: single_layer(*size, name) for name in (DENSE, *chosen)}
-    rows = benchmark(
-        {name: file_of(model, precision) for name, model in models.items()}, 1, seconds
-    )
+    models = {name: single_layer(*size, name) for name in (speed.DENSE, *chosen)}
+    contents = {name: file_of(model, precision) for name, model in models.items()}
+    dense, *others = benchmark(contents, 1, seconds)
     return [
         {
-            **dict(zip(SIZE, size, strict=True)),
+            **dict(zip(speed.SIZE, size, strict=True)),
             "pattern": row["name"],
             "form": form(models[row["name"]], precision),
-            "dense_minimum_ms": rows[0]["minimum_ms"],
+            "dense_minimum_ms": dense["minimum_ms"],
             "minimum_ms": row["minimum_ms"],
             "runs": row["runs"],
         }
-        for row in rows[1:]
+        for row in others
     ]
 
 
@@ -81,7 +61,7 @@ def single_layer(height, channels, filters, stride, pattern):
     """Returns a model of one convolution with random weights, ReLU and the mean over the image."""
     keras.utils.set_random_seed(0)
     options = {"strides": stride, "padding": "same", "bias_initializer": "random_normal"}
-    if pattern == DENSE:
+    if pattern == speed.DENSE:
         layer = keras.layers.Conv2D(filters, 3, **options)
     else:
         layer = PeriodicConv2D(filters, 3, pattern, **options)
@@ -92,55 +72,22 @@ def single_layer(height, channels, filters, stride, pattern):
 
 def form(model, precision):
     """Returns how the periodic layer of `model` runs: "dense", "shifted" or "sliced"."""
-    arithmetic = "int8" if precision == "int8" else "float"
-    found = best_form(model.layers[1], model.layers[1].input.shape, arithmetic)
+    found = best_form(model.layers[1], model.layers[1].input.shape, arithmetic(precision))
     return "dense" if found is None else "sliced" if found.sliced else "shifted"
 
 
-def page(runs):
-    """Returns the Markdown page of the runs in the JSON file."""
-    introduction = (
-        "# Single layers in LiteRT\n\n"
-        "Batch 1, one thread: how many times faster than the dense layer each layer is, minimum "
-        "over runs in turns. *dense*: the converter left it one dense convolution, as the faster "
-        "one; *shifted* and *sliced* say how its inputs are shifted. The last row is the time of "
-        "all these layers of the network together.\n\n"
-    )
-    return introduction + "\n".join(table(run) for run in runs)
-
-
 def table(run):
-    """Returns the Markdown table of one run: a row for each size, a column for each pattern."""
-    settings, facts, rows = run["settings"], run["machine"], run["layers"]
-    chosen = list(dict.fromkeys(row["pattern"] for row in rows))
-    lines = [
-        f"**Layers of {settings['arch']} of width {settings['width']}, images of "
-        f"{settings['size']}x{settings['size']}, {settings['precision']}** ({facts['cpu']}, "
-        f"{facts['cores']} cores; at least {min(row['runs'] for row in rows)} runs of each)",
-        "",
-        f"| layers | image | channels | filters | stride | dense, ms | {' | '.join(chosen)} |",
-        "|---|" + "---|" * (5 + len(chosen)),
-    ]
-    groups = by_size(rows)
-    for size, group in groups.items():
-        dense = group[0]["dense_minimum_ms"]
-        cells = [
-            f"{group[0]['count']}",
-            f"{size[0]}x{size[0]}",
-            *map(str, size[1:]),
-            f"{dense:.2f}",
-        ]
-        cells += [f"{dense / row['minimum_ms']:.2f}x {row['form']}" for row in group]
-        lines.append(f"| {' | '.join(cells)} |")
-    dense = sum(group[0]["count"] * group[0]["dense_minimum_ms"] for group in groups.values())
-    totals = [
-        sum(row["count"] * row["minimum_ms"] for row in rows if row["pattern"] == pattern)
-        for pattern in chosen
-    ]
-    ratios = " | ".join(f"{dense / total:.2f}x" for total in totals)
-    lines.append(f"| all | | | | | {dense:.2f} | {ratios} |")
-    return "\n".join(lines) + "\n"
+    """Returns the Markdown table of one run."""
+    words = "Layers of {arch} of width {width}, images of {size}x{size}, {precision}".format(
+        **run["settings"]
+    )
+    runs = f"at least {min(row['runs'] for row in run['layers'])} runs of each"
+    cells = speed.layer_table(run["layers"], _cell, digits=2, total=True)
+    return speed.title(words, run["machine"], runs) + cells
 
 
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])
+def _cell(row):
+    return f"{row['dense_minimum_ms'] / row['minimum_ms']:.2f}x {row['form']}"
+
+
+page = records.page_of_tables(NAME, table)

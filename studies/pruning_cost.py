@@ -1,14 +1,13 @@
 """What does pruning cost in training? Time of a step, of a rewiring, and peak memory.
 
-    python -m studies.pruning_cost --output=docs
+    python -m studies pruning_cost
 
-Trains networks with the hybrid loss (one attack step), dense and with DNR, on random images. Steps
-of the two are measured in turns in one process; the rewiring is compared with an epoch of
---images images; peak memory is that of two processes of their own, each after some steps and, with
-DNR, a rewiring (Linux only). Writes pruning_cost.json and pruning_cost.md to --output.
+Trains networks with the hybrid loss (one attack step), dense and with DNR, on random images. The
+steps of the two run in turns in one process; the rewiring is compared with an epoch of --images
+images; peak memory is that of two separate processes, each after some steps and, with DNR, a
+rewiring (Linux only). Adds to pruning_cost.json and writes pruning_cost.md.
 """
 
-import json
 import multiprocessing
 import pathlib
 import re
@@ -21,14 +20,23 @@ import tqdm
 from absl import flags
 
 import zoo
-from tfsparse import attacks, commandline, pruning, timing
-from tfsparse.files import write_bytes
+from studies import records
+from tfsparse import attacks, machine, pruning, tables, timing
 from tfsparse.training import Trainer, sgd
 
 NAME = "pruning_cost"
 NETWORKS = {"resnet8": None, "resnet18": 16, "vgg16": 16}  # with their width
 DENSITY = 0.1
 EPS = 8 / 255
+COLUMNS = {
+    "step_ratio": ("step with DNR / without (minimum)", "{:.3f}"),
+    "median_step_ratio": ("(median)", "{:.3f}"),
+    "dnr_step_ms": ("step, ms", "{:.0f}"),
+    "rewiring_ms": ("rewiring, ms", "{:.0f}"),
+    "rewiring_share": ("of an epoch", "{:.3%}"),
+    "dnr_peak_mb": ("peak memory, MB", "{:.0f}"),
+    "memory_ratio": ("with DNR / without", "{:.3f}"),
+}
 
 FLAGS = flags.FLAGS
 
@@ -38,7 +46,7 @@ def define_flags():
     flags.DEFINE_integer("batch_size", 128, "Images per step.", lower_bound=1)
     flags.DEFINE_integer("images", 45_000, "Images of an epoch.", lower_bound=1)
     flags.DEFINE_float("seconds", 60.0, "How long to measure the steps of a network.")
-    flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
+    records.define_output()
 
 
 def main():
@@ -50,9 +58,7 @@ def main():
         rows[-1] |= memory(arch, FLAGS.batch_size)
     settings = {"batch_size": FLAGS.batch_size, "images": FLAGS.images, "density": DENSITY}
     run = {"settings": settings, "machine": machine.facts(), "networks": rows}
-    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    write_bytes(path, json.dumps(run, indent=2) + "\n")
-    write_bytes(path.with_suffix(".md"), table(run))
+    records.record(FLAGS.output, NAME, [run], page)
     print(table(run))
 
 
@@ -79,7 +85,7 @@ def times(arch, batch_size, steps, seconds):
     }
     samples = timing.interleaved(functions, seconds, 2)
     minimum = {name: 1e3 * min(values) for name, values in samples.items()}
-    ratios = np.divide(samples["dnr"], samples["dense"])  # of steps one after the other
+    ratios = np.divide(samples["dnr"], samples["dense"])  # of consecutive steps
     pruned = trainers["dnr"][0]
     rewirings = []
     for step in range(1, 6):
@@ -118,42 +124,28 @@ def peak_memory(arch, batch_size, pruned):
         if pruned:
             each.pruner.update(step, each.optimizer)
         each._train_step(*batch, tf.constant([0, step])).numpy()
-    # Not getrusage's ru_maxrss, which starts at the peak of the process that started this one.
+    # Not getrusage's ru_maxrss, which starts at the peak of the parent process.
     status = pathlib.Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
-COLUMNS = {
-    "step_ratio": ("step with DNR / without (minimum)", "{:.3f}"),
-    "median_step_ratio": ("(median)", "{:.3f}"),
-    "dnr_step_ms": ("step, ms", "{:.0f}"),
-    "rewiring_ms": ("rewiring, ms", "{:.0f}"),
-    "rewiring_share": ("of an epoch", "{:.3%}"),
-    "dnr_peak_mb": ("peak memory, MB", "{:.0f}"),
-    "memory_ratio": ("with DNR / without", "{:.3f}"),
-}
-
-
 def table(run):
-    """Returns the Markdown page of what the command measured."""
-    settings, facts = run["settings"], run["machine"]
-    lines = [
-        "# What pruning costs in training",
-        "",
-        f"Hybrid loss, batches of {settings['batch_size']} images of 32x32, DNR at a density of "
-        f"{settings['density']}, epochs of {settings['images']:,} images ({facts['cpu']}, "
-        f"{facts['cores']} cores; at least {min(row['steps'] for row in run['networks'])} steps of "
-        "each, in turns).",
-        "",
-        f"| network | {' | '.join(title for title, _ in COLUMNS.values())} |",
-        "|---|" + "---|" * len(COLUMNS),
+    """Returns the Markdown table of one run."""
+    settings, facts, networks = run["settings"], run["machine"], run["networks"]
+    words = (
+        f"**Batches of {settings['batch_size']} images of 32x32, DNR at a density of "
+        f"{settings['density']}, epochs of {settings['images']:,} images** ({facts['cpu']}, "
+        f"{facts['cores']} cores; at least {min(row['steps'] for row in networks)} steps of each "
+        "in turns)\n\n"
+    )
+    rows = [
+        [
+            row["arch"] + (f", width {row['width']}" if row["width"] else ""),
+            *(form.format(row[key]) for key, (_, form) in COLUMNS.items()),
+        ]
+        for row in networks
     ]
-    for row in run["networks"]:
-        name = row["arch"] + (f", width {row['width']}" if row["width"] else "")
-        cells = [form.format(row[key]) for key, (_, form) in COLUMNS.items()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return words + tables.markdown(["network", *(title for title, _ in COLUMNS.values())], rows)
 
 
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])
+page = records.page_of_tables(NAME, table)

@@ -1,40 +1,41 @@
 """How robust are the zoo's models, and their int8 files? All attacks, one page.
 
-    python -m studies.robustness --models=NAME,NAME --workdir=runs/robustness --output=docs
+    python -m studies robustness --models=NAME,NAME --workdir=runs/robustness
 
-Runs `zoo.evaluate` on each of --models and on its file, and the attacks that take minutes on each
-of --white_box; then its checks for masked gradients on the first model, and on the same behind an
-input layer that rounds images to eight levels, which they have to find; the second model is the
-source of these checks' transfer. Attacks on a model that --output has results of are not run again,
-and those of a run that was stopped go on from --workdir. Writes --output/robustness_results.json
-and .md.
+Runs `tfsparse evaluate` on each of --models and on its file, and the faster attacks on each of
+--white_box. Then checks the first model for masked gradients, and the same model behind a layer
+that rounds images to eight levels, for which the checks must fail; the second model is the source
+of these checks' transfer. Attacks on a model that the record has are not repeated, and those of a
+run that was stopped continue from --workdir. Writes robustness.json and robustness.md.
 """
 
 import json
 import pathlib
 import subprocess
-import sys
 
 import keras
 from absl import flags
 
 import zoo
+from studies import ROOT, TFSPARSE, records
+from studies.recipe_runs import check_note
+from tfsparse import tables
 from tfsparse.errors import UsageError
-from tfsparse.files import replacing, write_bytes
-from zoo.commands import commandline
+from tfsparse.files import replacing
 from zoo.robustness.subjects import find_subject
 
-NAME = "robustness_results"
+NAME = "robustness"
+KEYS = ("model", "part")
 LEVELS = 8  # of the masked model's input
 MANY, FEW = 1000, 200  # examples: of attacks that take minutes, and of AutoAttack and Square
-# {part: (suffix of the model's name, flags of zoo.evaluate, attacks)}. What is in --output is of
-# these: remove it after a change.
+# {part: (suffix of the model's name, flags of `tfsparse evaluate`, attacks)}. Recorded results are
+# of these: remove them after a change.
 PARTS = {
     "white_box": ("", [f"--examples={MANY}", "--restarts=2"], "clean,fgsm,pgd,pgd_dlr,gaussian"),
     "autoattack": ("", [f"--examples={FEW}", "--restarts=2"], "clean,pgd,autoattack"),
     "file": (".tflite", [f"--examples={FEW}", "--restarts=2"], "clean,transfer,square"),
 }
-ROOT = pathlib.Path(__file__).parents[1]
+MASKING, MASKED = "masking", "masking, masked"  # parts of the first model
 
 FLAGS = flags.FLAGS
 
@@ -42,10 +43,9 @@ FLAGS = flags.FLAGS
 def define_flags():
     flags.DEFINE_list("models", None, "Names of zoo models.", required=True)
     flags.DEFINE_list("white_box", [], "Names of more, without AutoAttack and Square.")
-    flags.DEFINE_string("workdir", None, "Folder of the results of zoo.evaluate.", required=True)
-    flags.DEFINE_string("output", None, "Folder for table and JSON.", required=True)
-    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
-    flags.DEFINE_string("note", "", "What a reader must know of the data, such as its form.")
+    flags.DEFINE_string("workdir", None, "Folder for the results of each model.", required=True)
+    records.define_data()
+    records.define_output()
 
 
 def main():
@@ -53,25 +53,28 @@ def main():
     models = {name: [*PARTS] for name in FLAGS.models}
     models |= {name: ["white_box"] for name in FLAGS.white_box}
     for name in models:
-        zoo.card(name)  # which says so where there is none
-    report = read()  # of models that are not asked for, too
+        zoo.card(name)  # which raises a UsageError for an unknown name
+    runs = records.read(FLAGS.output, NAME, KEYS)
+    for run in runs:
+        check_note(run["note"], pathlib.Path(FLAGS.output) / f"{NAME}.json")
     for name, parts in models.items():
-        before = report["models"].get(name, {})
-        parts = dict.fromkeys([*parts, *before])
-        report["models"][name] = {
-            part: part_of(name, part, before.get(part), workdir) for part in parts
-        }
-        write(report)
+        known = reports(runs).get(name, {})
+        for part in dict.fromkeys([*parts, *(part for part in known if part in PARTS)]):
+            record(name, part, part_of(name, part, known.get(part), workdir))
     first, *others = FLAGS.models
     masked = workdir / "masked.keras"
     with replacing(masked) as partial:
         behind_rounding(zoo.load(first)).save(partial)
-    for title, model in ((first, first), (f"{first}, masked", masked)):
-        path = workdir / f"{'masked' if model is masked else first}_masking.json"
+    for part, model in ((MASKING, first), (MASKED, masked)):
+        path = workdir / f"{'masked' if part == MASKED else first}_masking.json"
         settings = ["--masking", f"--examples={FEW}", f"--dataset={zoo.card(first)['dataset']}"]
         settings += [f"--source={name}" for name in others[:1]]
-        report["masking"][title] = {**evaluate(model, path, "clean", settings), "model": title}
-        write(report)
+        record(first, part, evaluate(model, path, "clean", settings))
+
+
+def record(model, part, report):
+    run = {"model": model, "part": part, "note": FLAGS.note, "report": report}
+    records.record(FLAGS.output, NAME, [run], page, KEYS)
 
 
 def behind_rounding(model):
@@ -84,9 +87,9 @@ def behind_rounding(model):
 
 
 def part_of(name, part, known, workdir):
-    """Returns what zoo.evaluate writes for one of PARTS of the zoo model `name`.
+    """Returns the report of one of PARTS of the zoo model `name`.
 
-    That is `known`, what was written before, or None, where the model has not changed since.
+    It is `known`, the recorded report or None, if the model has not changed since.
     """
     suffix, settings, attacks = PARTS[part]
     if known and known["sha256"] == find_subject(f"{name}{suffix}").sha256:
@@ -95,78 +98,56 @@ def part_of(name, part, known, workdir):
 
 
 def evaluate(model, path, attacks, settings):
-    """Returns what zoo.evaluate writes to `path`; it does again only what is not there."""
+    """Returns the report that `tfsparse evaluate` writes to `path`, continuing earlier work."""
     arguments = [f"--model={model}", f"--attacks={attacks}", f"--json={path}", *settings]
     if FLAGS.data_dir:
         arguments += [f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}"]
-    command = [sys.executable, "-m", "zoo.evaluate", *arguments]
+    command = [*TFSPARSE, "evaluate", *arguments]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise UsageError(f"zoo.evaluate failed on {model}, see above.")
+        raise UsageError(f"tfsparse evaluate failed on {model}; its error is above.")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 # ---- the page ----
 
 
-def read():
-    """Returns the report that is there, or one of no models."""
-    path = pathlib.Path(FLAGS.output) / f"{NAME}.json"
-    if not path.exists():
-        return {"note": FLAGS.note, "models": {}, "masking": {}}
-    report = json.loads(path.read_text(encoding="utf-8"))
-    if report["note"] != FLAGS.note:
-        raise UsageError(
-            f"{path} has results on other data: --note={report['note']!r} there, {FLAGS.note!r} "
-            "here. Give that --note, if it is true of the data here, or another --output."
-        )
-    return report
+def reports(runs):
+    """Returns {model: {part: report}} of all runs."""
+    found = {}
+    for run in runs:
+        found.setdefault(run["model"], {})[run["part"]] = run["report"]
+    return found
 
 
-def write(report):
-    output = pathlib.Path(FLAGS.output)
-    write_bytes(output / f"{NAME}.json", json.dumps(report, indent=2) + "\n")
-    write_bytes(output / f"{NAME}.md", page(report))
-
-
-def page(report):
-    """Returns the Markdown page of a report as `main` makes it."""
-    name = next(iter(report["models"]))
-    first = report["models"][name]["white_box"]
-    note = report["note"] and f" ({report['note']})"
-    parts = [
-        "# Robustness of the zoo",
-        f"From `python -m studies.robustness`: {first['dataset']}{note}, test images from the "
-        f"first on, L_inf {255 * first['eps']:.4g}/255, one training run each. Accuracies in %, "
-        "with 95 % intervals (Wilson). PGD has 50 steps and 2 restarts, AutoAttack is the standard "
-        "version; where a model has none here, it is in [zoo.md](zoo.md).",
-        _white_box(report["models"]),
-        "## The int8 file beside its float model",
-        f"On {FEW} images. *Transfer* are PGD's examples for the float model; *Square* asks the "
-        "model itself, 5,000 queries an image. A file is at most as robust as its lowest figure "
-        "says, and what AutoAttack leaves of its float model is the better guide: where Square "
-        "finds less on the file, logits of 256 levels gave random search plateaus to walk on, "
-        "which is no defence.",
-        _files(report["models"]),
-        "## What the attacks take",
-        f"Seconds for 1,000 images that are classified correctly, of `{name}`, "
-        f"{first['machine']['cpu']}, {first['machine']['cores']} cores, with what TensorFlow takes "
-        f"to compile an attack; extrapolated from {FEW} images from random search on. That is the "
-        "best of 100 draws.",
-        _times(report, name),
+def page(runs):
+    """Returns the Markdown page of all runs."""
+    models = reports(runs)
+    name, parts = next(iter(models.items()))
+    first, note = parts["white_box"], runs[0]["note"]
+    checks = {
+        name + part.removeprefix(MASKING): parts[part]
+        for part in (MASKING, MASKED)
+        if part in parts
+    }
+    masking = [
+        "## Does the model only mask its gradients?",
+        f"The checks of `tfsparse evaluate --masking` on {FEW} images, of a model as it is, and of "
+        f"the same model behind a layer that rounds images to {LEVELS} levels.",
+        *(_checks(title, report) for title, report in checks.items()),
     ]
-    if report["masking"]:
-        parts += [
-            "## Does it only hide its gradients?",
-            f"The checks of `zoo.evaluate --masking` on {FEW} images, of a model as it is, and of "
-            f"the same behind a layer that rounds images to {LEVELS} levels.",
-            *(_checks(title, found) for title, found in report["masking"].items()),
-        ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return records.fill(
+        NAME,
+        data=first["dataset"] + (f" ({note})" if note else ""),
+        eps=f"{255 * first['eps']:.4g}/255",
+        white_box=_white_box(models, first["dataset"]),
+        few=FEW,
+        files=_files(models),
+        model=name,
+        cpu=first["machine"]["cpu"],
+        cores=first["machine"]["cores"],
+        times=_times(parts),
+        masking="\n\n".join(masking if checks else []),
+    )
 
 
 def _cell(result):
@@ -174,60 +155,53 @@ def _cell(result):
     return f"{100 * result['accuracy']:.1f} ({low:.1f} to {high:.1f})"
 
 
-def _white_box(models):
+def _white_box(models, dataset):
     header = ["model", *(f"{name}, n={MANY:,}" for name in ("clean", "FGSM", "PGD", "PGD-DLR"))]
     header += [f"PGD, n={FEW}", f"AutoAttack, n={FEW}"]
-    rows, dataset = [], next(iter(models.values()))["white_box"]["dataset"]
+    rows = []
     for name, parts in models.items():
         many = parts["white_box"]["results"]
         cells = [_cell(many[attack]) for attack in ("clean", "fgsm", "pgd", "pgd_dlr")]
         few = parts.get("autoattack", {"results": {}})["results"]
         cells += [_cell(few[attack]) if few else "" for attack in ("pgd", "autoattack")]
         other = parts["white_box"]["dataset"]
-        title = f"`{name}`" if other == dataset else f"`{name}` ({other})"
-        rows.append([title, *cells])
-    return _table(header, rows)
+        rows.append([f"`{name}`" + (f" ({other})" if other != dataset else ""), *cells])
+    return tables.markdown(header, rows)
 
 
 def _files(models):
     attacks = {"clean": "clean", "transfer": "transfer", "square": "Square"}
-    header = [
-        "model",
-        *(f"{title}, {kind}" for title in attacks.values() for kind in ("float", "int8")),
-    ]
+    header = [f"{title}, {kind}" for title in attacks.values() for kind in ("float", "int8")]
     rows = []
     for name, parts in models.items():
-        if "file" not in parts:
-            continue
-        results = parts["file"]["results"]
-        cells = [results[prefix + attack] for attack in attacks for prefix in ("float/", "")]
-        rows.append([f"`{name}`", *map(_cell, cells)])
-    return _table(header, rows)
+        if "file" in parts:
+            results = parts["file"]["results"]
+            found = [results[prefix + attack] for attack in attacks for prefix in ("float/", "")]
+            rows.append([f"`{name}`", *map(_cell, found)])
+    return tables.markdown(["model", *header], rows)
 
 
-def _times(report, name):
-    parts = {**report["models"][name], "masking": report["masking"].get(name)}
+def _times(parts):
     columns = {
         "FGSM": ("white_box", "fgsm"),
         "PGD": ("white_box", "pgd"),
         "PGD-DLR": ("white_box", "pgd_dlr"),
         "noise": ("white_box", "gaussian"),
-        "random search": ("masking", "random"),
+        "random search": (MASKING, "random"),
         "AutoAttack": ("autoattack", "autoattack"),
         "Square": ("file", "float/square"),
         "Square, int8 file": ("file", "square"),
     }
-    columns = {title: column for title, column in columns.items() if parts[column[0]]}
-    found = [parts[part]["results"][attack] for part, attack in columns.values()]
-    seconds = [1000 * each["seconds"] / max(each["attacked"], 1) for each in found]
-    return _table(list(columns), [[f"{each:,.1f}" for each in seconds]])
+    found = {
+        title: parts[part]["results"][attack]
+        for title, (part, attack) in columns.items()
+        if part in parts
+    }
+    seconds = [1000 * each["seconds"] / max(each["attacked"], 1) for each in found.values()]
+    return tables.markdown(list(found), [[f"{each:,.1f}" for each in seconds]])
 
 
-def _checks(title, found):
+def _checks(title, report):
     lines = [f"**{title}**", ""]
-    lines += [f"- *{c['verdict']}*: {c['rule']} ({c['evidence']})" for c in found["masking"]]
+    lines += [f"- *{c['verdict']}*: {c['rule']} ({c['evidence']})" for c in report["masking"]]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])

@@ -1,15 +1,13 @@
-"""Does training keep its memory? Runs train.py for hours and looks at what it takes.
+"""Does the memory of a training run stay constant? Runs train.py for hours and measures it.
 
-    python -m studies.soak --flags=zoo/recipes/NAME.cfg --workdir=runs/NAME --output=docs
+    python -m studies soak --flags=zoo/recipes/NAME.cfg --workdir=runs/NAME
 
 Runs `train.py` with a flag file, reads its resident memory from the operating system every few
-seconds, and asks it to save and stop (SIGTERM) after --hours. Writes --output/soak.json, .md and a
-picture; fails where memory grows after the first epochs, which allocate what all others use again.
-Linux only.
+seconds, and asks it to save and stop (SIGTERM) after --hours. Writes soak.json, soak.md and a
+picture; fails if memory grows after the first epochs, whose allocations all others reuse. Linux
+only.
 """
 
-import csv
-import json
 import pathlib
 import signal
 import subprocess
@@ -20,15 +18,15 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
+from studies import ROOT, recipe_runs, records
+from tfsparse import machine
 from tfsparse.errors import UsageError
-from tfsparse.files import replacing, write_bytes
-from zoo.commands import commandline
+from tfsparse.files import replacing
 
 NAME = "soak"
-ROOT = pathlib.Path(__file__).parents[1]
 SETTLED = 0.25  # of the time; memory may grow before
 GROWTH = 0.05  # of the memory; more than that fails
-LOOKS = 10  # that a line is fitted to, at least
+SAMPLES = 10  # that a line is fitted to, at least
 ENDED, STOPPED = 0, 128 + signal.SIGTERM  # what train.py returns
 
 FLAGS = flags.FLAGS
@@ -36,11 +34,11 @@ FLAGS = flags.FLAGS
 
 def define_flags():
     flags.DEFINE_string("flags", None, "Flag file of train.py.", required=True)
-    flags.DEFINE_string("workdir", None, "Folder of the run; continues it.", required=True)
-    flags.DEFINE_string("output", None, "Folder for table, picture and JSON.", required=True)
-    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data.")
+    flags.DEFINE_string("workdir", None, "Folder of the run, which continues.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of the TFDS data sets.")
     flags.DEFINE_float("hours", 2, "How long the run may take.", lower_bound=0)
-    flags.DEFINE_float("seconds", 10, "Between two looks.", lower_bound=0.1)
+    flags.DEFINE_float("seconds", 10, "Between two samples.", lower_bound=0.1)
+    records.define_output()
 
 
 def main():
@@ -50,24 +48,23 @@ def main():
     arguments = [f"--flagfile={pathlib.Path(FLAGS.flags).resolve()}", f"--workdir={workdir}"]
     if FLAGS.data_dir:
         arguments.append(f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}")
-    report = {"flags": FLAGS.flags, "machine": machine.facts()}
-    report |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds, 3600 * FLAGS.hours)
-    report["epochs"] = epochs_of(workdir)
-    if report["status"] not in (ENDED, STOPPED):
-        raise UsageError(f"train.py ended with status {report['status']}; nothing was written.")
-    if len(report["seconds"]) < LOOKS:
+    run = {"settings": {"flags": FLAGS.flags}, "machine": machine.facts()}
+    run |= watch([sys.executable, "train.py", *arguments], FLAGS.seconds, 3600 * FLAGS.hours)
+    run["epochs"] = len(recipe_runs.read_history(workdir))
+    if run["status"] not in (ENDED, STOPPED):
+        raise UsageError(f"train.py ended with status {run['status']}; nothing was written.")
+    if len(run["seconds"]) < SAMPLES:
         raise UsageError(
-            f"The run ended after {len(report['seconds'])} looks at its memory; {LOOKS} are "
+            f"The run ended after {len(run['seconds'])} samples of its memory; {SAMPLES} are "
             "needed. Give a longer run or fewer --seconds."
         )
-    output = pathlib.Path(FLAGS.output)
-    write_bytes(output / f"{NAME}.json", json.dumps(report) + "\n")
-    write_bytes(output / f"{NAME}.md", page(report))
-    with replacing(output / f"{NAME}.png") as partial:
-        picture(report).savefig(partial, dpi=100)
-    print(page(report))
-    if growth(report) > GROWTH:
-        raise UsageError(f"Memory grew by {100 * growth(report):.1f} %; see {output}/{NAME}.png.")
+    runs = records.record(FLAGS.output, NAME, [run], page)
+    path = pathlib.Path(FLAGS.output) / f"{NAME}.png"
+    with replacing(path) as partial:
+        picture(runs).savefig(partial, dpi=100)
+    print(summary(run))
+    if growth(run) > GROWTH:
+        raise UsageError(f"Memory grew by {100 * growth(run):.1f} %; see {path}.")
 
 
 def watch(command, interval, limit):
@@ -92,58 +89,47 @@ def watch(command, interval, limit):
 
 
 def resident_bytes(pid):
-    """Returns the memory that process `pid` holds, in bytes; 0 where it has just ended."""
+    """Returns the memory that process `pid` holds, in bytes; 0 if it has just ended."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     return 1024 * int(lines.get("VmRSS", "0 kB").split()[0])
 
 
-def epochs_of(workdir):
-    """Returns how many epochs the run in a folder has done."""
-    path = pathlib.Path(workdir) / "history.csv"
-    if not path.exists():
-        return 0
-    with open(path, newline="", encoding="utf-8") as file:
-        return sum(1 for _ in csv.DictReader(file))
+def growth(run):
+    """Returns the relative growth of memory after it had settled, by least squares.
 
-
-def growth(report):
-    """Returns by what part of itself memory grew after it had settled; least squares.
-
-    A slope times the time it was seen for: spikes, as when an epoch is evaluated, do not count.
+    A slope times its duration: spikes, as when an epoch is evaluated, do not count.
     """
-    seconds, memory = np.array(report["seconds"]), np.array(report["bytes"], np.float64)
+    seconds, memory = np.array(run["seconds"]), np.array(run["bytes"], np.float64)
     later = seconds >= SETTLED * seconds[-1]
     seconds, memory = seconds[later], memory[later]
     slope, _ = np.polyfit(seconds, memory, 1)
     return float(slope * (seconds[-1] - seconds[0]) / np.median(memory))
 
 
-def page(report):
-    """Returns the Markdown page of a report as `main` makes it."""
-    machine, memory = report["machine"], np.array(report["bytes"])
-    settled = memory[np.array(report["seconds"]) >= SETTLED * report["seconds"][-1]]
+def page(runs):
+    """Returns the Markdown page of all runs."""
+    return records.fill(NAME, runs="\n\n".join(map(summary, runs)))
+
+
+def summary(run):
+    """Returns a line about one run."""
+    facts, memory = run["machine"], np.array(run["bytes"])
+    settled = memory[np.array(run["seconds"]) >= SETTLED * run["seconds"][-1]]
     return (
-        "# Memory over hours of training\n\n"
-        f"From `python -m studies.soak --flags={report['flags']}`, {machine['cpu']}, "
-        f"{machine['cores']} cores.\n\n"
-        f"{report['seconds'][-1] / 3600:.1f} hours, {report['epochs']} epochs, {len(memory):,} "
-        "looks: median "
-        f"{np.median(settled) / 2**20:,.0f} MiB, most {memory.max() / 2**20:,.0f} MiB; after the "
-        f"first quarter it grew by {100 * growth(report):+.1f} % (least squares).\n\n"
-        f"![Resident memory over time]({NAME}.png)\n"
+        f"`--flags={run['settings']['flags']}` ({facts['cpu']}, {facts['cores']} cores): "
+        f"{run['seconds'][-1] / 3600:.1f} hours, {run['epochs']} epochs, {len(memory):,} samples: "
+        f"median {np.median(settled) / 2**20:,.0f} MiB, maximum {memory.max() / 2**20:,.0f} MiB; "
+        f"growth after the first quarter {100 * growth(run):+.1f} % (least squares)."
     )
 
 
-def picture(report):
+def picture(runs):
     """Returns the figure of memory over time."""
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot(np.array(report["seconds"]) / 60, np.array(report["bytes"]) / 2**20)
+    for run in runs:
+        axes.plot(np.array(run["seconds"]) / 60, np.array(run["bytes"]) / 2**20)
     axes.set(xlabel="minutes", ylabel="resident memory, MiB", ylim=(0, None))
     axes.grid(alpha=0.3)
     return figure
-
-
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])

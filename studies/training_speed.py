@@ -1,22 +1,20 @@
 """How long does a training step take, with each pattern, with a mask instead, and in PyTorch?
 
-    python -m studies.training_speed --arch=resnet18 --output=docs
+    python -m studies training_speed --arch=resnet18
 
 All networks take the same step (forward in training mode, cross-entropy, backward, SGD with
-momentum) on the same random images, in turns in one process, each once in a round, so that a
-machine that slows down slows all of them. TensorFlow's are measured with and without XLA, compiled
-beforehand; compared is the faster of the two. What is compared:
+momentum) on the same random images, in turns in one process, so that a machine that slows down
+slows all of them. TensorFlow runs with and without XLA, compiled beforehand; the faster of the two
+is compared. The variants are:
 
 - the dense network;
 - for each pattern the network with periodic layers, and its masked twin: dense layers that multiply
   their kernels by a 0/1 mask in each forward pass, as TF-MOT's pruning wrapper does;
-- the dense network in PyTorch, channels last, where PyTorch is installed.
+- the dense network in PyTorch, channels last, if PyTorch is installed.
 
-Adds to --output/training_speed.json and writes --output/training_speed.md, the tables of all that
-is in it.
+Adds to training_speed.json and writes training_speed.md.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -29,32 +27,33 @@ import tqdm
 from absl import flags
 
 import zoo
-from tfsparse import patterns, timing
+from studies import records, speed
+from tfsparse import machine, patterns, tables, timing
 from tfsparse.layers import PeriodicConv2D
-from zoo.commands import commandline
+from zoo.commands import environment
 
 NAME = "training_speed"
-PATTERNS = [
-    *("PS4_P4", "PS2_P6", "PS1_P9", "PSD1_P16"),
-    *("PS4_P4_F1", "PS2_P6_F1", "PS1_P9_F1", "PSD1_P16_F1"),
-]
-DENSE, TORCH = "dense", "dense in PyTorch"
+TORCH = "dense in PyTorch"
 PLAIN, XLA = "plain", "xla"  # without and with XLA
-CLASSES = 10
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
+COLUMNS = {
+    "minimum_speedup_over_dense": "speed-up over dense (minimum)",
+    "median_speedup_over_dense": "(median)",
+    "minimum_speedup_over_mask": "speed-up over the mask (minimum)",
+    "median_speedup_over_mask": "(median)",
+    "plain_minimum_ms": "minimum, ms",
+    "plain_median_ms": "median, ms",
+    "xla_minimum_ms": "XLA, minimum, ms",
+    "xla_median_ms": "XLA, median, ms",
+}
 
 FLAGS = flags.FLAGS
 
 
 def define_flags():
-    flags.DEFINE_enum("arch", "resnet18", sorted(zoo.ARCHITECTURES), "Network architecture.")
-    flags.DEFINE_integer("width", None, "Channels of the first stage; default is the published.")
-    flags.DEFINE_list("patterns", PATTERNS, "Patterns beside 'dense'.")
+    speed.define_flags(speed.PATTERNS, seconds=60, width=None)
     flags.DEFINE_integer("batch_size", 64, "Images per training step.", lower_bound=1)
-    flags.DEFINE_integer("size", 32, "Height and width of an image.", lower_bound=1)
-    flags.DEFINE_float("seconds", 60.0, "How long to measure, all together.", lower_bound=0)
     flags.DEFINE_integer("threads", None, "Threads; default is each framework's.", lower_bound=1)
-    flags.DEFINE_string("output", None, "Folder for tables and JSON.", required=True)
 
 
 def main():
@@ -62,49 +61,53 @@ def main():
     if FLAGS.threads:
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
         tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
-    chosen = [pattern for pattern in dict.fromkeys(FLAGS.patterns) if pattern != DENSE]
-    settings = {
-        name: FLAGS[name].value for name in ("arch", "width", "batch_size", "size", "threads")
-    }
-    steps = training_steps(patterns=chosen, **settings)
+    settings = speed.settings("arch", "width", "batch_size", "size", "threads")
+    steps = training_steps(patterns=speed.chosen_patterns(), **settings)
     results = summary(timing.interleaved(steps, FLAGS.seconds))
-    run = {"settings": settings, "machine": machine(), "variants": results}
-    records.record(FLAGS.output, NAME, run, page)
+    run = {"settings": settings, "machine": facts(), "variants": results}
+    records.record(FLAGS.output, NAME, [run], page)
     print(table(run))
 
 
-# ---- what is measured ----
+def facts():
+    """Returns what the times depend on: processor, system, environment and versions, a dict."""
+    torch = ["torch"] if importlib.util.find_spec("torch") else []
+    variables = {name: os.environ.get(name, "default") for name in environment.VARIABLES}
+    return {**machine.facts(["tensorflow", "keras", "numpy", *torch]), **variables}
+
+
+# ---- the networks and their steps ----
 
 
 def masked(pattern):
-    """The name of the masked twin of `pattern`."""
+    """Returns the name of the masked twin of `pattern`."""
     return f"{pattern} as a mask"
 
 
 def training_steps(arch, width, patterns, batch_size, size, threads=None):
     """Returns {(variant, mode): function that trains one step and returns its loss}, compiled.
 
-    Modes are "plain" and "xla"; those of a variant train the same network. PyTorch has "plain"
-    only. A line on stderr says what each compilation took.
+    The modes "plain" and "xla" of a variant train the same network; PyTorch has "plain" only. A
+    line on stderr says how long each compilation took.
 
     Raises:
-        UsageError: where an argument is out of range or a pattern does not fit.
+        UsageError: if an argument is out of range or a pattern does not fit.
     """
-    networks = {DENSE: zoo.build(arch, (size, size, 3), CLASSES, width)}
+    networks = {speed.DENSE: zoo.build(arch, (size, size, 3), speed.CLASSES, width)}
     for pattern in patterns:
-        network = zoo.build(arch, (size, size, 3), CLASSES, width, pattern)
+        network = zoo.build(arch, (size, size, 3), speed.CLASSES, width, pattern)
         networks |= {pattern: network, masked(pattern): masked_twin(network)}
     rng = np.random.default_rng(0)
     images = rng.random((batch_size, size, size, 3), np.float32)
-    labels = rng.integers(CLASSES, size=batch_size)
+    labels = rng.integers(speed.CLASSES, size=batch_size)
     steps = {
         (name, mode): tensorflow_step(network, images, labels, xla=mode == XLA)
         for name, network in networks.items()
         for mode in (PLAIN, XLA)
     }
     if arch in ("resnet18", "vgg16") and importlib.util.find_spec("torch"):
-        peer = torch_network(arch, networks[DENSE].layers[2].filters)
-        steps[TORCH, PLAIN] = torch_step(peer, images, labels, threads)
+        equivalent = torch_network(arch, networks[speed.DENSE].layers[2].filters)
+        steps[TORCH, PLAIN] = torch_step(equivalent, images, labels, threads)
     for (name, mode), step in tqdm.tqdm(steps.items(), "compiling", leave=False, disable=None):
         start = time.perf_counter()
         step()
@@ -114,7 +117,7 @@ def training_steps(arch, width, patterns, batch_size, size, threads=None):
 
 
 def tensorflow_step(model, images, labels, xla):
-    """Returns a function that trains `model` one step on the images and returns the loss."""
+    """Returns a function that trains `model` for one step and returns the loss."""
     images, labels = tf.constant(images), tf.constant(labels)
     optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
     optimizer.build(model.trainable_variables)
@@ -139,7 +142,7 @@ class MaskedConv2D(keras.layers.Conv2D):
     stay dense.
 
     Args:
-        mask: array of the kernel's shape, 1 where a weight exists and 0 elsewhere.
+        mask: array of the kernel's shape, 1 for each weight that exists and 0 for the others.
     """
 
     def __init__(self, mask, *args, **kwargs):
@@ -187,7 +190,7 @@ def masked_twin(model):
 
 
 def torch_step(network, images, labels, threads=None):
-    """Returns a function that trains the PyTorch `network` one step and returns the loss."""
+    """Returns a function that trains the PyTorch `network` for one step and returns the loss."""
     import torch
 
     if threads:
@@ -208,14 +211,14 @@ def torch_step(network, images, labels, threads=None):
 
 
 def torch_network(arch, width, channels=3):
-    """Returns the PyTorch network of what `zoo.build` makes, "resnet18" or "vgg16".
+    """Returns the PyTorch equivalent of a network of `zoo.build`, "resnet18" or "vgg16".
 
-    It takes normalised images [n, channels, height, width].
+    It takes normalized images [n, channels, height, width].
     """
     from torch import nn
 
     make = {"resnet18": _torch_resnet18, "vgg16": _torch_vgg16}[arch]
-    classifier = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, CLASSES)]
+    classifier = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, speed.CLASSES)]
     return nn.Sequential(*make(channels, width), *classifier)
 
 
@@ -262,23 +265,23 @@ def _torch_conv_norm(inputs, outputs, size, strides=1):
     return [convolution, nn.BatchNorm2d(outputs, eps=1e-3)]
 
 
-# ---- how it is measured and told ----
+# ---- the figures and the page ----
 
 
 def summary(samples):
-    """Returns what is told of each variant.
+    """Returns the times and speed-ups of each variant.
 
     Args:
         samples: {(variant, mode): list of seconds}, as `interleaved` returns, "dense" among them.
 
     Returns:
-        List of dicts, one for each variant, in order. For each kind, "minimum" and "median":
-            plain_{kind}_ms, xla_{kind}_ms: time of a step without and with XLA; None where the
+        List of dicts, one for each variant, in order: "variant"; "steps", the number of steps in
+        each mode; and, with "minimum" and "median" as kinds:
+            plain_{kind}_ms, xla_{kind}_ms: time of a step without and with XLA; None if the
                 variant has no such mode.
             best_{kind}_ms: the smaller of the two.
-            {kind}_speedup_over_dense, {kind}_speedup_over_mask: best time of the dense network and
-                of the masked twin by this one's, above 1 if faster; None without a twin.
-        And `variant`, and `steps`, the number of steps in each mode.
+            {kind}_speedup_over_dense, {kind}_speedup_over_mask: best time of the dense network or
+                of the masked twin, divided by this one's; None without a twin.
     """
     rows = {name: {"variant": name} for name, _ in samples}
     for name, row in rows.items():
@@ -291,69 +294,31 @@ def summary(samples):
             row |= {f"{mode}_{kind}_ms": value for mode, value in times.items()}
             row[f"best_{kind}_ms"] = min(value for value in times.values() if value is not None)
     for name, row in rows.items():
-        for reference, over in ((DENSE, "dense"), (masked(name), "mask")):
+        for reference, over in ((speed.DENSE, "dense"), (masked(name), "mask")):
             for kind in ("minimum", "median"):
                 best = rows[reference][f"best_{kind}_ms"] if reference in rows else None
                 row[f"{kind}_speedup_over_{over}"] = best and best / row[f"best_{kind}_ms"]
     return list(rows.values())
 
 
-def machine():
-    """Returns what the times depend on: processor, system, environment and versions, a dict."""
-    packages = ["tensorflow", "keras", "numpy"]
-    if importlib.util.find_spec("torch"):
-        packages.append("torch")
-    return {
-        **machine.facts(),
-        **{name: os.environ.get(name, "default") for name in environment.VARIABLES},
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
-
-
-COLUMNS = {
-    "minimum_speedup_over_dense": "faster than dense (minimum)",
-    "median_speedup_over_dense": "(median)",
-    "minimum_speedup_over_mask": "faster than the mask (minimum)",
-    "median_speedup_over_mask": "(median)",
-    "plain_minimum_ms": "minimum, ms",
-    "plain_median_ms": "median, ms",
-    "xla_minimum_ms": "XLA, minimum, ms",
-    "xla_median_ms": "XLA, median, ms",
-}
-
-
-def page(runs):
-    """Returns the Markdown page of the runs in the JSON file."""
-    introduction = (
-        "# Speed of a training step\n\n"
-        "Forward, backward and SGD with momentum of the whole network, all variants in turns. "
-        "*as a mask*: dense layers whose kernels are multiplied by the pattern's 0/1 mask in each "
-        "forward pass. Ratios are of the faster of plain and XLA, each.\n\n"
-    )
-    return introduction + "\n".join(table(run) for run in runs)
-
-
 def table(run):
-    """Returns the Markdown table of one run, a dict of the JSON file."""
+    """Returns the Markdown table of one run."""
     settings, facts = run["settings"], run["machine"]
-    lines = [
-        f"**{settings['arch']} of width {settings['width'] or 'as published'}, "
-        f"{settings['batch_size']} images of {settings['size']}x{settings['size']}** "
-        f"({facts['cpu']}, {facts['cores']} cores, "
+    words = "{arch} of width {}, {batch_size} images of {size}x{size}".format(
+        settings["width"] or "as published", **settings
+    )
+    runs = (
         f"{settings['threads'] or 'default'} threads, TensorFlow {facts['tensorflow']}; "
-        f"{run['variants'][0]['steps']} steps of each in turns)",
-        "",
-        f"| network | {' | '.join(COLUMNS.values())} |",
-        "|---|" + "---|" * len(COLUMNS),
-    ]
-    for row in run["variants"]:
-        cells = []
-        for key in COLUMNS:
-            form = "{:.0f}" if key.endswith("_ms") else "{:.2f}x"
-            cells.append("-" if row[key] is None else form.format(row[key]))
-        lines.append(f"| {row['variant']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        f"{run['variants'][0]['steps']} steps of each in turns"
+    )
+    rows = [[row["variant"], *(_cell(row[key], key) for key in COLUMNS)] for row in run["variants"]]
+    return speed.title(words, facts, runs) + tables.markdown(["network", *COLUMNS.values()], rows)
 
 
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])
+def _cell(value, key):
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if key.endswith("_ms") else f"{value:.2f}x"
+
+
+page = records.page_of_tables(NAME, table)

@@ -1,7 +1,8 @@
-"""The zoo's models beside each other, from their cards.
+"""The zoo's models in one table, from their cards.
 
-python -m studies.zoo_table                # prints the README's table
-python -m studies.zoo_table --output=docs  # writes zoo.md and its pictures, too
+    python -m studies zoo_table
+
+Writes zoo.md and its pictures.
 """
 
 import pathlib
@@ -10,68 +11,21 @@ from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from tfsparse.files import replacing, write_bytes
-from zoo.commands import commandline
+from studies import records
+from tfsparse import tables
+from tfsparse.files import replacing
 from zoo.models import card, list_models
 
-FLAGS = flags.FLAGS
+NAME = "zoo"
+RECORDS = ()
 _HEADER = (
-    "| name | data | loss | epochs | weights kept / dense | MACs kept / dense, M | clean % "
-    "| int8 file % | PGD-50 % | AutoAttack % | packed kB | int8 kB | RAM kB | faster |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "name|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %|int8 file %"
+    "|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
 )
-_PAGE = """\
-# The zoo's models
-
-From their cards by `python -m studies.zoo_table --output=docs`; `python -m zoo.verify --autoattack` \
-measures the figures again.
-
-{table}
-
-*Clean* and *int8 file* are the accuracies of the Keras model and of its file on all test images, \
-PGD-50 has 2 restarts, AutoAttack is the standard version, both with the L_inf bound of the card, \
-8/255 for all that are trained robustly. Each cell has its number of images n where it is not all \
-of the test set. AutoAttack is of fewer images than the column before it: what PGD-50 leaves of \
-those is in brackets. 95 % intervals (Wilson) are in the cards, and the bars in the pictures. \
-*Kept* are weights that are not zero, and multiply-accumulates (MACs) with them. *Packed* is the \
-size of the float32 weights without their zeros, *int8* that of the `.tflite` file, which has \
-them. *RAM* is the arena of that file in TFLM. *Faster* is the latency of the same network, \
-dense, divided by this file's, both int8 in LiteRT on one thread of the machine of the card: 1 \
-for networks that are dense, however narrow. The machines differ, so the column compares each \
-file with its dense network, and not files with each other.
-
-*JPEG copy*: all 60,000 images encoded as JPEG and decoded again, about 8 grey levels (root mean \
-square) away from CIFAR-10 as published. It is not in this package. `test_sha256` in a card tells \
-which test images its accuracies are of; with others, such as those of TFDS, `zoo.verify` \
-measures no accuracy and says so, and `--fast` checks the rest of the card. So the accuracies of \
-these models can be measured again by whoever has those images; with CIFAR-10 as published, the \
-recipes train models whose cards anyone can verify. Under attack, one example more or less passes \
-for the rounding of another processor.
-
-MLPerf Tiny has the layers of ResNet8 and asks 85 % of its int8 file, on CIFAR-10 as published. \
-Here it reaches {resnet8} %{note}. ResNet20 of [He et al.](https://arxiv.org/abs/1512.03385), \
-with 0.27 million weights and 41 million MACs, reaches 91.25 % of CIFAR-10 as published after 164 \
-epochs; the nearest here, `resnet18_w16_cifar10`, {resnet18} % after {epochs}. \
-`resnet18_psd1p16f1_cifar10`, of full width, reaches {wide} % after {wide_epochs}, half of the \
-other ResNet18s' training: that says nothing of its pattern or its width. `shufflenet_w80_cifar10` \
-was trained with a BatchNorm for all groups of a convolution, and its weights were then moved to \
-one for each, which is the same function; its recipe trains it in the latter form from the start.
-
-The packed weights and int8 files of all {models} models are {megabytes:.1f} MB, in the package \
-that pip builds, which is compressed, less than 40 MB. A card may give a "url" for a file that is \
-larger: `zoo.load` fetches it once into Keras' cache, continues where a download was interrupted, \
-and compares its sha256. No model needs that yet.
-
-What the papers claim beside what these networks reach: [claims.md](claims.md). No \
-model here was trained with label smoothing or a moving average of the weights, of which neither \
-made ResNet8 better in 24 epochs: [training_choices.md](training_choices.md).
-
-{pictures}
-"""
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
-    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the packed weights"),
+    "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the compressed weights"),
     "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
 }
 _NETWORKS = {
@@ -82,30 +36,31 @@ _NETWORKS = {
     "vgg16": "VGG16",
 }
 _LABELS = {
-    "nonzero_macs": "MACs with kept weights, M",
-    "kilobytes": "packed weights, kB",
+    "nonzero_macs": "non-zero MACs, M",
+    "kilobytes": "compressed weights, kB",
     "clean": "clean accuracy, %",
     "pgd": "accuracy under PGD-50, %",
 }
 
 
+FLAGS = flags.FLAGS
+
+
 def define_flags():
-    flags.DEFINE_string("output", None, "Folder for zoo.md and its pictures.")
+    records.define_output()
 
 
 def main():
-    print(markdown())
-    if FLAGS.output:
-        output = pathlib.Path(FLAGS.output)
-        write_bytes(output / "zoo.md", page())
-        for name in _PICTURES:
-            with replacing(output / f"{name}.png") as partial:
-                picture(name).savefig(partial, dpi=100)
+    output = pathlib.Path(FLAGS.output)
+    records.write_page(NAME, page())
+    for name in _PICTURES:
+        with replacing(output / f"{name}.png") as partial:
+            picture(name).savefig(partial, dpi=100)
 
 
 def markdown():
     """Returns the table, a str of lines, one for each model."""
-    return "\n".join([*_HEADER, *(_row(card(name)) for name in list_models())])
+    return tables.markdown(_HEADER.split("|"), [_row(card(name)) for name in list_models()])
 
 
 def page():
@@ -114,7 +69,8 @@ def page():
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
     wide = card("resnet18_psd1p16f1_cifar10")
     cards = [card(name) for name in list_models()]
-    return _PAGE.format(
+    return records.fill(
+        NAME,
         table=markdown(),
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
@@ -124,7 +80,7 @@ def page():
         wide=f"{100 * wide['results']['clean']['accuracy']:.1f}",
         wide_epochs=wide["epochs"],
         models=len(cards),
-        megabytes=sum(each["weights"]["bytes"] + each["tflite"]["bytes"] for each in cards) / 1e6,
+        megabytes=f"{sum(c['weights']['bytes'] + c['tflite']['bytes'] for c in cards) / 1e6:.1f}",
     )
 
 
@@ -141,7 +97,7 @@ def _row(about):
         few = f" ({', '.join(notes)})" if notes else ""
         return f"{100 * result['accuracy']:.1f}{few}"
 
-    cells = [
+    return [
         f"`{about['name']}`",
         about["dataset"] + (f" ({about['note']})" if about["note"] else ""),
         about["recipe"]["loss"],
@@ -153,35 +109,32 @@ def _row(about):
         "" if arena is None else f"{arena / 1000:.0f}",
         f"{about['device']['latency_ratio']:.2f}x",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def picture(name):
     """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10.
 
-    Networks are told apart by colour, training by whether the mark is filled, and the models of a
-    network by the words beside them.
+    Colors stand for networks, filled marks for robust training, and the words next to a mark for
+    the sparsity of the model.
     """
     x_name, y_name, title = _PICTURES[name]
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     cards = [about for about in map(card, list_models()) if about["dataset"] == "cifar10"]
     networks = sorted({_network(about) for about in cards})
-    colours = {each: f"C{index}" for index, each in enumerate(networks)}
+    colors = {each: f"C{index}" for index, each in enumerate(networks)}
     if y_name == "pgd":
         cards = [about for about in cards if _is_robust(about)]
     points = []
     for about in cards:
         x, y = _value(about, x_name), _value(about, y_name)
         low, high = (100 * bound for bound in about["results"][y_name]["interval"])
-        colour = colours[_network(about)]
-        face = colour if _is_robust(about) else "white"
-        axes.errorbar(
-            x, y, [[y - low], [high - y]], fmt="o", color=colour, mfc=face, elinewidth=0.6
-        )
-        points.append((x, y, _variant(about), colour))
+        color = colors[_network(about)]
+        face = color if _is_robust(about) else "white"
+        axes.errorbar(x, y, [[y - low], [high - y]], fmt="o", color=color, mfc=face, elinewidth=0.6)
+        points.append((x, y, _variant(about), color))
     for network in sorted({_network(about) for about in cards}):
-        axes.plot([], [], "o", color=colours[network], label=network)
+        axes.plot([], [], "o", color=colors[network], label=network)
     if y_name != "pgd":
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
@@ -189,7 +142,7 @@ def picture(name):
         axes.set_xscale("log")
     notes = ", ".join(sorted({"CIFAR-10", *(about["note"] for about in cards)} - {""}))
     axes.set(xlabel=_LABELS[x_name], ylabel=_LABELS[y_name], title=f"{title} ({notes})")
-    axes.margins(0.15, 0.1)  # words stand beside their points
+    axes.margins(0.15, 0.1)  # words stand next to their points
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
     _annotate(figure, axes, points)
@@ -197,17 +150,17 @@ def picture(name):
 
 
 def _annotate(figure, axes, points):
-    """Writes words beside points (x, y, words, colour), where the fewest others stand."""
-    figure.draw_without_rendering()  # which fixes where everything is
+    """Writes the words of points (x, y, words, color) at the side with the fewest overlaps."""
+    figure.draw_without_rendering()  # which fixes all positions
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())
     places = [(7, -3, "left"), (-7, -3, "right"), (0, 8, "center"), (0, -14, "center")]
     places += [(7, 8, "left"), (-7, 8, "right"), (7, -14, "left"), (-7, -14, "right")]
-    for x, y, words, colour in points:
+    for x, y, words, color in points:
         tried = []
         for place in places:
-            style = {"fontsize": 7, "color": colour, "ha": place[2]}
+            style = {"fontsize": 7, "color": color, "ha": place[2]}
             style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}  # over bars
             text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
             box = text.get_window_extent()
@@ -225,7 +178,7 @@ def _is_robust(about):
 
 
 def _network(about):
-    """Returns the name of a model's network, with its width where that is not the published."""
+    """Returns the name of a model's network, with its width unless it is the published one."""
     model = about["model"]
     width = f" of width {model['width']}" if model["width"] else ""
     return f"{_NETWORKS[model['arch']]}{width}"
@@ -249,7 +202,3 @@ def _value(about, name):
     if name == "kilobytes":
         return about["weights"]["bytes"] / 1000
     return 100 * about["results"][name]["accuracy"]
-
-
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])

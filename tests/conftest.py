@@ -1,10 +1,12 @@
 """What tests share: real images, and commands run as a user runs them."""
 
 import contextlib
+import io
 import os
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from absl import flags
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, settings
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-from zoo.commands import main
+from zoo import commands
 from zoo.data import as_float, open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,36 +50,47 @@ def fashion_mnist_training(data_dir):
     return as_float(images), labels
 
 
+class Result(NamedTuple):
+    """What a command did: its exit status, and what it wrote to stdout and stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @contextlib.contextmanager
 def no_flags():
-    """Within the block no flags are defined but absl's own, as in a new process."""
-    registered = flags.FLAGS._flags()
-    before = dict(registered)
-    for name in before:
-        if not flags.FLAGS.find_module_defining_flag(name, "absl").startswith("absl"):
-            del registered[name]
+    """Replaces the defined flags by absl's own, as in a new process, and restores them."""
+    state, saved = flags.FLAGS.__dict__, dict(flags.FLAGS.__dict__)
+    fresh = flags.FlagValues()
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("absl.") else []:
+            fresh[flag.name] = flag
+    state.update(fresh.__dict__)
     try:
         yield
     finally:
-        registered.clear()
-        registered.update(before)
+        state.clear()
+        state.update(saved)
 
 
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs `tfsparse COMMAND ...` in this process; returns its status, stdout, and stderr."""
+@pytest.fixture(scope="session")
+def tfsparse():
+    """Returns a function that runs `tfsparse` with its arguments and returns a `Result`."""
 
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tfsparse", *map(str, arguments)])
-        status = 0
-        with no_flags():
-            try:
-                main()
-            except SystemExit as end:
-                status = end.code or 0
-        return status, *capfd.readouterr()
+    def tfsparse(*arguments):
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        argv, sys.argv = sys.argv, ["tfsparse", *map(str, arguments)]
+        try:
+            with no_flags(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                commands.main()
+        except SystemExit as end:
+            status = end.code or 0
+        finally:
+            sys.argv = argv
+        return Result(status, out.getvalue(), err.getvalue())
 
-    return command
+    return tfsparse
 
 
 @pytest.fixture(scope="session")

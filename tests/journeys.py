@@ -16,14 +16,14 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def follow(page, command, folder, data_dir, monkeypatch):
+def follow(page, tfsparse, folder, data_dir, monkeypatch):
     """Runs all commands and then all Python code of a page, in a folder like the project's.
 
     All of it runs in this process; tests/commands start each command as a user does.
 
     Args:
         page: file name in docs/journeys.
-        command: the fixture.
+        tfsparse: the fixture.
         folder: new folder in which the code runs.
         data_dir: folder of prepared data sets.
         monkeypatch: the fixture.
@@ -38,6 +38,6 @@ def follow(page, command, folder, data_dir, monkeypatch):
             line = line.replace("python train.py", "tfsparse train")
         program, *arguments = shlex.split(line)
         assert program == "tfsparse", f"a command of another program: {line}"
-        status, _, stderr = command(*arguments)
+        status, _, stderr = tfsparse(*arguments)
         assert status == 0, stderr
     exec("".join(blocks(page, "python")), {})

@@ -1,10 +1,16 @@
 """The code in the docs runs as written, on fewer images."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 
+import zoo
+from tests.conftest import ROOT
 from tests.journeys import PAGES, blocks, follow
+
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 @pytest.mark.slow
@@ -34,9 +40,33 @@ def test_pruning(index, tmp_path, monkeypatch, fashion_mnist):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "train.md"])
-def test_journey(page, command, tmp_path, data_dir, monkeypatch):
+def test_journey(page, tfsparse, tmp_path, data_dir, monkeypatch):
     """tests/test_docs_train.py has that of training, which takes longest."""
     if page == "device.md":
         pytest.importorskip("tflite_micro")
-    follow(page, command, tmp_path, data_dir, monkeypatch)
+    follow(page, tfsparse, tmp_path, data_dir, monkeypatch)
     assert page != "own_model.md" or (tmp_path / "small_int8.tflite").exists()
+
+
+def test_readme_shows_the_figures_of_the_cards():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` ((?:\| [\d.]+ ){5})\|", text, re.MULTILINE)
+    assert len(rows) > 5
+    for name, figures in rows:
+        card = zoo.card(name)
+        clean, attacked = (card["results"][key] for key in ("clean", "autoattack"))
+        assert attacked["examples"] == 200
+        assert figures.strip("| ").split(" | ") == [
+            f"{100 * clean['accuracy']:.1f}",
+            f"{100 * attacked['accuracy']:.1f}",
+            f"{card['tflite']['bytes'] / 1000:.0f}",
+            f"{card['nonzero_macs'] / 1e6:.1f}",
+            f"{card['device']['arena_bytes'] / 1000:.0f}",
+        ]
+    assert f"all {len(zoo.list_models())} models" in text
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []

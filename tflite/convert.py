@@ -80,7 +80,7 @@ def convert(
 
 
 def arithmetic(precision):
-    """Returns the arithmetic of a file for `tflite.lowering`: "int8" or "float"."""
+    """Returns the arithmetic of a file for `tflite.forms`: "int8" or "float"."""
     return "int8" if precision == "int8" else "float"
 
 

@@ -1,8 +1,8 @@
 """Fully connected layers as 1x1 convolutions, for files whose integers must be the same everywhere.
 
-TFLM's operator FULLY_CONNECTED rounds what lies in the middle between two integers in another way
-than LiteRT's reference kernel: about one output in 1,500 is one step off. Their CONV_2D give the
-same bits.
+TFLM's operator FULLY_CONNECTED rounds numbers halfway between two integers differently from
+LiteRT's reference kernel: about one output in 1,500 is one step off. Their CONV_2D operators give
+the same bits.
 """
 
 from tflite.quiet import quiet
@@ -14,52 +14,38 @@ from tfsparse import copying
 
 
 def as_convolutions(model):
-    """Returns a copy of a Keras model whose `Dense` layers are 1x1 convolutions.
-
-    Those that do not follow a vector, and those in a Sequential model within it, stay.
-
-    Args:
-        model: functional or Sequential Keras model with one input and one output.
+    """Returns a copy of a Keras model whose `Dense` layers of vectors are 1x1 convolutions.
 
     Raises:
-        UsageError: where the model cannot be copied layer by layer.
+        UsageError: if the model cannot be copied layer by layer.
     """
-    copying.check_model(model)
-    replaced = {id(layer) for layer in _dense_layers(model)}
-    # A Sequential model cannot be copied with a function for its calls.
-    (image,), (logits,) = model.inputs, model.outputs
-    model = keras.Model(image, logits, name=model.name)
-    made = set()
 
     def make(operation):
-        if id(operation) not in replaced:
-            return copying.clone(operation)
-        config = {key: operation.get_config()[key] for key in ("name", "activation", "use_bias")}
-        layer = keras.layers.Conv2D(operation.units, 1, **config)
-        made.add(id(layer))
-        return layer
+        if type(operation) is keras.layers.Dense and len(operation.input.shape) == 2:
+            return _on_pixel(operation)
+        return copying.clone(operation)
 
-    def call(operation, *args, **kwargs):
-        if id(operation) not in made:
-            return operation(*args, **kwargs)
-        pixel = keras.layers.Reshape((1, 1, args[0].shape[-1]))(args[0])
-        return keras.layers.Reshape((operation.filters,))(operation(pixel))
-
-    def weights(original, new):
-        arrays = original.get_weights()
-        if id(new) in made:
-            arrays[0] = arrays[0][None, None]
-        return arrays
-
-    return copying.copy_model(model, make, weights, call)
+    return copying.copy_model(model, make)
 
 
-def _dense_layers(model, nested=False):
-    """Yields the `Dense` layers that follow a vector, but those of nested Sequential models."""
-    if nested and isinstance(model, keras.Sequential):
-        return
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _dense_layers(layer, nested=True)
-        elif type(layer) is keras.layers.Dense and len(layer.input.shape) == 2:
-            yield layer
+def _on_pixel(dense):
+    """Returns a function of a vector that computes `dense` by a convolution."""
+
+    def make(config):
+        shared = {key: config[key] for key in ("name", "activation", "use_bias")}
+        return keras.layers.Conv2D(dense.units, 1, **shared)
+
+    def weights(dense, _):
+        kernel, *bias = dense.get_weights()
+        return [kernel[None, None], *bias]
+
+    size = dense.input.shape[1]
+    convolution = copying.make_again(dense, make)
+    convolution.build((None, 1, 1, size))
+    copying.carry_over(dense, convolution, weights)
+
+    def call(vector):
+        pixel = keras.layers.Reshape((1, 1, size))(vector)
+        return keras.layers.Reshape((dense.units,))(convolution(pixel))
+
+    return call

@@ -22,12 +22,13 @@ from tflite.decode import CUSTOM_CODE, compress
 from tflite.flatbuffer import operator_name, unpack
 from tflite.routes import find_route
 from tflite.runtimes import FileModel
-from tflite.sources import operator_names, sources
+from tflite.sources import fill, operator_names, sources
 from tflite.verify import EXAMPLES, verify
 from tfsparse import files, tables
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 
 TEST_IMAGES = 4
@@ -300,12 +301,13 @@ def table(forms):
 def readme(model, forms):
     """Returns the package's README.md: contents, how to add it to a project, memory it takes."""
     costs = {form.name: (len(form.content), form.arena_bytes) for form in forms}
-    return _README.format(
-        model=model,
-        forms="\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
-        table=table(forms),
-        fit=fit_table(costs),
-    )
+    values = {
+        "model": model,
+        "forms": "\n".join(f"- `{form.name}`: {_DESCRIPTIONS[form.name]}" for form in forms),
+        "table": table(forms),
+        "fit": fit_table(costs),
+    }
+    return fill("README.md", values)
 
 
 _DESCRIPTIONS = {
@@ -316,39 +318,3 @@ _DESCRIPTIONS = {
     "lowered_compressed": "small convolutions, and kernels stored without their zeros, as in "
     "`plain_compressed`.",
 }
-
-_README = """\
-# {model} for TensorFlow Lite for Microcontrollers
-
-An image classifier in int8, made by tfsparse. Each folder holds the whole model in one form:
-
-{forms}
-
-```
-{table}
-```
-
-Flash is that of the model; code is extra. The arena is the smallest one in which TFLM ran on a
-64-bit host, where its structures are larger than on a device, plus the scratch memory of CMSIS-NN's
-optimized convolutions, rounded up to whole kilobytes.
-
-## Add it to a project
-
-1. Add one folder to the project's sources. They need TFLM's headers and C++17.
-2. Call `RunSelfTest(arena, kArenaBytes)` of `self_test.h` once, with the application's own arena.
-   It returns the number of images whose outputs are not bit-identical to those of TFLM when the
-   package was made: 0, unless the device's kernels round differently.
-3. Write the application like `self_test.cc`: `operators.h` registers the operators, and `model.h`
-   describes how pixels become inputs and outputs become logits.
-
-`manifest.json` has the sizes, hashes, operators, quantization, and verification of each form.
-
-## Shares of the memory of some boards
-
-The shares are of a board's flash and of its largest bank of RAM, as the arena is one array. Code,
-stack, and the camera's image are extra. *Tight* is more than three quarters of either. The figures
-for the ESP32 are for TFLM's own kernels: ESP-NN's need more RAM, up to several times the weights of
-the largest layer.
-
-{fit}
-"""

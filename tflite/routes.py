@@ -1,9 +1,9 @@
-"""By which route each form of sparsity is cashed in, or why it is not.
+"""How a conversion makes use of each form of sparsity.
 
-- Channels that nothing reads are removed: a smaller dense network.
-- Periodic layers become small dense convolutions where these are faster (tflite/lowering.py).
-- Other zeros stay. LiteRT has no kernel that is faster without them but for 1x1 convolutions on
-  ARM, and TFLM none at all; they make the file smaller when it is compressed.
+- Channels that nothing reads are removed, which leaves a smaller dense network.
+- Periodic layers become small dense convolutions if these are faster (tflite/lowering.py).
+- Other zeros stay. In LiteRT only 1x1 convolutions on ARM are faster without them, in TFLM
+  nothing is; they make the file smaller when it is compressed.
 
 In int8, fully connected layers become 1x1 convolutions (tflite/fully_connected.py).
 """
@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tflite.forms import best_form
 from tflite.fully_connected import as_convolutions
-from tflite.lowering import best_form, lower
+from tflite.lowering import lower
 from tflite.quiet import quiet
 
 with quiet():
@@ -21,7 +22,8 @@ with quiet():
 
 from tfsparse import pruning
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 
 WORTH_MENTION = 0.05  # share of zeros; fewer come about by chance
 
@@ -31,7 +33,7 @@ class Route(NamedTuple):
 
     Attributes:
         network: keras.Model that computes the same and is to be converted.
-        notes: a line for each form of sparsity that was found, for the user.
+        notes: a line for the user on each form of sparsity that was found.
     """
 
     network: object
@@ -42,55 +44,56 @@ def find_route(model, arithmetic="float", lowered=True):
     """Returns the `Route` of a Keras model.
 
     Args:
-        model: functional or Sequential Keras model; others are taken as they are.
+        model: Keras model; one that cannot be copied layer by layer is converted as it is.
         arithmetic: "float" or "int8", for which it is to be fast.
-        lowered: whether periodic layers may become small convolutions; else they become single
+        lowered: whether periodic layers may become small convolutions; otherwise they become single
             ones with their dense kernels, whose file is larger and slower and needs less RAM.
     """
-    zeros = _zeros(model)
-    network, notes = _without_channels(model)
-    small = []
-
-    def choose(layer, input_shape, arithmetic):
-        form = best_form(layer, input_shape, arithmetic) if lowered else None
-        small.append(form is not None)
-        return form
-
-    periodic = any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(network))
+    zeros, notes = _zeros(model), []
+    network = _attempt(pruning.remove_channels, model)
+    before, after = model.count_params(), network.count_params()
+    if after < before:
+        notes.append(f"channels: removed; {after:,} of {before:,} parameters remain")
+    else:
+        network = model
+    periodic = {layer for layer in leaf_layers(network) if isinstance(layer, PeriodicConv2D)}
     if periodic:
-        network = lower(network, arithmetic, choose)
+        network, small = _without_periodic(network, arithmetic, lowered)
         notes.append(
-            f"periodic: {sum(small)} layers as small convolutions, {len(small) - sum(small)} with "
+            f"periodic: {len(small)} layers as small convolutions, {len(periodic - small)} with "
             "their dense kernels"
         )
     # Channels that were removed were zeros, too.
     if zeros >= WORTH_MENTION and (periodic or not notes):
-        notes.append(f"irregular: {zeros:.0%} of the kept weights are zero and stay")
+        notes.append(f"unstructured: {zeros:.0%} of the kept weights are zero and stay")
     if arithmetic == "int8":
-        network = _without_fully_connected(network)
+        network = _attempt(as_convolutions, network)
     return Route(network, notes or ["none"])
 
 
-def _without_fully_connected(model):
+def _attempt(change, model):
     try:
-        return as_convolutions(model)
+        return change(model)
     except UsageError:  # a subclass, or layers that cannot be copied
         return model
 
 
-def _without_channels(model):
-    try:
-        smaller = pruning.remove_channels(model)
-    except UsageError:  # a subclass, or layers that cannot be copied
-        return model, []
-    before, after = model.count_params(), smaller.count_params()
-    if before == after:
-        return model, []
-    return smaller, [f"channels: removed; {after:,} of {before:,} parameters are left"]
+def _without_periodic(model, arithmetic, lowered):
+    """Returns a model without periodic layers, and the set of those that are small convolutions."""
+    small = set()
+
+    def choose(layer, input_shape):
+        form = best_form(layer, input_shape, arithmetic) if lowered else None
+        if form is not None:
+            small.add(layer)
+        return form
+
+    network = _attempt(lambda model: lower(model, choose), model)
+    return network, small if network is not model else set()
 
 
 def _zeros(model):
-    """Returns the share of zeros among the kernels' weights, the kept ones of periodic layers."""
+    """Returns the share of zeros among the stored weights of all kernels."""
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense, PeriodicConv2D)
     layers = [layer for layer in leaf_layers(model) if isinstance(layer, kinds)]
     kernels = [keras.ops.convert_to_numpy(layer.kernel) for layer in layers]

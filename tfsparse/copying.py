@@ -1,62 +1,62 @@
-"""Copies of functional and Sequential models, layer by layer, with some layers made anew."""
+"""Copies of functional and Sequential models, layer by layer, with some layers replaced."""
 
 import keras
 
+from tfsparse import graph
 from tfsparse.errors import UsageError
 
 
 def check_model(model):
     """Raises a `UsageError` unless `model` and all models in it can be copied layer by layer."""
-    if isinstance(model, keras.Sequential):
-        if getattr(model, "inputs", None) is None:
-            raise UsageError(
-                f"Model {model.name} is not built. Let it start with keras.Input, or call "
-                "model.build(input_shape)."
-            )
-        plain = keras.Sequential
-    elif isinstance(model, keras.Model) and isinstance(model, keras.Function):
-        plain = type(keras.Model(model.input, model.output))  # Keras has no public name for it
-    else:
-        plain = None
-    if plain is None or type(model).call is not plain.call:
+    if not graph.is_plain(model):
         raise UsageError(
             "Only functional and Sequential Keras models without a `call` of their own can be "
             "copied layer by layer. Received: "
             f"{getattr(model, 'name', model)!r} of class {type(model).__name__}"
+        )
+    if getattr(model, "inputs", None) is None:
+        raise UsageError(
+            f"Model {model.name} is not built. Let it start with keras.Input, or call "
+            "model.build(input_shape)."
         )
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             check_model(layer)
 
 
-def copy_model(model, make, weights, call=None):
-    """Returns a copy of `model`, which has passed `check_model`, with variables of its own.
+def copy_model(model, make, weights=lambda original, new: original.get_weights()):
+    """Returns an uncompiled copy of `model` with variables of its own.
+
+    A `Sequential` model, also a nested one, stays `Sequential` if all its layers are replaced with
+    layers; it becomes functional if one is replaced with a function.
 
     Args:
         model: built functional or `Sequential` Keras model.
-        make: function from a layer or operation of `model`, or of a model nested in it, to the one
-            that takes its place; called once for each. `clone` makes an equal one.
-        weights: function from a layer and the one in its place, built, to the list of arrays that
+        make: function from a layer or operation of `model`, or of a model nested in it, to what is
+            called in its place; invoked once for each. That is another layer or operation (`clone`
+            makes an equal one), or a function of its inputs that applies layers. Such layers have
+            their weights already: `weights` is not asked for them.
+        weights: function from a layer and the layer in its place, built, to the list of arrays that
             the latter gets as its weights.
-        call: function that is called with each new layer or operation of a functional model and
-            the arguments of its call, and returns its outputs; None calls it.
 
     Raises:
-        UsageError: where a layer cannot take its weights.
+        UsageError: if the model is of another kind or not built, or a layer cannot take its
+            weights.
     """
+    check_model(model)
     copies = {}
 
     def copy(operation):
         # What is called twice is copied once.
         if operation not in copies:
             is_model = isinstance(operation, keras.Model)
-            copies[operation] = _copy_graph(operation, copy, call) if is_model else make(operation)
+            copies[operation] = _copy_graph(operation, copy) if is_model else make(operation)
         return copies[operation]
 
     copy(model)
     # Backwards, since a model comes after its layers and sets their flags too.
     for original, new in reversed(copies.items()):
-        if isinstance(original, keras.layers.Layer):
+        if isinstance(original, keras.layers.Layer) and isinstance(new, keras.layers.Layer):
             carry_over(original, new, weights)
     return copies[model]
 
@@ -65,7 +65,7 @@ def clone(operation):
     """Returns a new layer or operation with the configuration of `operation`.
 
     Raises:
-        UsageError: where it cannot be made again from its configuration.
+        UsageError: if it cannot be made again from its configuration.
     """
     if type(operation) is keras.layers.Lambda:
         # Its configuration holds the function's byte code, without the names that it refers to.
@@ -85,7 +85,7 @@ def make_again(operation, make):
     """Returns `make(config)` of the configuration of a layer or operation.
 
     Raises:
-        UsageError: where that fails.
+        UsageError: if that fails.
     """
     try:
         return make(operation.get_config())
@@ -97,33 +97,32 @@ def make_again(operation, make):
         ) from error
 
 
-def _copy_graph(model, copy, call):
-    def copy_input(tensor):
-        return copy(tensor._keras_history.operation)
-
+def _copy_graph(model, copy):
+    """Returns a model of the same graph with `copy(operation)` in place of each operation."""
+    inputs = keras.tree.map_structure(
+        lambda tensor: copy(graph.producer(tensor)).output, graph.inputs_of(model)
+    )
     if isinstance(model, keras.Sequential):
-        layers = [copy_input(model.inputs[0]), *map(copy, model.layers)]
-        return keras.Sequential(layers, name=model.name)
-    # `clone_model` compiles the clone of a compiled model; a new model of the same graph is not.
-    graph = keras.Model(model.input, model.output, name=model.name)
-    inputs = keras.tree.map_structure(lambda tensor: copy_input(tensor).output, model.input)
-    return keras.models.clone_model(graph, inputs, clone_function=copy, call_function=call)
+        layers = [copy(layer) for layer in model.layers]
+        if all(isinstance(layer, keras.layers.Layer) for layer in layers):
+            return keras.Sequential([graph.producer(inputs), *layers], name=model.name)
+    return keras.Model(inputs, graph.run(model, copy, inputs), name=model.name)
 
 
-def carry_over(original, new, weights=lambda original, new: original.get_weights()):
+def carry_over(original, new, weights):
     """Gives `new`, which is built, the trainable flag and the weights of the layer `original`.
 
     Args:
-        original, new: Keras layers, or models, whose layers have a turn of their own.
-        weights: function of both that returns the list of arrays that `new` gets.
+        original, new: Keras layers, or models, of which only the flag is carried over.
+        weights: as for `copy_model`.
 
     Raises:
-        UsageError: where it cannot take them.
+        UsageError: if it cannot take them.
     """
     if new.trainable != original.trainable:
         new.trainable = original.trainable
     if isinstance(original, keras.Model):
-        return
+        return  # its layers have a turn of their own
     arrays = weights(original, new)
     try:
         new.set_weights(arrays)

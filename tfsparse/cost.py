@@ -1,7 +1,7 @@
 """What a model costs: parameters, non-zero weights, multiply-accumulates (MACs), storage, traffic.
 
-Counted are the kernels of 2D convolutions (grouped, depthwise, transposed and periodic ones
-included) and of Dense layers. `ModelCost.uncounted` names other layers that have weights.
+Only the kernels of 2D convolutions (grouped, depthwise, transposed and periodic ones included) and
+of Dense layers are counted. `ModelCost.uncounted` names the other layers with weight matrices.
 """
 
 import dataclasses
@@ -11,9 +11,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from tfsparse import patterns, storage
+from tfsparse import graph, storage
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.layers import PeriodicConv2D
+from tfsparse.patterns import Pattern
 
 CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -24,14 +25,14 @@ CONVOLUTIONS = (
 
 
 class Traffic(NamedTuple):
-    """What passes between DRAM and chip in one inference, in bits."""
+    """What one inference moves between DRAM and chip, in bits."""
 
     weights: int
     activations: int
 
     @property
     def words(self):
-        """The 32-bit words that it fills."""
+        """The number of 32-bit words that it fills."""
         return -(-sum(self) // 32)
 
 
@@ -42,20 +43,19 @@ class LayerCost:
     Attributes:
         name: of the layer.
         kind: name of its class, such as "Conv2D".
-        is_convolution: false for the classifier.
-        kernel_shape: of the kernel; of a periodic layer, of its dense one.
+        is_convolution: false for Dense layers.
+        kernel_shape: of the kernel; of a periodic layer, of its dense kernel.
         output_shape: of the first call, without the batch.
         calls: how often the model calls the layer.
         parameters: weights stored in the kernel; of a periodic layer, the kept ones.
-        nonzeros: those that are not zero.
-        macs: multiply-accumulates with all stored weights, of all calls: positions x parameters.
-            Taps that fall on padding count; zeros that a narrow periodic layer multiplies with do
-            not.
-        nonzero_macs: those with a weight that is not zero.
+        nonzeros: stored weights that are not zero.
+        macs: multiply-accumulates with all stored weights, in all calls: positions x parameters.
+            Taps on padding count; the zeros that a narrow periodic layer multiplies by do not.
+        nonzero_macs: multiply-accumulates with weights that are not zero, in all calls.
         inputs: numbers in the inputs of all calls.
-        outputs: numbers in their outputs.
+        outputs: numbers in the outputs of all calls.
         rows: output channels.
-        period: of the pattern, or None where the layer has no periodic one.
+        period: of the pattern, or None if the layer has no periodic one.
     """
 
     name: str
@@ -76,7 +76,7 @@ class LayerCost:
     def storage(self, bits=32):
         """Returns {format: bits} of the kernel for each of `tfsparse.storage.FORMATS`.
 
-        "periodic" is None where the layer has no periodic pattern. `bits` is the size of a weight.
+        "periodic" is None if the layer has no periodic pattern. `bits` is the size of a weight.
         """
         columns = math.prod(self.kernel_shape) // self.rows
         periodic = None
@@ -95,7 +95,7 @@ class LayerCost:
 
         The assumption: each call reads the kernel, in the smallest of its formats, and its input
         once, and writes its output once. Nothing stays on the chip from one call to the next, and
-        what stands between (bias, normalisation, activation, pooling, addition) is fused and free.
+        what stands between (bias, normalization, activation, pooling, addition) is fused and free.
         """
         smallest = min(size for size in self.storage(bits).values() if size is not None)
         return Traffic(self.calls * smallest, bits * (self.inputs + self.outputs))
@@ -140,8 +140,8 @@ class ModelCost:
     def storage(self, bits=32):
         """Returns {format: bits} of all kernels, each in that format.
 
-        In "periodic" the layers without a periodic pattern are dense; it is None where no layer
-        has one.
+        In "periodic" the layers without a periodic pattern are dense; it is None if no layer has
+        one.
         """
         sizes = [layer.storage(bits) for layer in self.layers]
         totals = {name: sum(size[name] for size in sizes) for name in ("dense", "csr", "bitmap")}
@@ -163,11 +163,11 @@ def model_cost(model):
     at the sizes of that call; in nested models too.
 
     Raises:
-        UsageError: where the model, or one nested in it, is neither; or the size of its images is
-            not known.
+        UsageError: if the model, or one nested in it, is neither; or the size of its images is not
+            known.
     """
     calls = _calls(model)
-    layers = list(dict.fromkeys(leaf_layers(model)))
+    layers = list(dict.fromkeys(graph.leaf_layers(model)))
     counted = [layer for layer in layers if isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense))]
     uncounted = [
         layer.name
@@ -183,22 +183,11 @@ def _calls(model):
     """Returns {layer: list of (input shape, output shape), one pair for each call}."""
     calls = {}
 
-    def follow(model, inputs):
-        graph = getattr(model, "_functional", model)  # what a Sequential model has inside
-        if not hasattr(graph, "_run_through_graph"):
-            raise UsageError(
-                "Costs are those of a built functional or Sequential model. Received: "
-                f"{model.name}, a {type(model).__name__}. Build it from a keras.Input."
-            )
-        # Keras' own way to compute shapes. Unlike `layer.output` it knows each of several calls,
-        # and the sizes with which a nested model is called.
-        return graph._run_through_graph(inputs, recorded)
-
     def recorded(operation):
         def call(*args, **kwargs):
             inputs = keras.tree.flatten([args, kwargs])
             if isinstance(operation, keras.Model):
-                return follow(operation, inputs)
+                return graph.run(operation, recorded, inputs)
             outputs = operation.compute_output_spec(*args, **kwargs)
             if isinstance(operation, (*CONVOLUTIONS, keras.layers.Dense)):
                 shapes = inputs[0].shape[1:], outputs.shape[1:]
@@ -207,7 +196,7 @@ def _calls(model):
 
         return call
 
-    follow(model, getattr(model, "inputs", None))
+    graph.run(model, recorded)
     return calls
 
 
@@ -222,8 +211,8 @@ def _layer_cost(layer, calls):
     shape, rows = _matrix(layer, kernel)
     inputs = sum(math.prod(before) for before, _ in calls)
     outputs = sum(math.prod(after) for _, after in calls)
-    # Each input of a transposed convolution meets all weights of its channel, elsewhere it is each
-    # output that meets all weights of its row.
+    # In a transposed convolution, each input meets all weights of its channel; in the others, each
+    # output meets all weights of its row.
     transposed = isinstance(layer, keras.layers.Conv2DTranspose)
     positions = inputs // shape[-1] if transposed else outputs // rows
     nonzeros = int(np.count_nonzero(kernel))
@@ -255,5 +244,5 @@ def _matrix(layer, kernel):
 
 
 def _period(layer):
-    pattern = patterns.parse(layer.pattern) if isinstance(layer, PeriodicConv2D) else None
-    return pattern.period if isinstance(pattern, patterns.Pattern) else None
+    pattern = layer.pattern if isinstance(layer, PeriodicConv2D) else None
+    return pattern.period if isinstance(pattern, Pattern) else None

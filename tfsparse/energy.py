@@ -1,6 +1,6 @@
 """A model of the energy of one inference: what its operations and memory accesses take in 45 nm.
 
-Not a measurement, and of no device: it shows what dominates, and the order of magnitude.
+It measures no device; it shows what dominates, and the order of magnitude.
 
 Source: M. Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014: 8-bit
 integer multiply 0.2 pJ, 32-bit integer add 0.1, 16-bit floating-point multiply 1.1 and add 0.4,
@@ -22,7 +22,7 @@ _DRAM_PJ_PER_WORD = 640
 
 
 class Energy(NamedTuple):
-    """The energy of one inference in pJ, by what takes it."""
+    """The energy of one inference in pJ, by what consumes it."""
 
     arithmetic: float
     cache: float
@@ -45,7 +45,7 @@ def estimate(macs, dram_words, bits=32):
         bits: of a weight and of an activation; 32 and 16 are floating point, 8 is integer.
 
     Raises:
-        UsageError: where `bits` is another number.
+        UsageError: if `bits` is another number.
     """
     if bits not in _MAC_PJ:
         raise UsageError(f"bits is 8, 16 or 32. Received: {bits!r}")

@@ -1,6 +1,7 @@
 """Files that are complete or absent, and tensors in safetensors files."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ def replacing(path):
     """Yields a path beside `path` to write to; renames it to `path` if the block succeeds.
 
     Raises:
-        UsageError: where the folder cannot be made or written to.
+        UsageError: if the folder cannot be made or written to.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f"{PARTIAL}{path.name}")  # the suffix stays: some writers check it
@@ -72,7 +73,7 @@ def read_tensors(path):
     """Returns `(tensors, metadata)` of a safetensors file.
 
     Raises:
-        UsageError: where the file is missing, truncated or of another format.
+        UsageError: if the file is missing, truncated or of another format.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -83,12 +84,21 @@ def read_tensors(path):
         raise UsageError(f"Cannot read the tensors of {path}: {error}") from error
 
 
+def sha256_of(path):
+    """Returns the sha256 of a file's content, a hexadecimal str; `path` is a pathlib.Path."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def new_folder(path):
     """Yields a folder beside `path` to write to; renames it to `path` if the block succeeds.
 
     Raises:
-        UsageError: where `path` is anything but a folder that is empty or not there, or cannot be
+        UsageError: if `path` is anything but a folder that is empty or not there, or cannot be
             made.
     """
     path = pathlib.Path(path).absolute()

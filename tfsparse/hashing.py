@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 
 
 def hash_of_weights(model):

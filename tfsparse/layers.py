@@ -11,15 +11,16 @@ from tfsparse import lowering, patterns, shifts
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
 
-# The rule of `runs_dense`: so many multiplications have to be saved for each number that a shift
-# copies, by depthwise convolutions or by slices. Measured by `python -m studies.layer_speed`.
+# The rule of `runs_dense`: how many multiplications have to be saved for each number that a shift
+# copies, by a depthwise convolution (True) or by slices (False). Measured by
+# `python -m studies layer_speed`.
 MIN_SAVED_PER_COPY = {True: 50, False: 110}
-# Narrower slices than these are copied a few numbers at a time.
+# Slices narrower than this are copied only a few numbers at a time.
 MIN_BLOCK_CHANNELS = 4
 
 
 class _OfDense(keras.regularizers.Regularizer):
-    """A regulariser of the dense kernel, for the kept weights of a periodic layer."""
+    """A regularizer of the dense kernel, for the kept weights of a periodic layer."""
 
     def __init__(self, layer, regularizer):
         self.layer, self.regularizer = layer, regularizer
@@ -45,26 +46,27 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
     Equal to `keras.layers.Conv2D` with the kernel `dense_kernel()`, whose other taps are zero. The
     layer's only kernel variable is the vector of kept weights, so gradients, optimizer slots and
-    files are smaller by the same factor. Where it pays, the layer also computes with the kept
-    weights only, as small dense convolutions over shifted slices of its input; elsewhere it runs as
+    files are smaller by the same factor. If that is faster, the layer also computes with the kept
+    weights only, as small dense convolutions over shifted slices of its input; otherwise it runs as
     one convolution with its dense kernel.
 
     Args:
         filters: number of output channels.
         kernel_size: int or pair, taps of a kernel.
-        pattern: such as "PS4_P4"; see `tfsparse.patterns.parse`.
+        pattern: such as "PS4_P4"; see `tfsparse.patterns.parse`, whose result the attribute
+            `pattern` is.
         strides: int or pair.
         padding: "valid" or "same".
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: as in
-            `keras.layers.Conv2D`. Initialisers that scale with the fan-in or fan-out count kept
-            taps only. Regulariser and constraint of the kernel see `dense_kernel()`.
+            `keras.layers.Conv2D`. Initializers that scale with the fan-in or fan-out count kept
+            taps only. Regularizer and constraint of the kernel see `dense_kernel()`.
 
     Input: [batch, height, width, channels] (channels last). Output: [batch, new height, new width,
     filters], sizes as in `keras.layers.Conv2D`.
 
     Raises:
-        UsageError: where the pattern is unknown or does not fit the kernel.
+        UsageError: if the pattern is unknown or does not fit the kernel.
 
     Example:
         >>> layer = tfsparse.layers.PeriodicConv2D(128, 3, pattern="PS4_P4", padding="same")
@@ -97,9 +99,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         self.filters = filters
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.strides = _pair(strides, "strides")
-        self._pattern = patterns.parse(pattern)
-        self._pattern.mask(self.kernel_size, 1, 1)  # refuses a pattern that does not fit
-        self.pattern = self._pattern.config
+        self.pattern = patterns.parse(pattern)
+        self.pattern.mask(self.kernel_size, 1, 1)  # refuses a pattern that does not fit
         if padding not in ("valid", "same"):
             raise UsageError(f"padding must be 'valid' or 'same'. Received: {padding!r}")
         self.padding = padding
@@ -122,14 +123,14 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         geometry = (self.kernel_size, channels, self.filters)
         self.dense_kernel_shape = (*self.kernel_size, channels, self.filters)
-        self.kernel_positions = lowering.kernel_positions(self._pattern, *geometry)
-        # Where each tap of the dense kernel finds its weight; one past the end is a zero. Gathering
-        # folds into a constant in every TFLite file, scattering only at high densities.
+        self.kernel_positions = lowering.kernel_positions(self.pattern, *geometry)
+        # The index of each tap's weight; one past the end is a zero. Gathering folds into a
+        # constant in every TFLite file, scattering only at high densities.
         count = len(self.kernel_positions)
         sources = np.full(np.prod(self.dense_kernel_shape), count, np.int32)
         sources[self.kernel_positions] = np.arange(count)
         self._sources = sources.reshape(self.dense_kernel_shape)
-        self._convolutions = lowering.lower(self._pattern, *geometry)
+        self._convolutions = lowering.lower(self.pattern, *geometry)
         self.saved_per_copy = self._count_saved()
         self.kernel = self.add_weight(
             name="kernel",
@@ -150,8 +151,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
     def _count_saved(self):
         """Returns the multiplications that small convolutions save for each number they copy.
 
-        For each filter phase the inputs are copied once. A number in them is multiplied with the
-        taps of its channel, with strides in as many places less as there are fewer outputs.
+        Each filter phase copies the inputs once. Each of their numbers is multiplied by the taps of
+        its channel; with strides, at as many times fewer places as there are fewer outputs.
         """
         if self._convolutions is None:
             return 0.0
@@ -163,7 +164,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             )
         )
         saved = (np.prod(self.dense_kernel_shape) - computed) / np.prod(self.strides)
-        return float(saved / (channels * self._pattern.filter_phases))
+        return float(saved / (channels * self.pattern.filter_phases))
 
     def runs_dense(self, inputs):
         """Whether the layer runs as one convolution with its dense kernel."""
@@ -172,12 +173,12 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         depthwise = shifts.by_depthwise_convolution()
         windows = [convolution.kernel_shape[:2] for convolution in self._convolutions]
         sliced = not depthwise or self.kernel_size in windows
-        if sliced and inputs.shape[-1] // self._pattern.period < MIN_BLOCK_CHANNELS:
+        if sliced and inputs.shape[-1] // self.pattern.period < MIN_BLOCK_CHANNELS:
             return True
         return self.saved_per_copy < MIN_SAVED_PER_COPY[depthwise]
 
     def _initialize_kernel(self, shape, dtype=None):
-        # The initialiser sees the dense shape it expects. A VarianceScaling initialiser has
+        # The initializer sees the dense shape it expects. A VarianceScaling initializer has
         # variance proportional to 1 / fan, and each of its fans shrinks by the share of taps kept.
         dense = self.kernel_initializer(self.dense_kernel_shape, dtype=dtype)
         kernel = ops.take(ops.reshape(dense, (-1,)), self.kernel_positions)
@@ -187,15 +188,12 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
     def call(self, inputs):
         if self.runs_dense(inputs):
-            outputs = self._dense_convolution(inputs)
+            outputs = self._convolve(inputs, self.dense_kernel())
         else:
             outputs = self._lowered(inputs)
         if self.use_bias:
             outputs = ops.add(outputs, ops.cast(self.bias, outputs.dtype))
         return self.activation(outputs)
-
-    def _dense_convolution(self, inputs):
-        return self._convolve(inputs, self._expand(ops.convert_to_tensor(self.kernel)))
 
     def _convolve(self, inputs, kernel, padding=None):
         return ops.conv(
@@ -214,7 +212,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         by_filters = itertools.groupby(
             zip(self._convolutions, kernels, strict=True), lambda item: item[0].filters
         )
-        blocks = _Blocks(inputs, self._pattern)
+        blocks = _Blocks(inputs, self.pattern)
         return _concatenate(
             [
                 functools.reduce(
@@ -273,7 +271,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         """Takes the kept taps of `kernel`, [height, width, channels, filters]; drops the others.
 
         Raises:
-            UsageError: where the shape is another one.
+            UsageError: if the shape is another one.
         """
         if tuple(kernel.shape) != self.dense_kernel_shape:
             raise UsageError(
@@ -285,8 +283,8 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
     def _expand(self, kernel):
         """Returns the dense kernel of the vector `kernel`.
 
-        Each weight has one tap, so the gradient gathers too; the one that would be derived adds up
-        at every tap, which takes longer than some convolutions.
+        Each weight has one tap, so the gradient gathers too. The gradient that TensorFlow would
+        derive adds up at every tap, which takes longer than some convolutions.
         """
 
         def gather(kernel):
@@ -316,7 +314,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             **super().get_config(),
             "filters": self.filters,
             "kernel_size": self.kernel_size,
-            "pattern": self.pattern,
+            "pattern": self.pattern.config,
             "strides": self.strides,
             "padding": self.padding,
             "activation": keras.activations.serialize(self.activation),
@@ -331,7 +329,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
 
 class _Blocks:
-    """The inputs of a layer, and their channels split by phase where that is needed."""
+    """The inputs of a layer, and their channels split by phase when that is needed."""
 
     def __init__(self, inputs, pattern):
         self.inputs = inputs
@@ -351,17 +349,8 @@ class _Blocks:
         return _concatenate([self._split[piece.start] for piece in pieces])
 
 
-def leaf_layers(model):
-    """Yields the layers of `model` in order, those of models nested in it included."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from leaf_layers(layer)
-        else:
-            yield layer
-
-
 def _without_gaps(pieces, channels):
-    """Returns the `Offset` of all channels; those that no piece has go with a neighbour."""
+    """Returns the `Offset` of all channels; those that no piece has go with a neighbor."""
     starts = [0, *(piece.start for piece in pieces[1:])]
     stops = [*starts[1:], channels]
     return [
@@ -373,7 +362,7 @@ def _without_gaps(pieces, channels):
 def _fill_gaps(kernel, pieces, channels):
     """Returns `kernel` with zeros for the channels that no piece has.
 
-    To multiply a few channels by 0 takes less time than to leave them out of the inputs.
+    Multiplying a few channels by 0 takes less time than leaving them out of the inputs.
     """
     if _width(pieces) == channels:
         return kernel

@@ -19,7 +19,7 @@ from tfsparse.patterns import RandomPattern, bounds
 
 
 class Piece(NamedTuple):
-    """The input channels [start, stop) and where the window that their kernels keep begins."""
+    """The input channels [start, stop) and the first tap of the window that their kernels keep."""
 
     start: int
     stop: int
@@ -38,8 +38,8 @@ class Convolution(NamedTuple):
 def lower(pattern, kernel_size, channels, filters):
     """Returns the dense convolutions that make up a periodic one, ordered by filter.
 
-    Convolutions that feed the same filters are to be added, then all concatenated. Returns None
-    where there are none: where the pattern is not periodic or a support is no rectangle.
+    Convolutions that feed the same filters are to be added, then all concatenated. Returns None if
+    there are none: if the pattern is not periodic or a support is no rectangle.
     """
     if isinstance(pattern, RandomPattern):
         return None
@@ -66,7 +66,7 @@ def lower(pattern, kernel_size, channels, filters):
 
 
 def _window(support):
-    """Returns (top, left, height, width) of a support, or None where it is no rectangle."""
+    """Returns (top, left, height, width) of a support, or None if it is no rectangle."""
     rows, columns = zip(*support, strict=True)
     top, left = min(rows), min(columns)
     height, width = max(rows) - top + 1, max(columns) - left + 1
@@ -74,10 +74,10 @@ def _window(support):
 
 
 def kernel_positions(pattern, kernel_size, channels, filters):
-    """Returns where each stored weight stands in the equivalent dense kernel.
+    """Returns the position of each stored weight in the equivalent dense kernel.
 
-    The stored weights are the kernels of `lower`, flattened one after the other; without those,
-    the kept weights in the order of the dense kernel. The result is int32 [number of stored
+    The stored weights are the kernels of `lower`, flattened one after the other, or, if there are
+    none, the kept weights in the order of the dense kernel. The result is int32 [number of stored
     weights], each an index into the flattened dense kernel of shape [height, width, channels,
     filters].
     """

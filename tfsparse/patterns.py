@@ -1,7 +1,7 @@
 """Kernel patterns: which taps of which kernel exist. NumPy only.
 
 A convolution kernel of height x width taps belongs to one input channel j and one filter i. A
-pattern keeps a *support* of some taps in each. In a periodic pattern kernels are divided into as
+pattern keeps some taps in each, its *support*. In a periodic pattern, kernels are divided into as
 many *phases* as the period P, and all kernels of a phase share one support.
 
 Source: Kundu, Nazemi, Pedram, Chugg, Beerel, "Pre-defined Sparsity for Low-Complexity Convolutional
@@ -23,20 +23,20 @@ _RANDOM = re.compile(r"pSC([1-9]\d?)(?:_S(0|[1-9]\d{0,8}))?")
 
 
 def parse(pattern):
-    """Returns the pattern that is meant by a name, or by what `Pattern.config` returned.
+    """Returns the pattern that a name, or what `Pattern.config` returned, stands for.
 
     Args:
         pattern: "PSn_Pp": n taps in every kernel, period p. "PSDn_Pp": one kernel in each period
             keeps all its taps, the others n. Either with "_Ff": f filter phases instead of p.
             "pSCn": n random taps in each kernel, not periodic; "pSCn_Ss" with seed s instead of 0.
             A dict {"supports": [[[row, column], ...], ...], "filter_phases": f}: supports of one's
-            own, one list of taps for each phase. Or a pattern, which is returned as it is.
+            own, one list of taps for each phase. A pattern is returned as it is.
 
     Returns:
         A `Pattern` or, of pSCn, a `RandomPattern`.
 
     Raises:
-        UsageError: where it is none of these.
+        UsageError: if it is none of these.
     """
     if isinstance(pattern, (Pattern, RandomPattern)):
         return pattern
@@ -85,8 +85,8 @@ class Pattern:
 
     Attributes:
         period: number of phases (P).
-        filter_phases: into how many groups with supports of their own the filters fall. The
-            paper's patterns have as many as the period; with 1 all filters share their supports.
+        filter_phases: number of groups of filters with supports of their own. The paper's patterns
+            have as many as the period; with 1, all filters share their supports.
         support_size: taps kept in each kernel (n; the paper's KSS), or None.
         dense_phase: whether one kernel in each period keeps all its taps (the PSD family).
         taps: supports of one's own, a tuple of (row, column) pairs for each phase, or None.
@@ -98,9 +98,8 @@ class Pattern:
     dense_phase: bool = False
     taps: tuple | None = None
 
-    @property
-    def label(self):
-        """A short name: the pattern's own, or "custom_Pp" for supports of one's own."""
+    def __str__(self):
+        """The pattern's name, or "custom_Pp" for supports of one's own."""
         family = "custom" if self.taps else f"PS{'D' if self.dense_phase else ''}"
         size = self.support_size or ""
         phases = f"_F{self.filter_phases}" if self.filter_phases != self.period else ""
@@ -108,26 +107,26 @@ class Pattern:
 
     @property
     def config(self):
-        """What `parse` makes this pattern of again, in JSON's types."""
+        """What `parse` makes this pattern from again, in JSON's types."""
         if not self.taps:
-            return self.label
+            return str(self)
         supports = [[list(tap) for tap in support] for support in self.taps]
         return {"supports": supports, "filter_phases": self.filter_phases}
 
     def supports(self, kernel_size):
         """Returns what is kept in kernels of `kernel_size`, for each of the `period` phases.
 
-        The supports of n taps are, in row-major order and used in turn, all windows of n taps, of
-        the most square shape that fits the kernel (2x2, 1x2; where both fit, the wider); if no
-        rectangle has n taps, as with 5 in a 3x3 kernel, runs of n taps in row-major order from
-        each tap on, which go on at the first tap. In the PSD family phase 0 is the whole kernel and
-        the turn starts at phase 1.
+        Phases take the supports of n taps in turn: all windows of the most square shape with n taps
+        that fits the kernel (2x2, 1x2; of two such shapes, the wider), in row-major order. If no
+        rectangle has n taps, as with 5 in a 3x3 kernel, they are the runs of n taps in row-major
+        order that start at each tap and wrap around. In the PSD family phase 0 is the whole kernel
+        and the turn starts at phase 1.
 
         Returns:
             List of `period` tuples of (row, column) pairs, in row-major order.
 
         Raises:
-            UsageError: where a support does not fit the kernel.
+            UsageError: if a support does not fit the kernel.
         """
         rows, columns = kernel_size
         if self.taps:
@@ -140,10 +139,7 @@ class Pattern:
             return list(self.taps)
         variants = _supports_of(self.support_size, rows, columns)
         if not variants:
-            raise UsageError(
-                f"Pattern {self.label} keeps {self.support_size} taps, which do not fit a kernel "
-                f"of {rows}x{columns}. Use a larger kernel or a smaller support."
-            )
+            raise _too_large(self, rows, columns)
         if self.dense_phase:
             whole = _rectangle(0, 0, rows, columns)
             return [whole] + [variants[q % len(variants)] for q in range(self.period - 1)]
@@ -155,7 +151,7 @@ class Pattern:
         The paper gives kernel (i, j) the phase (i + j) mod P, so that filter i is filter 0 rotated
         by i. Here channels and filters of equal remainder stand next to each other, as blocks:
         the same family of networks up to the order of channels and filters, in which the kernels
-        of a phase are a contiguous slice. With fewer filter phases than the period, those left
+        of a phase are a contiguous slice. If there are fewer filter phases than the period, they
         are spread evenly over it.
         """
         return (channel_block + filter_block * self.period // self.filter_phases) % self.period
@@ -183,26 +179,22 @@ class RandomPattern:
     support_size: int
     seed: int = 0
 
-    @property
-    def label(self):
+    def __str__(self):
         return f"pSC{self.support_size}" + (f"_S{self.seed}" if self.seed else "")
 
     @property
     def config(self):
-        return self.label
+        return str(self)
 
     def mask(self, kernel_size, channels, filters):
         """Returns bool [height, width, channels, filters], true where a weight exists.
 
         Raises:
-            UsageError: where a kernel has fewer taps.
+            UsageError: if a kernel has fewer taps.
         """
         rows, columns = kernel_size
         if self.support_size > rows * columns:
-            raise UsageError(
-                f"Pattern {self.label} keeps {self.support_size} taps, which do not fit a kernel "
-                f"of {rows}x{columns}. Use a larger kernel or a smaller support."
-            )
+            raise _too_large(self, rows, columns)
         rng = np.random.default_rng([self.seed, rows, columns, channels, filters])
         # The ranks of random numbers are a random permutation of the taps of each kernel.
         ranks = rng.random((rows * columns, channels, filters)).argsort(axis=0).argsort(axis=0)
@@ -212,11 +204,18 @@ class RandomPattern:
 def bounds(count, blocks):
     """Returns the blocks + 1 bounds that divide `count` items into blocks of near equal size.
 
-    The first `count % blocks` blocks have one item more, as many as there are items of that
-    remainder modulo `blocks`; blocks are empty where there are more of them than items.
+    The first `count % blocks` blocks have one item more: as many as there are items of that
+    remainder modulo `blocks`; if there are more blocks than items, some are empty.
     """
     sizes = [count // blocks + (block < count % blocks) for block in range(blocks)]
     return np.cumsum([0, *sizes])
+
+
+def _too_large(pattern, rows, columns):
+    return UsageError(
+        f"Pattern {pattern} keeps {pattern.support_size} taps, which do not fit a kernel of "
+        f"{rows}x{columns}. Use a larger kernel or a smaller support."
+    )
 
 
 def _rectangle(top, left, height, width):

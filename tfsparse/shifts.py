@@ -1,9 +1,9 @@
 """Blocks of channels, each read from its own offset: what stands before each small convolution.
 
-Two ways to do it are faster than each other by several times, depending on what compiles them:
+There are two ways to do it. Which one is several times faster depends on what compiles it:
 
 - a depthwise convolution whose kernels are 0 but for a single 1. TensorFlow's reads its input once,
-  writes its output once and pads by itself; XLA's on the CPU is slow;
+  writes its output once and pads by itself; XLA's is slow on the CPU;
 - slices of the padded input, concatenated: three passes, which XLA fuses.
 """
 
@@ -15,7 +15,7 @@ from keras import ops
 
 
 class Offset(NamedTuple):
-    """The channels [start, stop) and where they are read; `top` and `left` are at least 0."""
+    """The channels [start, stop) and the offset, at least 0, from which they are read."""
 
     start: int
     stop: int
@@ -29,8 +29,8 @@ def shift(inputs, offsets, before, sizes, strides=(1, 1)):
         outputs[n, r, c, i] = inputs[n, r * strides[0] + top - before[0],
                                         c * strides[1] + left - before[1], i]
 
-    for all channels i of an `Offset`. Its gradient is the same shift backwards; the gradient that
-    is derived from slices would add arrays as large as the inputs for each of them.
+    for all channels i of an `Offset`. Its gradient is the same shift backwards; the gradient
+    derived from slices would add up an array as large as the inputs for each of them.
 
     Args:
         inputs: [n, height, width, channels].
@@ -65,7 +65,7 @@ def shift(inputs, offsets, before, sizes, strides=(1, 1)):
 
 
 def by_depthwise_convolution():
-    """Returns whether `shift` is a depthwise convolution where it is called now."""
+    """Returns whether `shift`, called now, is a depthwise convolution."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -103,7 +103,7 @@ def _slices(inputs, offsets, before, sizes):
 
 
 def _reach(offsets):
-    """Returns the rows and columns of the smallest kernel that has all offsets."""
+    """Returns the rows and columns of the smallest kernel that contains all offsets."""
     return [1 + max(offset[axis] for offset in offsets) for axis in (2, 3)]
 
 

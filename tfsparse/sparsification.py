@@ -5,60 +5,37 @@ import keras
 from tfsparse import copying, patterns
 from tfsparse.cost import CONVOLUTIONS
 from tfsparse.errors import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 
-_ALL_CONVOLUTIONS = (
-    *CONVOLUTIONS,
-    keras.layers.SeparableConv2D,
-    keras.layers.Conv2DTranspose,
-)
-# What `PeriodicConv2D` has in common with `keras.layers.Conv2D`.
-_SHARED_ARGUMENTS = (
-    "name",
-    "trainable",
-    "dtype",
-    "filters",
-    "kernel_size",
-    "strides",
-    "padding",
-    "activation",
-    "use_bias",
-    "kernel_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "activity_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
-)
+_ALL_CONVOLUTIONS = (*CONVOLUTIONS, keras.layers.SeparableConv2D)
 
 
 def sparsify(model, pattern, filter=None):
     """Returns a copy of `model` whose spatial convolutions are `PeriodicConv2D` layers.
 
-    Converted is each `keras.layers.Conv2D` with a kernel larger than 1x1 and one group, in nested
-    models too, but for the first convolution of the network, which reads the image. All other
-    layers stay as they are, among them 1x1, depthwise, grouped and transposed convolutions, those
-    inside wrappers such as `TimeDistributed`, and subclasses of `Conv2D` that compute otherwise.
-    The first convolution is the one that stands first in `model.layers`, which Keras sorts from
-    the inputs to the outputs.
+    It converts each `keras.layers.Conv2D` with a kernel larger than 1x1 and one group, in nested
+    models too, except the network's first convolution, which reads the image: the one that comes
+    first in `model.layers`, which Keras sorts from the inputs to the outputs. All other layers stay
+    as they are, including 1x1, depthwise, grouped and transposed convolutions, those inside
+    wrappers such as `TimeDistributed`, and subclasses of `Conv2D` with another computation.
 
-    Weights are carried over where they are kept, as they are: nothing is rescaled, so a trained
-    model needs further training. Not carried over: the optimizer and whatever else `compile` set,
-    and methods that a subclass adds, since the copy and the models nested in it are plain
-    functional or `Sequential` models. `model` stays as it is and shares no variable with the copy.
+    Kept weights are carried over unchanged: nothing is rescaled, so a trained model needs further
+    training. What `compile` set, such as the optimizer, and methods that a subclass adds are not
+    carried over: the copy and the models nested in it are plain functional or `Sequential` models.
+    `model` stays as it is and shares no variable with the copy.
 
     Args:
         model: built functional or `Sequential` Keras model.
         pattern: such as "PS4_P4"; see `tfsparse.patterns.parse`.
-        filter: function that is called with each layer that would be converted and returns whether
-            it is; None converts all of them.
+        filter: function from a layer that would be converted to whether it is; None converts all
+            of them.
 
     Returns:
         keras.Model with the same inputs, outputs and layer names.
 
     Raises:
-        UsageError: where the model is of another kind or not built; the pattern is unknown or does
+        UsageError: if the model is of another kind or not built; the pattern is unknown or does
             not fit the kernel of a layer; a layer to convert is dilated or has its channels first;
             a layer cannot be made again from its configuration; or there is none to convert.
 
@@ -132,8 +109,10 @@ def _check_layer(layer, pattern):
 
 
 def _periodic(layer, pattern):
-    def make(config):
-        shared = {name: config[name] for name in _SHARED_ARGUMENTS}
-        return PeriodicConv2D.from_config({**shared, "pattern": pattern.config})
+    def make(_):
+        config = keras.layers.Conv2D.get_config(layer)  # without what a subclass adds
+        for name in ("data_format", "dilation_rate", "groups"):
+            del config[name]
+        return PeriodicConv2D.from_config({**config, "pattern": pattern})
 
     return copying.make_again(layer, make)

@@ -16,22 +16,22 @@ def dense(rows, columns, bits):
 def csr(rows, columns, nonzeros, bits):
     """Returns the bits of the non-zero weights in compressed sparse rows.
 
-    Each weight has its column beside it, ceil(log2(columns)) bits, and each row the number of
-    weights before it, as does the end: rows + 1 numbers of ceil(log2(nonzeros + 1)) bits.
+    Each weight has its column beside it, in ceil(log2(columns)) bits, and each row, like the end,
+    has the number of weights before it: rows + 1 numbers of ceil(log2(nonzeros + 1)) bits.
     """
     column, pointer = (columns - 1).bit_length(), nonzeros.bit_length()
     return nonzeros * (bits + column) + (rows + 1) * pointer
 
 
 def bitmap(rows, columns, nonzeros, bits):
-    """Returns the bits of the non-zero weights and of a map that says where they stand."""
+    """Returns the bits of the non-zero weights and of a map of their positions."""
     return nonzeros * bits + rows * columns
 
 
 def periodic(kept, period, taps, bits):
     """Returns the bits of the kept weights and of the pattern: `period` bitmaps of `taps` bits.
 
-    The pattern is all the index a layer has, however many channels and filters it has. Kept weights
-    are stored also where they are zero. Source: Kundu et al., arXiv 2001.10710.
+    The pattern is the layer's whole index, however many channels and filters it has. Kept weights
+    are stored even if they are zero. Source: Kundu et al., arXiv 2001.10710.
     """
     return kept * bits + period * taps

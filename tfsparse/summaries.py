@@ -3,6 +3,7 @@
 from tfsparse import energy
 from tfsparse.cost import model_cost
 from tfsparse.storage import FORMATS
+from tfsparse.tables import aligned
 
 _HEADER = ["layer", "kernel", "parameters", "non-zeros", "MACs"]
 _TITLES = {"dense": "dense", "csr": "CSR", "bitmap": "bitmap", "periodic": "periodic"}
@@ -11,19 +12,19 @@ _TITLES = {"dense": "dense", "csr": "CSR", "bitmap": "bitmap", "periodic": "peri
 def summary(model, bits=32, print_fn=print):
     """Prints what `model` costs for one image: a table of its kernels, then memory and energy.
 
-    The table has for each layer with a kernel, and in total: kernel shape, parameters, non-zeros,
-    MACs and the storage in kbit (1000 bits) in each of the formats of `tfsparse.storage`; "-" where
-    the layer has no periodic pattern. In the periodic total such layers are dense. Below it stand
-    the DRAM traffic and the energy, which are models: see `tfsparse.cost.LayerCost.dram_traffic`
-    and `tfsparse.energy`.
+    For each layer with a kernel, and in total, the table has the kernel shape, parameters,
+    non-zeros, MACs, and the storage in kbit (1000 bits) in each format of `tfsparse.storage`. A
+    layer without a periodic pattern has "-" in that column and counts as dense in its total. DRAM
+    traffic and energy below the table are modeled, not measured: see
+    `tfsparse.cost.LayerCost.dram_traffic` and `tfsparse.energy`.
 
     Args:
         model: built functional or Sequential Keras model with a fixed input size.
-        bits: of a weight and of an activation: 8, 16 or 32.
+        bits: of a weight and of an activation: 8, 16, or 32.
         print_fn: function that is called with each line.
 
     Raises:
-        UsageError: where the model is another one, or `bits` another number.
+        UsageError: if the model is another one, or `bits` another number.
 
     Example:
         >>> tfsparse.summary(keras.applications.ResNet50())
@@ -42,14 +43,7 @@ def _table(cost, bits):
     parameters = sum(layer.parameters for layer in cost.layers)
     nonzeros = sum(layer.nonzeros for layer in cost.layers)
     rows.append(["total", "", *_figures(cost, parameters, nonzeros, bits)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return aligned(rows, left=2).splitlines()
 
 
 def _figures(cost, parameters, nonzeros, bits):
@@ -64,18 +58,18 @@ def _closing(cost, bits):
     traffic = cost.dram_traffic(bits)
     spent = energy.estimate(cost.nonzero_macs, traffic.words, bits)
     lines = [
-        f"All parameters, those outside of kernels included: {cost.parameters:,}",
-        f"MACs with weights that are not zero: {cost.nonzero_macs:,}",
+        f"All parameters, biases and normalization included: {cost.parameters:,}",
+        f"MACs with non-zero weights: {cost.nonzero_macs:,}",
         f"DRAM traffic, {bits}-bit numbers: {traffic.words:,} words of 32 bits "
         f"({traffic.weights / 32:,.0f} weights, {traffic.activations / 32:,.0f} activations). Each "
         "call of a layer reads its input and its kernel, in the smallest format, and writes its "
-        "output, once; what stands between layers is fused.",
-        f"Energy, a model: {_microjoules(spent.total)} = arithmetic "
+        "output, once; all operations between layers are fused.",
+        f"Energy, modeled: {_microjoules(spent.total)} = arithmetic "
         f"{_microjoules(spent.arithmetic)} + cache {_microjoules(spent.cache)} + DRAM "
         f"{_microjoules(spent.dram)}, of the MACs and words above; {energy.SOURCE}.",
     ]
     if cost.uncounted:
-        lines.append(f"Not in the table, MACs unknown: {', '.join(cost.uncounted)}")
+        lines.append(f"Not in the table, as their MACs are unknown: {', '.join(cost.uncounted)}")
     return lines
 
 

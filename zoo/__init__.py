@@ -14,8 +14,8 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name):
-    # TensorFlow comes with these modules, and a command of this package, `python -m zoo.evaluate`,
-    # has to set environment variables before.
+    # These modules import TensorFlow. `zoo.commands`, which is in this package, has to set
+    # environment variables first, and prints help without it.
     if name not in _MODULES:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

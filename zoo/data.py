@@ -1,4 +1,4 @@
-"""The one interface to data: any image-classification set of tensorflow-datasets, as arrays.
+"""Data: any image-classification set of tensorflow-datasets as arrays, and batches of it.
 
     dataset = open_dataset("fashion_mnist_small")
     images, labels = dataset.read("train")
@@ -6,27 +6,21 @@
         for x, y in training_batches(images, labels, batch_size=128, seed=0, epoch=epoch):
             ...
 
-`fashion_mnist_small` comes with the package and needs no network; `tiny_imagenet` is defined here
-too; every other name is tensorflow-datasets' own.
+`fashion_mnist_small` comes with the package and needs no network; `tiny_imagenet` is also defined
+in this package. Every other name is tensorflow-datasets' own.
 """
 
-import contextlib
-import difflib
-import sys
+import hashlib
 
 import numpy as np
-import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
-from tensorflow_datasets.core.download import resource
 
 from tfsparse.errors import UsageError
+from zoo.datasets.preparation import damage_reported, find_builder, prepare
 
-# Importing a builder registers it with tensorflow-datasets.
-from zoo.datasets import fashion_mnist_small, tiny_imagenet  # noqa: F401
-
-# What a split may take in memory, as uint8.
+# The memory that a split may take, as uint8.
 MAX_BYTES = 8e9
 # Augmentation shifts an image by up to this many pixels each way.
 PADDING = 4
@@ -35,15 +29,15 @@ PADDING = 4
 class Dataset:
     """An image-classification data set that is prepared on this machine.
 
-    The validation split is held out of the set's training split (its last tenth) and serves every
-    choice made in training. The test split is the one that the set's authors publish with labels.
+    The validation split is the last tenth of the set's training split; all choices made in training
+    are based on it. The test split is the one that the set's authors publish with labels.
 
     Attributes:
-        name: the name it was opened by.
+        name: the name that it was opened by.
         image_shape: (height, width, channels) of every image.
         num_classes: the number of classes.
         class_names: their names, in the order of the labels.
-        sizes: a dict with the number of images of "train", "validation" and "test".
+        sizes: a dict with the number of images of "train", "validation", and "test".
     """
 
     def __init__(self, name, builder, image_size=None):
@@ -70,29 +64,29 @@ class Dataset:
         """Reads a split.
 
         Args:
-            split: "train", "validation" or "test".
-            count: read only so many images, the first ones; None reads all.
+            split: "train", "validation", or "test".
+            count: number of images to read, the first ones; None reads all.
 
         Returns:
-            `(images, labels)`: uint8 [n, height, width, channels] and int32 [n], the same order
-            every time.
+            `(images, labels)`: uint8 [n, height, width, channels] and int32 [n], always in the same
+            order.
 
         Raises:
-            UsageError: where the images take more than 8 GB, or have no labels.
+            UsageError: if the images take more than 8 GB or have no labels.
         """
         shape = (min(self.sizes[split], count or self.sizes[split]), *self.image_shape)
         size = np.prod(shape, dtype=float)
         if size > MAX_BYTES:
             raise UsageError(
                 f"The {split} images of {self.name!r} take {size / 1e9:.1f} GB of memory at "
-                f"{shape[1]}x{shape[2]}, and at most {MAX_BYTES / 1e9:.0f} GB are allowed. "
+                f"{shape[1]}x{shape[2]}, but at most {MAX_BYTES / 1e9:.0f} GB are allowed. "
                 "Give a smaller --image_size."
             )
         images = np.empty(shape, np.uint8)
         labels = np.empty(shape[0], np.int32)
         start = 0
         progress = tqdm.tqdm(total=shape[0], desc=f"{self.name} {split}", delay=1, disable=None)
-        with progress, _damage_is_said(self._builder):
+        with progress, damage_reported(self._builder):
             for x, y in self._batches(split, shape[0]):
                 images[start : start + len(x)] = x
                 labels[start : start + len(x)] = y
@@ -121,24 +115,24 @@ class Dataset:
 
 
 def open_dataset(name, data_dir=None, image_size=None):
-    """Opens a data set by its tensorflow-datasets name; downloads and prepares it if need be.
+    """Opens a data set by its tensorflow-datasets name; downloads and prepares it if necessary.
 
     Args:
-        name: such as "fashion_mnist_small", "cifar10", "tiny_imagenet" or "imagenette/160px".
+        name: such as "fashion_mnist_small", "cifar10", "tiny_imagenet", or "imagenette/160px".
         data_dir: where tensorflow-datasets keeps prepared data; None is its own default.
-        image_size: resizes every image to this height and width (bilinear, antialiased). Needed
-            where a set's images vary in size.
+        image_size: resizes every image to this height and width (bilinear, antialiased). Required
+            if a set's images vary in size.
 
     Returns:
         A `Dataset`.
 
     Raises:
-        UsageError: where there is no such data set, it is not one of labelled images, or it
-            cannot be prepared (which, without a network, shows within seconds).
+        UsageError: if there is no such data set, it does not consist of labeled images, or it
+            cannot be prepared (without a network, within seconds).
     """
     if image_size is not None and image_size < 1:
-        raise UsageError(f"--image_size is a number of pixels, 1 or more. Received: {image_size}")
-    builder = _builder(name, data_dir)
+        raise UsageError(f"--image_size must be at least 1. Received: {image_size}")
+    builder = find_builder(name, data_dir)
     # Before preparing it, which may take hours.
     image, _ = _image_and_label(name, builder.info)
     if None in image.shape and image_size is None:
@@ -147,34 +141,34 @@ def open_dataset(name, data_dir=None, image_size=None):
             "resize them to."
         )
     if not builder.is_prepared():
-        _prepare(name, builder)
-        # A new builder reads from disk what is there now.
-        builder = _builder(name, data_dir)
+        prepare(name, builder)
+        # A new builder reads what is on the disk now.
+        builder = find_builder(name, data_dir)
     return Dataset(name, builder, image_size)
 
 
 def training_batches(images, labels, batch_size, seed, epoch, augment=True, first=0):
     """One epoch of training: every image at most once, in whole batches, shuffled and augmented.
 
-    Order and augmentation depend on `seed` and `epoch` alone, so that an epoch repeats exactly.
-    The augmentation is the standard one for small images: zeros around the image, 4 pixels wide;
-    a random crop of the original size; its mirror image half of the time.
+    Order and augmentation depend only on `seed` and `epoch`, so an epoch repeats exactly. The
+    augmentation is the standard one for small images: padding with zeros, 4 pixels wide; a random
+    crop of the original size; mirroring half of the time.
 
     Args:
         images: uint8 [n, height, width, channels]. A tensor is used as it is, an array is copied.
         labels: int32 [n].
-        batch_size: images in a batch; the n % batch_size last of the permutation are left out.
+        batch_size: images in a batch; the last n % batch_size of the permutation are left out.
         seed: int, 0 or more.
         epoch: int, 0 or more.
         augment: False leaves the images as they are.
-        first: number of batches at the beginning that are left out, for an epoch that goes on.
+        first: number of batches to skip at the beginning, to continue an epoch.
 
     Returns:
         A `tf.data.Dataset` of n // batch_size - first batches: float32 [batch_size, height, width,
         channels] in [0, 1] and int32 [batch_size].
 
     Raises:
-        UsageError: where `batch_size` is larger than n.
+        UsageError: if `batch_size` is larger than n.
     """
     count = len(images)
     if batch_size > count:
@@ -202,7 +196,7 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
 
 
 def batches(images, labels, batch_size):
-    """All images in order, the last batch as small as it comes.
+    """All images in order; the last batch may be smaller.
 
     Args:
         images: uint8 [n, height, width, channels].
@@ -225,9 +219,9 @@ def batches(images, labels, batch_size):
 def on_cpu(*arrays):
     """Returns arrays as a tuple of tensors in the computer's memory, not on a GPU.
 
-    The functions above copy arrays each time and do not copy tensors. What they copy is not free
-    before Python looks for cycles, which can be many epochs later: what is used more than once
-    should be put here first.
+    The functions above copy arrays each time, but not tensors. A copy is only freed when Python
+    looks for cycles, which can be many epochs later, so pass arrays that are used more than once
+    through this function first.
     """
     with tf.device("CPU"):
         return tuple(tf.convert_to_tensor(array) for array in arrays)
@@ -240,8 +234,13 @@ def as_float(images):
     return tf.cast(images, tf.float32) / 255
 
 
+def hash_of_images(images, labels):
+    """Returns the sha256, 64 hexadecimal digits, of uint8 images and integer labels."""
+    return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
+
+
 def _crop(images, offsets, mirrored):
-    """Crops zero-padded images [b, h, w, c] at `offsets` int [b, 2]; mirrors where `mirrored`."""
+    """Crops padded images [b, h, w, c] at `offsets`, int [b, 2]; mirrors the `mirrored` ones."""
     height, width = images.shape[1:3]
     around = [PADDING, PADDING]
     images = tf.pad(images, [[0, 0], around, around, [0, 0]])
@@ -250,23 +249,6 @@ def _crop(images, offsets, mirrored):
     columns = offsets[:, 1:] + tf.where(mirrored[:, tf.newaxis], columns[::-1], columns)
     images = tf.gather(images, rows, axis=1, batch_dims=1)
     return tf.gather(images, columns, axis=2, batch_dims=1)
-
-
-def _builder(name, data_dir):
-    """Returns the tensorflow-datasets builder called `name`."""
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(name.split("/")[0], tfds.list_builders(), n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(close)}?" if close else "See tfds.list_builders()."
-        raise UsageError(f"There is no data set {name!r} in tensorflow-datasets. {hint}") from error
-    except Exception as error:
-        # A configuration or version that there is not, a name that cannot be parsed, or damaged
-        # files, in each builder's own way.
-        raise UsageError(
-            f"Cannot open the data set {name!r}; give --dataset as NAME or NAME/CONFIG. "
-            f"{type(error).__name__}: {_one_line(error)[:200]}"
-        ) from error
 
 
 def _image_and_label(name, info):
@@ -282,7 +264,7 @@ def _image_and_label(name, info):
         ):
             return image, label
     raise UsageError(
-        f"The data set {name!r} is not one of 8-bit images with one class label each (its "
+        f"The data set {name!r} does not consist of 8-bit images with one class label each (its "
         f"supervised keys: {keys}). Choose another --dataset."
     )
 
@@ -292,7 +274,7 @@ def _slices(name, builder):
     splits = builder.info.splits
     if "train" not in splits:
         raise UsageError(
-            f"The data set {name!r} has no training split, but {', '.join(splits)}. "
+            f"The data set {name!r} has no training split, only {', '.join(splits)}. "
             "Choose another --dataset."
         )
     for held_out in ("test", "validation"):
@@ -302,120 +284,7 @@ def _slices(name, builder):
 
 
 def _is_labelled(builder, split):
-    """Whether a split has labels; competitions keep those of their test images to themselves."""
-    with _damage_is_said(builder):
+    """Whether a split has labels; competitions keep those of their test images secret."""
+    with damage_reported(builder):
         first = builder.as_dataset(split=f"{split}[:1]", as_supervised=True)
         return all(int(label) >= 0 for _, label in first)
-
-
-@contextlib.contextmanager
-def _damage_is_said(builder):
-    """Turns what TensorFlow says of damaged files into a `UsageError`."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise UsageError(
-            f"The data set {builder.name!r} in {builder.data_dir} is damaged: "
-            f"{_one_line(error.message)[:200]} Remove that folder, and it is prepared again."
-        ) from error
-
-
-def _prepare(name, builder):
-    """Downloads and prepares the data set of `builder`."""
-    _check_downloads(name, builder)
-    _check_writable(builder.data_dir_root)
-    tfds.display_progress_bar(sys.stderr.isatty())
-    # Google's bucket of prepared sets is closed; asking it takes minutes without a network.
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    try:
-        # It announces itself on stdout, which is for a command's results.
-        with contextlib.redirect_stdout(sys.stderr):
-            builder.download_and_prepare(download_config=config)
-    # Each builder is code of its own and fails in its own way.
-    except Exception as error:
-        # Another process, such as another worker, may have prepared it first.
-        if not builder.is_prepared():
-            raise UsageError(
-                f"Cannot prepare the data set {name!r} in {builder.data_dir_root}: "
-                f"{type(error).__name__}: {_one_line(error)} {_by_hand(name, builder)}"
-            ) from error
-
-
-def _check_writable(folder):
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink(missing_ok=True)
-    except (OSError, tf.errors.OpError) as error:
-        raise UsageError(
-            f"Cannot write to --data_dir={folder}: {_one_line(error)}. Choose a folder that can "
-            "be written to."
-        ) from error
-
-
-def _check_downloads(name, builder):
-    """Raises a UsageError where a file has to be downloaded and cannot be.
-
-    tensorflow-datasets itself retries for minutes before it says so.
-    """
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        # It finds out by itself, at once, and says where to get the files.
-        return
-    missing = _missing_files(builder)
-    # A builder lists the files of all its configurations: where some are here, they are taken to
-    # be those of this one.
-    if builder.builder_config and len(missing) < len(builder.url_infos or {}):
-        return
-    url = next((url for url in missing if url.startswith("http")), None)
-    if not url:
-        return
-    try:
-        # Proxies answer with one of these in place of a server that they cannot reach.
-        reachable = requests.head(url, timeout=5, allow_redirects=True).status_code < 500
-    except requests.RequestException:
-        reachable = False
-    if not reachable:
-        raise UsageError(
-            f"The data set {name!r} is not prepared in {builder.data_dir_root}, and {url} cannot "
-            f"be reached to download it. {_by_hand(name, builder)}"
-        )
-
-
-def _missing_files(builder):
-    """Returns the URLs, with sizes and checksums, of the files that are yet to be downloaded."""
-    downloads = builder.data_dir_root / "downloads"
-
-    def is_here(url, file):
-        cached = downloads / builder.name / resource.get_dl_fname(url, file.checksum)
-        return cached.exists() or (
-            file.filename and (downloads / "manual" / file.filename).exists()
-        )
-
-    infos = builder.url_infos or {}
-    return {url: file for url, file in infos.items() if not is_here(url, file)}
-
-
-def _by_hand(name, builder):
-    """Returns how to prepare a data set where it cannot be downloaded."""
-    folder = builder.data_dir_root
-    module = type(builder).__module__
-    ours = ", " + module if module.startswith("zoo.") else ""
-    text = (
-        'On a machine with internet, run: python -c "import tensorflow_datasets as tfds'
-        f"{ours}; tfds.builder({name!r}, data_dir='data').download_and_prepare()\" "
-        f"and copy the folder data/{builder.name} into {folder}."
-    )
-    files = [
-        f"{file.filename} (from {url})"
-        for url, file in _missing_files(builder).items()
-        if file.filename
-    ]
-    # Some sets consist of hundreds of files.
-    if 0 < len(files) <= 8:
-        text += f" Or put its files into {folder / 'downloads' / 'manual'}: {', '.join(files)}."
-    return text
-
-
-def _one_line(error):
-    return " ".join(str(error).split())

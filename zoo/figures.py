@@ -1,6 +1,4 @@
-"""The figures of a card, measured: `zoo.publish` writes them, `zoo.verify` measures them again."""
-
-import hashlib
+"""Measures the figures of a card: `zoo.publishing` writes them, `zoo.verification` checks them."""
 
 import numpy as np
 
@@ -12,8 +10,8 @@ from tflite.runtimes import FileModel
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
-from zoo.architectures import dense_twin
-from zoo.data import as_float
+from zoo.architectures import untrained
+from zoo.data import as_float, hash_of_images
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
 
@@ -25,24 +23,24 @@ ACCURACIES = {
     "pgd_200": ("model", "pgd", 200),  # on AutoAttack's images: only these two compare
     "autoattack": ("model", "autoattack", 200),
 }
-SLOW = ("pgd_200", "autoattack")  # a quarter of an hour each, and AutoAttack needs PyTorch
+SLOW = ("pgd_200", "autoattack")  # a quarter of an hour each; AutoAttack needs PyTorch
 PGD_STEPS, PGD_RESTARTS = 50, 2
-BATCH = 250  # random starts are drawn for what is left of a batch, so its size is part of a figure
+BATCH = 250  # it decides which random starts an image gets, so it is part of a figure
 GOLDEN_IMAGES = 4
 LATENCY_SECONDS = 20
 
 
 def costs(model, architecture):
-    """Returns what a Keras model has and does, as `tfsparse.cost` counts it, and its dense network.
+    """Returns what a Keras model and its dense network cost, as `tfsparse.cost` counts it.
 
     Args:
         model: a keras.Model.
         architecture: arguments of `zoo.build` for it, a dict.
     """
-    spent, dense = model_cost(model), model_cost(dense_twin(architecture))
-    kept = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
+    spent, dense = model_cost(model), model_cost(untrained(architecture | {"pattern": None}))
+    nonzeros = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
     return {
-        "density": kept / dense.conv_parameters,  # of its dense network's convolutions
+        "density": nonzeros / spent.conv_parameters,  # of the weights stored in convolutions
         "dense_parameters": dense.parameters,
         "dense_macs": dense.macs,
         "parameters": spent.parameters,
@@ -57,12 +55,11 @@ def hash_of_test_set(data):
 
     It tells copies of a data set apart: accuracies on two of them do not compare.
     """
-    images, labels = data.read("test")
-    return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
+    return hash_of_images(*data.read("test"))
 
 
 def golden(model, content):
-    """Returns what model and file make of images that need no data set, lists [images][classes].
+    """Returns the outputs of model and file for images that need no data set: [images][classes].
 
     "logits" are those of the Keras model, with 4 decimals; "int8" are the file's output in LiteRT's
     reference kernels, which are the same bits on every machine.
@@ -77,7 +74,7 @@ def golden(model, content):
 
 def golden_images(shape):
     """Returns float32 images in [0, 1], [GOLDEN_IMAGES, h, w, c], the same for each call."""
-    # Blocks of pixels rather than pixels: networks say more of these than of noise.
+    # Blocks of pixels: networks respond more to these than to noise.
     height, width, channels = shape
     coarse = np.random.default_rng(0).random((GOLDEN_IMAGES, 4, 4, channels), np.float32)
     return coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
@@ -87,13 +84,13 @@ def accuracies(names, model, file, data, eps):
     """Returns {name: {"accuracy", "interval", "examples", settings...}} for names of ACCURACIES.
 
     Args:
-        names: what to measure.
+        names: the accuracies to measure.
         model, file: the `zoo.robustness.subjects.Subject`s of a Keras model and its int8 file.
-        data: a `zoo.data.Dataset`; of its test images the first are taken.
+        data: a `zoo.data.Dataset`, whose first test images are taken.
         eps: L_inf bound of the attacks.
 
     Raises:
-        UsageError: where AutoAttack is asked for and not installed.
+        UsageError: if AutoAttack is in `names` and not installed.
     """
     images, labels = data.read("test")
     images = as_float(images)
@@ -112,26 +109,27 @@ def _accuracy(subject, attack, options, images, labels):
     results = runner.Results(None, identity, len(labels))
     for name in dict.fromkeys(["clean", attack]):
         runner.run(subject, catalogue.make(name, subject, options), images, labels, results)
-    held, settings = results.correct(attack), results.about(attack)["settings"]
+    correct, settings = results.correct(attack), results.about(attack)["settings"]
     return {
-        "accuracy": float(np.mean(held)),
-        "interval": wilson(int(held.sum()), len(held)),
-        "examples": len(held),
+        "accuracy": float(np.mean(correct)),
+        "interval": wilson(int(correct.sum()), len(correct)),
+        "examples": len(correct),
         **identity,
         **{key: value for key, value in settings.items() if key != "sha256"},
     }
 
 
 def on_device(architecture, content, data):
-    """Returns what an int8 file takes: RAM in TFLM, and its time beside that of the dense network.
+    """Returns the RAM that an int8 file needs in TFLM, and its speed-up over the dense network.
 
     Returns:
-        "arena_bytes": None where TFLM is not installed or cannot run the file.
-        "latency_ratio": the dense network's minimum latency by this file's, on one thread.
-        "runs", "machine": how often each was run, in turns, and on what.
+        "arena_bytes": None if TFLM is not installed or cannot run the file.
+        "latency_ratio": the dense network's minimum latency / this file's, on one thread.
+        "runs", "machine": how often each was run, in turns, and on which machine.
     """
     calibration = as_float(data.read("train", CALIBRATION_EXAMPLES)[0])
-    dense = convert(dense_twin(architecture, calibration), "int8", calibration)
+    dense = untrained(architecture | {"pattern": None}, calibration)
+    dense = convert(dense, "int8", calibration)
     _, measured = benchmark({"dense": dense, "model": content}, 1, LATENCY_SECONDS)
     try:
         arena_bytes = arena(content).total

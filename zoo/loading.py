@@ -1,4 +1,4 @@
-"""Models by name or path, and the data they belong to, for the commands that take --model."""
+"""Models by name or path, and their data, for the commands that take --model."""
 
 import json
 import pathlib
@@ -24,11 +24,11 @@ def find_model(name):
         name: of a zoo model, or the path of a .keras file or of a run's folder.
 
     Returns:
-        `(model, about)`: the keras.Model, and what is known of it: its card, the report of the run
-        that it lies beside, or {}.
+        `(model, about)`: the keras.Model, and what is known about it: its card, the report of the
+        run beside it, or {}.
 
     Raises:
-        UsageError: where there is no such model or Keras cannot load it.
+        UsageError: if there is no such model or Keras cannot load it.
     """
     path = pathlib.Path(name)
     try:
@@ -40,8 +40,8 @@ def find_model(name):
     if path.suffix != ".keras":
         if name not in list_models():
             raise UsageError(
-                "--model must be a .keras file, a run's folder or a name of zoo.list_models(), "
-                f"such as {close_names(name)}. Received: {name}"
+                "--model must be a .keras file, a run's folder, or a name that `tfsparse models` "
+                f"lists, such as {close_names(name)}. Received: {name}"
             )
         return load(name), card(name)
     if not is_file:
@@ -56,14 +56,14 @@ def find_model(name):
 
 
 def _check_unpacked_size(path):
-    """Raises ValueError where a .keras file, a zip, unpacks to far more than a model would."""
+    """Raises a ValueError if a .keras file, a zip, unpacks to far more than a model would."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > MAX_UNPACKED * path.stat().st_size + 10e6:
         raise ValueError(f"it unpacks to {size:,} bytes from {path.stat().st_size:,}")
 
 
-# What of a report others read, and of which types it is.
+# The entries of a report that are read, and their types.
 _REPORT = {
     "dataset": (str, type(None)),
     "data_dir": (str, type(None)),
@@ -73,10 +73,10 @@ _REPORT = {
 
 
 def read_report(path):
-    """Returns the report of a run at `path`, a dict; {} where there is none.
+    """Returns the report of a run at `path`, a dict; {} if there is none.
 
     Raises:
-        UsageError: where the file is not a report.
+        UsageError: if the file is not a report.
     """
     if not path.exists():
         return {}
@@ -94,11 +94,11 @@ def read_report(path):
 
 
 def find_dataset(about, model, dataset=None, data_dir=None, image_size=None):
-    """Opens the data set that the arguments or, failing them, `about` name.
+    """Opens the data set that the arguments name or, without them, `about`.
 
     Args:
         about: as `find_model` returns.
-        model: what the user called the model, for the error.
+        model: the name that the user gave, for the error message.
         dataset, data_dir, image_size: as in `zoo.data.open_dataset`, or None.
     """
     if dataset is None:
@@ -106,9 +106,7 @@ def find_dataset(about, model, dataset=None, data_dir=None, image_size=None):
         data_dir = data_dir or about.get("data_dir")
         image_size = image_size or about.get("image_size")
     if dataset is None:
-        raise UsageError(
-            f"Nothing beside {model} says which data set it was trained on. Give --dataset."
-        )
+        raise UsageError(f"It is unknown which data set {model} was trained on. Give --dataset.")
     return open_dataset(dataset, data_dir=data_dir, image_size=image_size)
 
 
@@ -127,9 +125,9 @@ def check_fit(image_shape, num_classes, data):
 
 
 def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
-    """Returns `(model, data)` of the model that the user called `name`, after checks that they fit.
+    """Returns `(model, data)` of the model called `name`, after checking that they fit.
 
-    The model is a keras.Model in float32 that can be converted; data is a `zoo.data.Dataset`.
+    The model is a keras.Model in float32 that can be converted, data a `zoo.data.Dataset`.
 
     Args:
         name: as in `find_model`.

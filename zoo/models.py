@@ -1,18 +1,16 @@
 """The trained models that ship in this package.
 
-A model NAME is a card, `cards/NAME.json`, which says how it was made and what it reaches, its
-packed weights, `weights/NAME.safetensors`, and its int8 file, `weights/NAME_int8.tflite`. Where the
-card gives a "url", the file is not in the package and is downloaded from there.
+A model NAME is three files: its card, `cards/NAME.json`, its weights,
+`weights/NAME.safetensors.gz`, and its int8 file, `weights/NAME_int8.tflite`.
 """
 
 import difflib
 import pathlib
 
-from tfsparse import files, packed, pruning
+from tfsparse import files, load_weights, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
 from zoo.cards import read_card
-from zoo.downloads import fetch, sha256_of
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -20,15 +18,15 @@ _FOLDER = pathlib.Path(__file__).parent
 def list_models():
     """Returns the names of the trained models, a sorted list of str."""
     paths = (_FOLDER / "cards").glob("*.json")
-    # A killed `zoo.publish` may leave a card half written beside the others.
+    # If `tfsparse publish` is killed, it may leave an incomplete card beside the others.
     return sorted(path.stem for path in paths if not path.name.startswith(files.PARTIAL))
 
 
 def card(name):
-    """Returns the card of model `name`: a dict of what it is, how it was made, what it reaches.
+    """Returns the card of model `name`, a dict: what it is, how it was made, how well it does.
 
     Raises:
-        UsageError: where there is no model of that name, or its card is damaged.
+        UsageError: if there is no model of that name, or its card is damaged.
     """
     if name not in list_models():
         raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
@@ -46,7 +44,7 @@ def load(name, weights="trained"):
 
     Args:
         name: one of `list_models()`.
-        weights: "trained", or None for the network before training: randomly initialised, with all
+        weights: "trained", or None for the network before training: randomly initialized, with all
             channels.
 
     Returns:
@@ -54,7 +52,7 @@ def load(name, weights="trained"):
         logits [n, classes]; `card(name)["class_names"]` names the classes.
 
     Raises:
-        UsageError: where there is no model of that name, its file is not the one of the card, or
+        UsageError: if there is no model of that name, its file is not the one of the card, or
             `weights` is neither.
     """
     about = card(name)
@@ -63,7 +61,7 @@ def load(name, weights="trained"):
     model = build(**about["model"])
     if weights is None:
         return model
-    packed.load_weights(model, _checked(name, about["weights"]))
+    load_weights(model, _checked(name, about["weights"]))
     if about["recipe"].get("structure") == "channel":
         model = pruning.remove_channels(model)
     return model
@@ -73,7 +71,7 @@ def load_tflite(name):
     """Returns the path of the int8 .tflite file of model `name`, a pathlib.Path.
 
     Raises:
-        UsageError: where there is no model of that name, or its file is not the one of the card.
+        UsageError: if there is no model of that name, or its file is not the one of the card.
     """
     return _checked(name, card(name)["tflite"])
 
@@ -81,10 +79,8 @@ def load_tflite(name):
 def _checked(name, entry):
     """Returns the path of a file of model `name` after comparing its hash with the card's."""
     path = _FOLDER / "weights" / entry["file"]
-    if "url" in entry and not path.exists():
-        path = fetch(entry["url"], entry["file"], entry["bytes"], entry["sha256"])
     try:
-        size, found = path.stat().st_size, sha256_of(path)
+        size, found = path.stat().st_size, files.sha256_of(path)
     except OSError as error:
         raise UsageError(
             f"Cannot read {path} of model {name}: {error.strerror}. Install the package again."

@@ -29,10 +29,10 @@ def accuracy_picture(history):
         "train_adversarial_accuracy": ("under the training attack, training", "tab:red", "--"),
         "validation_robust_accuracy": ("under PGD, validation", "tab:red", "-"),
     }
-    for name, (label, colour, line) in curves.items():
+    for name, (label, color, line) in curves.items():
         if name in history[0]:
             values = [100 * row[name] for row in history]
-            axes.plot(epochs, values, line, color=colour, label=label, marker="o", markersize=4)
+            axes.plot(epochs, values, line, color=color, label=label, marker="o", markersize=4)
     axes.set(xlabel="epoch", ylabel="accuracy in %")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
@@ -41,7 +41,7 @@ def accuracy_picture(history):
 
 
 def density_picture(history):
-    """Returns a figure of each layer's density over epochs, or None where nothing is pruned."""
+    """Returns a figure of each layer's density over epochs, or None if nothing is pruned."""
     names = [name for name in history[0] if name.startswith("density/")]
     if not names:
         return None
@@ -49,13 +49,13 @@ def density_picture(history):
     axes = figure.subplots()
     epochs = [row["epoch"] for row in history]
     for index, name in enumerate(names):
-        colour = colormaps["viridis"](index / max(len(names) - 1, 1))
+        color = colormaps["viridis"](index / max(len(names) - 1, 1))
         values = [100 * row[name] for row in history]
-        axes.plot(epochs, values, color=colour, label=name.removeprefix("density/"), marker="o")
+        axes.plot(epochs, values, color=color, label=name.removeprefix("density/"), marker="o")
     axes.plot(epochs, [100 * row["density"] for row in history], "k--", label="all layers")
-    axes.set(xlabel="epoch", ylabel="weights that exist, in %", yscale="log")
+    axes.set(xlabel="epoch", ylabel="density in %", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(LogFormatter())  # numbers between, on less than a decade
+    axes.yaxis.set_minor_formatter(LogFormatter())  # numbers between those, on less than a decade
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -68,8 +68,9 @@ def adversarial_picture(images, adversarial, titles, eps):
     Args:
         images: float [n, h, w, c] in [0, 1].
         adversarial: the same images after the attack.
-        titles: n pairs of str, what the model sees in the image and in the adversarial one.
-        eps: bound of the perturbation, which is shown with -eps black and eps white.
+        titles: n pairs of str, the classes that the model predicts for the image and for the
+            adversarial example.
+        eps: bound of the perturbation, which is shown with -eps as black and eps as white.
     """
     count = len(images)
     figure = Figure(figsize=(1.6 * count, 5.6), layout="constrained")
@@ -83,8 +84,8 @@ def adversarial_picture(images, adversarial, titles, eps):
             axes[row, column].set(xticks=[], yticks=[])
     for column, (before, after) in enumerate(titles):
         axes[0, column].set_title(before, fontsize="small")
-        colour = "black" if after == before else "tab:red"
-        axes[2, column].set_title(after, fontsize="small", color=colour)
+        color = "black" if after == before else "tab:red"
+        axes[2, column].set_title(after, fontsize="small", color=color)
     for row, label in enumerate(("image", "perturbation, enlarged", "adversarial example")):
         axes[row, 0].set_ylabel(label, fontsize="small")
     return figure
@@ -96,7 +97,7 @@ def page(title, facts, table, pictures):
     Args:
         title: str.
         facts: dict of str to str, shown as a list.
-        table: list of rows of str, the first being the header.
+        table: list of rows of str; the first is the header.
         pictures: list of (figure, caption).
     """
     items = "".join(

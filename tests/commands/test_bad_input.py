@@ -1,23 +1,16 @@
-"""What users get wrong, command by command: one line that names it, a status, nothing written.
-
-All cases run in one process, one after the other, as `tfsparse` runs them.
-"""
+"""What users get wrong, command by command: one line that names it, a status, nothing written."""
 
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import keras
 import pytest
 
-from tests.conftest import ROOT
 from zoo.data import open_dataset
 
 MODEL = "resnet8_dnr10_fashion_mnist_small"
-QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--width=4", "--workdir={new}"]
+QUICK = ["--flagfile=quickstart", "--width=4", "--workdir={new}"]
 
 # {command: {case: (arguments, status, what the line names)}}; {x} is a path of `places`, {new} one
 # that is not there, another in each case.
@@ -148,24 +141,6 @@ DEFAULTS = {
 # Cases that are about what is missing do without the defaults.
 BARE = {("convert", "no model")}
 
-RUNNER = """
-import contextlib, io, json, sys
-from tests.conftest import no_flags
-from zoo.commands import main
-
-for command, arguments in json.load(sys.stdin):
-    sys.argv = ["tfsparse", command, *arguments]
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with no_flags(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException as error:
-            status = repr(error)
-    print("RESULT" + json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
-"""
-
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
@@ -200,40 +175,18 @@ def _rename_in_zip(path):
 
 
 @pytest.fixture(scope="module")
-def results(places, data_dir):
-    """{(command, case): (status, stdout, stderr)}, and what the folder held before."""
+def results(places, data_dir, tfsparse):
+    """{(command, case): its `Result`}, and what the folder held before and after all of them."""
     open_dataset("fashion_mnist_small", data_dir)  # prepares it
     before = listing(places)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "1",
-    }
-    planned = []
+    found = {}
     for command, cases in CASES.items():
         for name, (arguments, _, _) in cases.items():
             defaults = [] if (command, name) in BARE else DEFAULTS.get(command, [])
             if command in ("train", "convert", "evaluate") and defaults:
                 defaults = [*defaults, f"--data_dir={data_dir}"]
             arguments = [_place(each, places, name) for each in [*defaults, *arguments]]
-            planned.append([command, arguments])
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER],
-        input=json.dumps(planned),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    assert len(lines) == len(planned), done.stderr[-2000:]
-    names = [(command, name) for command, cases in CASES.items() for name in cases]
-    found = {
-        key: json.loads(line.removeprefix("RESULT")) for key, line in zip(names, lines, strict=True)
-    }
+            found[command, name] = tfsparse(command, *arguments)
     return found, before, listing(places)
 
 

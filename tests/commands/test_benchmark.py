@@ -22,10 +22,10 @@ def files(tmp_path_factory):
     return paths
 
 
-def test_table_and_json(command, files, tmp_path):
+def test_table_and_json(tfsparse, files, tmp_path):
     output = tmp_path / "new" / "times.json"
     models = f"--models={files[0]},{files[1]}"
-    status, out, err = command("benchmark", models, "--seconds=0.1", f"--json={output}")
+    status, out, err = tfsparse("benchmark", models, "--seconds=0.1", f"--json={output}")
     assert (status, err) == (0, "")
     written = json.loads(output.read_text())
     assert [row["name"] for row in written["models"]] == [str(path) for path in files]
@@ -38,10 +38,10 @@ def test_table_and_json(command, files, tmp_path):
         assert line.split()[:2] == [row["name"], f"{row['minimum_ms']:.3f}"]
 
 
-def test_operators(command, files, tmp_path):
+def test_operators(tfsparse, files, tmp_path):
     output = tmp_path / "times.json"
     flags = [f"--models={files[1]}", "--operators", "--seconds=0.1", f"--json={output}"]
-    status, out, err = command("benchmark", *flags)
+    status, out, err = tfsparse("benchmark", *flags)
     assert (status, err) == (0, "")
     (row,) = json.loads(output.read_text())["models"]
     titles = ["0 CONV_2D 1x8x8x3", "1 ADD 1x8x8x3", "2 MEAN 1x3"]
@@ -58,10 +58,10 @@ def test_operators(command, files, tmp_path):
         ("{other},{other}", "error: Give each file once. Received twice:"),
     ],
 )
-def test_errors(command, models, message, tmp_path):
+def test_errors(tfsparse, models, message, tmp_path):
     other = tmp_path / "README.md"
     other.write_text("no model")
-    status, out, err = command("benchmark", f"--models={models.format(other=other)}")
+    status, out, err = tfsparse("benchmark", f"--models={models.format(other=other)}")
     assert (status, out) == (1, "")
     assert err.startswith(message)
     assert len(err.splitlines()) == 1

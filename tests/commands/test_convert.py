@@ -25,12 +25,12 @@ def run_folder(tmp_path, data_dir):
 
 
 @pytest.fixture
-def fails(command):
+def fails(tfsparse):
     """The one line with which the command refuses."""
 
     def fails(model, precision, output, *arguments):
         flags = [f"--model={model}", f"--precision={precision}", f"--output={output}"]
-        status, _, err = command("convert", *flags, *arguments)
+        status, _, err = tfsparse("convert", *flags, *arguments)
         assert status == (2 if "flag --precision" in err else 1)
         (line,) = err.splitlines()
         assert line.startswith("error: ")
@@ -39,10 +39,10 @@ def fails(command):
     return fails
 
 
-def test_report_and_file(command, run_folder, tmp_path):
+def test_report_and_file(tfsparse, run_folder, tmp_path):
     output = tmp_path / "new" / "x.tflite"
     flags = ["--precision=float16", f"--output={output}", f"--model={run_folder / 'model.keras'}"]
-    status, out, err = command("convert", *flags)
+    status, out, err = tfsparse("convert", *flags)
     assert (status, err) == (0, "")
     compared = [
         "",

@@ -1,25 +1,24 @@
-"""The LiteRT benchmark of patterns on a tiny network, and the tables in the docs."""
+"""The LiteRT benchmark of patterns on a tiny network."""
 
 import json
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
-from tflite import pattern_speed
+from studies import pattern_speed
+from tflite import benchmark
+from tfsparse import UsageError
 
 
-@pytest.mark.slow
-def test_command_line(run, tmp_path):
-    arguments = ["--arch=resnet8", "--width=16", "--size=8", "--seconds=0", f"--output={tmp_path}"]
-    for precision in ("float32", "int8"):
-        flags = [*arguments, "--patterns=PS1_P9_F1", f"--precision={precision}"]
-        done = run("-m", "tflite.pattern_speed", *flags)
-        assert done.returncode == 0, done.stderr
+def test_each_number_of_threads_is_recorded(run_study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: None)  # of a process of its own
+    arguments = ["--arch=resnet8", "--width=8", "--size=8", "--seconds=0", f"--output={tmp_path}"]
+    arguments += ["--patterns=PS1_P9_F1", "--precision=int8", "--threads=1", "--threads=2"]
+    run_study(pattern_speed, *arguments)
     runs = json.loads((tmp_path / "pattern_speed.json").read_text())
-    assert [entry["settings"]["precision"] for entry in runs] == ["float32", "int8"]
-    for entry in runs:
-        dense, periodic = entry["files"]
+    assert [run["settings"]["threads"] for run in runs] == [1, 2]
+    for run in runs:
+        dense, periodic = run["files"]
         assert (dense["name"], periodic["name"]) == ("dense", "PS1_P9_F1")
         assert dense["minimum_speedup"] == 1
         assert periodic["macs"] < dense["macs"]
@@ -27,22 +26,19 @@ def test_command_line(run, tmp_path):
         assert periodic["minimum_speedup"] == pytest.approx(ratio)
         assert dense["one_delegate"]
         assert periodic["one_delegate"]
-    assert pattern_speed.table(runs[1]) in (tmp_path / "pattern_speed.md").read_text()
-    assert done.stdout.strip() == pattern_speed.table(runs[1]).strip()
+    printed, page = capsys.readouterr().out, (tmp_path / "pattern_speed.md").read_text()
+    for run in runs:
+        assert pattern_speed.table(run) in printed
+        assert pattern_speed.table(run) in page
 
 
-def test_random_networks_have_nothing_to_leave_out():
-    """A BatchNorm of 1 and 0 would be no operator at all."""
-    model = pattern_speed.network("resnet8", 4, 8, "PS4_P4")
-    for layer in model.layers:
-        if "norm" in layer.name and layer.weights:
-            for weight in layer.get_weights():
-                assert len(np.unique(weight)) == len(weight)
-                assert not {0.0, 1.0} & set(weight)
+def test_a_pattern_that_does_not_exist(run_study, tmp_path):
+    with pytest.raises(UsageError, match=r"A pattern is .* Received: 'PS4P4'"):
+        run_study(pattern_speed, "--patterns=PS4P4", f"--output={tmp_path}")
+    assert not list(tmp_path.iterdir())
 
 
-def test_docs_show_what_was_measured():
-    runs = json.loads((ROOT / "docs" / "pattern_speed.json").read_text())
-    assert (ROOT / "docs" / "pattern_speed.md").read_text() == pattern_speed.page(runs)
-    for entry in runs:
-        assert entry["files"][0]["name"] == "dense"
+def test_networks_have_the_same_weights_in_each_call():
+    first, second = (pattern_speed.network("resnet8", 4, 8, "PS4_P4") for _ in range(2))
+    for weight, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, other)

@@ -1,4 +1,4 @@
-"""Runs of recipes: what is recorded, repeated and measured."""
+"""Runs of recipes: what is recorded, repeated, measured and shown."""
 
 import json
 import sys
@@ -9,90 +9,98 @@ import pytest
 from absl import flags
 
 import zoo
-from studies import recipe_runs
+from studies import accuracy, claims, dnr, recipe_runs, training_choices
+from tests.conftest import ROOT
+from tests.studies.conftest import RESULTS
 from tfsparse import UsageError, pruning
 from zoo import figures
 
 FIRST, SECOND = "resnet8_dnr10_cifar10", "vgg16_w16_dnr5_cifar10"
+NAME = "study"
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch):
+def settings(study_flags, tmp_path):
     """The flags of a study of two recipes, in and out of the test's folder."""
-    monkeypatch.setattr(recipe_runs, "FLAGS", flags.FlagValues())
-    monkeypatch.setattr(flags, "FLAGS", recipe_runs.FLAGS)
-    flags.DEFINE_string("workdir", str(tmp_path), "", flag_values=recipe_runs.FLAGS)
-    flags.DEFINE_list("recipes", [FIRST, SECOND], "", flag_values=recipe_runs.FLAGS)
-    flags.DEFINE_integer("epochs", None, "", flag_values=recipe_runs.FLAGS)
-    flags.DEFINE_string("data_dir", None, "", flag_values=recipe_runs.FLAGS)
-    flags.DEFINE_string("note", "JPEG copy", "", flag_values=recipe_runs.FLAGS)
-    recipe_runs.FLAGS.mark_as_parsed()
-    return recipe_runs.FLAGS
+    module = type("Study", (), {"define_flags": lambda: recipe_runs.define_flags([FIRST, SECOND])})
+    study_flags(module, f"--workdir={tmp_path}", f"--output={tmp_path}", "--note=JPEG copy")
+    return flags.FLAGS
 
 
-def recorded(epochs, note="JPEG copy"):
-    return {"recipe": FIRST, "seed": 0, "epochs": epochs, "note": note}
+def recorded(row=FIRST, epochs=12, note="JPEG copy", seed=0):
+    return {"row": row, "seed": seed, "epochs": epochs, "note": note}
 
 
-def test_goes_on_where_it_stopped(tmp_path, monkeypatch, settings):
-    """Rows that are recorded are not run again; the others are, first seeds first."""
-    wanted = {FIRST: (0, 1), SECOND: (0,)}
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([recorded(12)]))
-    trained, reported = [], []
+def write(folder, *runs):
+    (folder / f"{NAME}.json").write_text(json.dumps(runs))
+
+
+def page(runs):
+    return str(len(runs))
+
+
+def test_continues_where_it_stopped(tmp_path, monkeypatch, settings):
+    """Recorded runs are not repeated; the others start with the first seeds."""
+    seeds = {FIRST: (0, 1), SECOND: (0,)}
+    write(tmp_path, recorded())
+    trained, done = [], []
+    monkeypatch.setattr(recipe_runs, "train", lambda *arguments: trained.append(arguments))
     monkeypatch.setattr(
-        recipe_runs, "train", lambda recipe, seed, folder: trained.append((recipe, seed, folder))
+        recipe_runs, "evaluate", lambda row, _: [recorded(row, seed=trained[-1][1])]
     )
-    monkeypatch.setattr(
-        recipe_runs, "evaluate", lambda recipe, _: [{"recipe": recipe, "seed": trained[-1][1]}]
-    )
-    rows = recipe_runs.collect(path, wanted, lambda rows: reported.append(len(rows)))
+    recipe_runs.collect(NAME, seeds, page, done=lambda *arguments: done.append(arguments))
     folders = tmp_path / f"{SECOND}_seed0", tmp_path / f"{FIRST}_seed1"
-    assert trained == [(SECOND, 0, folders[0]), (FIRST, 1, folders[1])]
-    assert reported == [2, 3]
-    assert [(row["recipe"], row["seed"]) for row in rows] == [(FIRST, 0), (FIRST, 1), (SECOND, 0)]
-    assert json.loads(path.read_text()) == rows
-    settings.recipes = ["x"]
+    assert trained == [
+        ([f"--flagfile=zoo/recipes/{SECOND}.cfg"], 0, folders[0]),
+        ([f"--flagfile=zoo/recipes/{FIRST}.cfg"], 1, folders[1]),
+    ]
+    assert done == [(SECOND, 0, folders[0]), (FIRST, 1, folders[1])]
+    runs = recipe_runs.read(NAME)
+    assert [(run["row"], run["seed"]) for run in runs] == [(FIRST, 0), (FIRST, 1), (SECOND, 0)]
+    assert (tmp_path / f"{NAME}.md").read_text() == "3"
+    settings.rows = ["x"]
     with pytest.raises(UsageError, match="Received: x"):
-        recipe_runs.collect(path, wanted, None)
+        recipe_runs.collect(NAME, seeds, page)
 
 
-def test_runs_of_other_settings_are_not_mixed(tmp_path, settings):
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([recorded(6)]))
-    with pytest.raises(UsageError, match=f"a run of {FIRST} of 6 epochs, not 12"):
-        recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
-    path.write_text(json.dumps([recorded(12, note="")]))
-    with pytest.raises(UsageError, match="--note='' there, 'JPEG copy' here"):
-        recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
-    path.write_text(json.dumps([{**recorded(12), "recipe": "gone"}]))
-    with pytest.raises(UsageError, match="a row of the recipe 'gone', which is not one of"):
-        recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)
-    path.write_text(json.dumps([recorded(6)]))
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (recorded(epochs=6), f"a run of {FIRST} of 6 epochs, not 12"),
+        (recorded(note=""), "--note='' there, 'JPEG copy' here"),
+        (recorded("gone"), "a run of the row 'gone', which is not one of"),
+    ],
+)
+def test_runs_of_other_settings_are_not_mixed(run, message, tmp_path, settings):
+    write(tmp_path, run)
+    with pytest.raises(UsageError, match=message):
+        recipe_runs.collect(NAME, {FIRST: (0,), SECOND: ()}, page)
+
+
+def test_epochs_of_the_flag_replace_those_of_the_recipe(tmp_path, settings):
+    arguments = recipe_runs.recipe_flags(FIRST)
+    assert recipe_runs.epochs(arguments) == 12
+    assert recipe_runs.epochs([*arguments, "--epochs=7"]) == 7
     settings.epochs = 6
+    write(tmp_path, recorded(epochs=6))
+    recipe_runs.collect(NAME, {FIRST: (0,), SECOND: ()}, page)
     folder = tmp_path / f"{FIRST}_seed0"
-    assert recipe_runs.collect(path, {FIRST: (0,), SECOND: ()}, None)[0]["epochs"] == 6
     folder.mkdir()
     (folder / "report.json").write_text(json.dumps({"seed": 0, "epochs": 12}))
     with pytest.raises(UsageError, match=r"has a run of seed and epochs \(0, 12\), not \(0, 6\)"):
-        recipe_runs.train(FIRST, 0, folder)
+        recipe_runs.train(arguments, 0, folder)
 
 
-def test_rows_that_another_process_adds_stay(tmp_path, monkeypatch, settings):
-    """One that is of the same run is replaced: it would count as another seed."""
-    path = tmp_path / "rows.json"
-    settings.recipes = [FIRST]
-
-    def train(recipe, seed, folder):
-        path.write_text(json.dumps([{**recorded(12), "recipe": SECOND}, recorded(12)]))
-
-    monkeypatch.setattr(recipe_runs, "train", train)
-    monkeypatch.setattr(recipe_runs, "evaluate", lambda *_: [{**recorded(12), "new": True}])
-    recipe_runs.collect(path, {FIRST: (0,), SECOND: (0,)}, lambda rows: None)
-    assert [(row["recipe"], row.get("new")) for row in json.loads(path.read_text())] == [
-        (FIRST, True),
-        (SECOND, None),
-    ]
+def test_runs_that_another_process_adds_stay(tmp_path, monkeypatch, settings):
+    """An equal run is replaced: it would count as another seed."""
+    settings.rows = [FIRST]
+    monkeypatch.setattr(
+        recipe_runs, "train", lambda *_: write(tmp_path, recorded(SECOND), recorded())
+    )
+    monkeypatch.setattr(recipe_runs, "evaluate", lambda *_: [{**recorded(), "new": True}])
+    recipe_runs.collect(NAME, {FIRST: (0,), SECOND: (0,)}, page)
+    runs = recipe_runs.read(NAME)
+    assert [(run["row"], run.get("new")) for run in runs] == [(FIRST, True), (SECOND, None)]
 
 
 def test_the_command_that_trains(tmp_path, monkeypatch, settings):
@@ -101,7 +109,7 @@ def test_the_command_that_trains(tmp_path, monkeypatch, settings):
     class Process:
         def __init__(self, command, cwd):
             commands.append(command)
-            assert cwd == recipe_runs.ROOT
+            assert cwd == ROOT
 
         def __enter__(self):
             return self
@@ -114,32 +122,30 @@ def test_the_command_that_trains(tmp_path, monkeypatch, settings):
 
     monkeypatch.setattr(recipe_runs.subprocess, "Popen", Process)
     settings.epochs, settings.data_dir = 6, str(tmp_path / "data")
-    with pytest.raises(UsageError, match=f"status 3 before {FIRST} was done"):
-        recipe_runs.train(FIRST, 2, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"status 3 before .* was complete"):
+        recipe_runs.train(accuracy.flags_of("PS4_P4"), 2, tmp_path / "run")
     assert commands == [
         [
-            *(sys.executable, "train.py", f"--flagfile=zoo/recipes/{FIRST}.cfg"),
+            *(sys.executable, "train.py", "--flagfile=zoo/recipes/resnet8_short_cifar10.cfg"),
+            *("--epochs=8", "--dtype_policy=float32", "--pattern=PS4_P4"),
             *(f"--workdir={tmp_path / 'run'}", "--seed=2", f"--data_dir={tmp_path / 'data'}"),
             "--epochs=6",
         ]
     ]
-
-
-def test_an_unreadable_record_is_an_error(tmp_path):
-    (tmp_path / "rows.json").write_text("{")
-    with pytest.raises(UsageError, match="Remove the file"):
-        recipe_runs.recorded(tmp_path / "rows.json")
+    assert not any("pattern" in flag for flag in accuracy.flags_of("dense"))
 
 
 @pytest.mark.parametrize("loss", ["standard", "hybrid"])
-def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, fashion_mnist, settings):
+def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, settings, eager):
     """A network that gives every image the class 3 is right as often as there are threes."""
-    images, labels = (values[:200] for values in fashion_mnist)
-    images = (255 * images).astype("uint8")
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(200, 8, 8, 3), dtype=np.uint8)
+    labels = rng.integers(10, size=200).astype(np.int32)
     data = type("Data", (), {"read": lambda self, split: (images, labels)})()
     monkeypatch.setattr(recipe_runs, "open_dataset", lambda *_: data)
-    monkeypatch.setitem(figures.ACCURACIES, "pgd", ("model", "pgd", 100))
-    model = zoo.build("vgg16", images.shape[1:], 10, width=8)
+    monkeypatch.setitem(figures.ACCURACIES, "pgd", ("model", "pgd", 20))
+    monkeypatch.setattr(figures, "PGD_STEPS", 2)
+    model = zoo.build("resnet8", images.shape[1:], 10, width=4)
     schedule = pruning.DNRSchedule(0.5, end_step=9, frequency=1)
     pruning.Pruner(model, schedule, structure="channel").detach()
     model.get_layer("logits").kernel.assign(np.zeros(model.get_layer("logits").kernel.shape))
@@ -154,15 +160,106 @@ def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, fashion_mnist, se
     whole, removed = recipe_runs.evaluate("r", tmp_path)
     assert [whole["row"], removed["row"]] == ["r", "r, channels removed"]
     assert removed["parameters"] < whole["parameters"] == model.count_params()
-    for row in whole, removed:
-        assert (row["seed"], row["hours"], row["clean_examples"]) == (5, 1.0, 200)
-        assert row["clean_accuracy"] == pytest.approx(np.mean(labels == 3))
-        assert row.get("robust_examples") == (100 if loss == "hybrid" else None)
+    for run in whole, removed:
+        assert (run["seed"], run["hours"], run["clean_examples"]) == (5, 1.0, 200)
+        assert run["clean_accuracy"] == pytest.approx(np.mean(labels == 3))
+        assert run.get("robust_examples") == (20 if loss == "hybrid" else None)
         if loss == "hybrid":
-            assert row["robust_accuracy"] == pytest.approx(np.mean(labels[:100] == 3))
+            assert run["robust_accuracy"] == pytest.approx(np.mean(labels[:20] == 3))
     keras.backend.clear_session()
+
+
+# ---- tables ----
+
+
+def run(row, seed, clean, **more):
+    return {
+        **{"row": row, "seed": seed, "note": "JPEG copy", "epochs": 24, "density": 0.1},
+        **{"parameters": 78_426, "nonzero_parameters": 9_637, "macs": 12_500_000},
+        **{"clean_accuracy": clean, "clean_examples": 10_000, "hours": 0.25},
+        **{"robust_accuracy": clean / 2, "robust_attack": "PGD-50", "robust_examples": 1_000},
+        **{"hardware": "2 CPU cores", "conv_parameters": 1_234, **more},
+    }
 
 
 def test_mean_and_spread():
     assert recipe_runs.mean_text([0.5, 0.52]) == "51.00 ± 1.41"
     assert recipe_runs.mean_text([0.5]) == "50.00"
+
+
+def test_dnr_page():
+    runs = [run("a", 0, 0.50), run("a", 1, 0.52), run("b", 0, 0.4, density=1.0)]
+    text = dnr.page([*runs, run("a, channels removed", 0, 0.5)])
+    assert "| a | 9,637 of 78,426 | 12.50 | 51.00 ± 1.41 | 25.50 ± 0.71 | 2 | 0.2 |" in text
+    assert "| b | 9,637 of 78,426 | 12.50 | 40.00 | 20.00 | 1 | 0.2 |" in text
+    assert "CIFAR-10 (JPEG copy), hybrid loss" in text
+    assert text.count("![Densities of a](dnr_a.png)") == text.count("![") == 1
+
+
+def test_pattern_page_and_picture():
+    runs = [run("PS4_P4", seed, 0.5 + seed / 50) for seed in range(2)]
+    assert "| PS4_P4 | 1,234 | 12.50 | 51.00 ± 1.41 | 2 |" in accuracy.page(runs)
+    others = [run(row, 0, 0.5) for row in ("dense", "PSD2_P8", "PS4_P4_F1")]
+    (axes,) = accuracy.picture([*others, *runs]).axes
+    assert {text.get_text() for text in axes.texts} == {"dense", "PSD2_P8", "PS4_P4"}
+
+
+def test_differences_from_the_baseline():
+    baseline, other = training_choices.BASELINE, "resnet8_short_smoothing_cifar10"
+    runs = [run(baseline, seed, 0.80 + seed / 100) for seed in range(2)]
+    page = training_choices.page([*runs, run(other, 0, 0.79)])
+    assert f"| {baseline} | 80.50 ± 0.71 |  | 2 | 0.2 |" in page
+    assert f"| {other} | 79.00 | -1.50 | 1 | 0.2 |" in page
+    alone = training_choices.page([run(other, 0, 0.79)])  # the first run
+    assert f"| {other} | 79.00 |  | 1 | 0.2 |" in alone
+
+
+def recipe(name):
+    lines = (ROOT / "zoo" / "recipes" / f"{name}.cfg").read_text().splitlines()
+    return {line for line in lines if line[0] == "-" and not line.startswith("--workdir")}
+
+
+@pytest.mark.parametrize(
+    ("module", "own", "shared"),
+    [
+        (claims, ("--arch", "--width", "--pattern", "--dtype_policy"), "--loss=standard"),
+        (
+            dnr,
+            ("--arch", "--width", "--pattern", "--prune", "--density", "--structure"),
+            "--loss=hybrid",
+        ),
+        (training_choices, ("--label_smoothing", "--ema_momentum"), "--loss=standard"),
+    ],
+)
+def test_the_recipes_of_a_study_train_alike(module, own, shared):
+    alike = {
+        frozenset(line for line in recipe(row) if not line.startswith(own)) for row in module.ROWS
+    }
+    (settings,) = alike
+    assert {shared, "--dataset=cifar10"} <= settings
+
+
+def test_training_choices_differ_in_one_flag():
+    baseline = recipe(training_choices.BASELINE)
+    for row in training_choices.ROWS.keys() - {training_choices.BASELINE}:
+        assert baseline < recipe(row)
+        assert len(recipe(row) - baseline) == 1
+
+
+@pytest.mark.parametrize("module", [claims, dnr])
+def test_the_zoo_s_models_are_the_runs_of_seed_0(module):
+    """Channel-pruned models are in the zoo without these channels."""
+    runs = json.loads((RESULTS / f"{module.NAME}.json").read_text())
+    found = {
+        run["row"].removesuffix(recipe_runs.REMOVED): run
+        for run in sorted(runs, key=lambda run: len(run["row"]))
+        if run["seed"] == 0
+    }
+    assert found.keys() <= set(zoo.list_models())
+    for name, run in found.items():
+        card = zoo.card(name)
+        for key in ("parameters", "nonzero_parameters", "macs"):
+            assert run[key] == card[key]
+        assert run["clean_accuracy"] == card["results"]["clean"]["accuracy"]
+        if "robust_accuracy" in run:
+            assert run["robust_accuracy"] == card["results"]["pgd"]["accuracy"]

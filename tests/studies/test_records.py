@@ -1,4 +1,4 @@
-"""The one recorder of the studies' runs."""
+"""The records of runs: read, add, replace, and write with their page."""
 
 import json
 
@@ -9,20 +9,38 @@ from tfsparse import UsageError
 
 
 def page(runs):
-    return ", ".join(f"{run['settings']['name']} {run['value']}" for run in runs)
+    return " ".join(str(run["value"]) for run in runs)
 
 
-def test_a_run_is_added_or_replaces_one_of_the_same_settings(tmp_path):
-    for name, value in (("b", 1), ("a", 2), ("b", 3)):
-        run = {"settings": {"name": name}, "value": value}
-        records.record(tmp_path / "new", "times", run, page)
-    assert (tmp_path / "new" / "times.md").read_text() == "a 2, b 3"
-    assert len(json.loads((tmp_path / "new" / "times.json").read_text())) == 2
+def test_a_run_replaces_one_of_equal_settings(tmp_path):
+    for width, value in ((1, "a"), (2, "b"), (1, "c")):
+        runs = records.record(tmp_path, "x", [{"settings": {"width": width}, "value": value}], page)
+    assert [run["value"] for run in runs] == ["c", "b"]
+    assert records.read(tmp_path, "x") == runs == json.loads((tmp_path / "x.json").read_text())
+    assert (tmp_path / "x.md").read_text() == "c b"
 
 
-@pytest.mark.parametrize("content", ["{", "7", "[7]", '[{"settings": 1}, 2]'])
-def test_a_damaged_record_is_refused_and_left_as_it_is(tmp_path, content):
-    (tmp_path / "times.json").write_text(content)
-    with pytest.raises(UsageError, match=r"times\.json.*Remove the file"):
-        records.record(tmp_path, "times", {"settings": {}, "value": 1}, page)
-    assert (tmp_path / "times.json").read_text() == content
+def test_keys_and_order(tmp_path):
+    new = [{"row": "b", "seed": 0, "value": 1}, {"row": "a", "seed": 0, "value": 2}]
+    runs = records.record(tmp_path, "x", new, page, ("row", "seed"), lambda run: run["row"])
+    assert [run["row"] for run in runs] == ["a", "b"]
+    new = [{"row": "b", "seed": 1, "value": 3}]
+    assert len(records.record(tmp_path, "x", new, page, ("row", "seed"))) == 3
+
+
+def test_without_new_runs_the_page_alone_is_written(tmp_path):
+    assert records.record(tmp_path, "x", [], page) == []
+    assert not list(tmp_path.iterdir())
+    text = '[{"settings": 0, "value": 4}]'
+    (tmp_path / "x.json").write_text(text)
+    records.record(tmp_path, "x", [], page)
+    assert (tmp_path / "x.json").read_text() == text
+    assert (tmp_path / "x.md").read_text() == "4"
+
+
+@pytest.mark.parametrize("text", ["{", "3", '["a"]', '[{"no": 1}]', '{"settings": 1}'])
+def test_a_damaged_record_is_one_error(text, tmp_path):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UsageError, match=r"Cannot read the runs in .*x\.json.*Remove or repair"):
+        records.record(tmp_path, "x", [{"settings": 0}], page)
+    assert (tmp_path / "x.json").read_text() == text

@@ -1,15 +1,15 @@
 """The study of the zoo's robustness: its masked model, and its page."""
 
+import functools
 import json
 
 import keras
 import numpy as np
 import pytest
-from absl import flags
 
 import zoo
 from studies import robustness
-from tests.conftest import ROOT
+from tests.studies.conftest import RESULTS
 from tfsparse import UsageError
 from tfsparse.attacks import fgsm
 from zoo.robustness.subjects import find_subject
@@ -17,8 +17,10 @@ from zoo.robustness.subjects import find_subject
 MODEL = "resnet8_dnr10_fashion_mnist_small"
 
 
-def test_masked_model_rounds_and_has_no_gradient(tmp_path, fashion_mnist):
-    images, labels = fashion_mnist[0][:20], fashion_mnist[1][:20].astype(np.int32)
+def test_masked_model_rounds_and_has_no_gradient(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.random((20, 28, 28, 1), np.float32)
+    labels = rng.integers(10, size=20).astype(np.int32)
     model = zoo.load(MODEL)
     robustness.behind_rounding(model).save(tmp_path / "masked.keras")
     masked = keras.saving.load_model(tmp_path / "masked.keras", safe_mode=True)
@@ -38,44 +40,41 @@ def test_only_a_model_that_changed_is_attacked_again(tmp_path, monkeypatch):
             assert robustness.part_of(MODEL, part, other, tmp_path) == again
 
 
-def test_models_that_are_not_asked_for_are_kept(tmp_path, monkeypatch):
-    path = ROOT / "docs" / f"{robustness.NAME}.json"
+def test_models_that_are_not_asked_for_are_kept(tmp_path, monkeypatch, run_study):
+    path = RESULTS / f"{robustness.NAME}.json"
     (tmp_path / path.name).write_bytes(path.read_bytes())
-    before = json.loads(path.read_text())
-    *_, name = (name for name, parts in before["models"].items() if "file" in parts)
-    settings = flags.FlagValues()
-    for key in ("models", "white_box"):
-        flags.DEFINE_list(key, [name] if key == "models" else [], "", flag_values=settings)
-    for key, value in (("workdir", tmp_path), ("output", tmp_path), ("note", before["note"])):
-        flags.DEFINE_string(key, str(value), "", flag_values=settings)
-    settings.mark_as_parsed()
-    monkeypatch.setattr(robustness, "FLAGS", settings)
+    runs = json.loads(path.read_text())
+    before = robustness.reports(runs)
+    *_, name = (name for name, parts in before.items() if "file" in parts)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(robustness, "part_of", lambda name, part, *_: before["models"][name][part])
-    monkeypatch.setattr(robustness, "evaluate", interrupted)  # what checks for masking
+    monkeypatch.setattr(robustness, "part_of", lambda name, part, *_: before[name][part])
+    monkeypatch.setattr(robustness, "evaluate", interrupted)  # the checks for masking
+    arguments = [f"--models={name}", f"--workdir={tmp_path}", f"--output={tmp_path}"]
     with pytest.raises(KeyboardInterrupt):
-        robustness.main()
-    assert json.loads((tmp_path / path.name).read_text()) == before
-    settings.note = "others"
-    with pytest.raises(UsageError, match="results on other data: --note="):
-        robustness.main()
+        run_study(robustness, *arguments, f"--note={runs[0]['note']}")
+    assert json.loads((tmp_path / path.name).read_text()) == runs
 
 
-def test_docs_show_what_was_measured():
-    path = ROOT / "docs" / f"{robustness.NAME}.json"
-    report = json.loads(path.read_text())
-    assert path.with_suffix(".md").read_text() == robustness.page(report)
-    for name, parts in report["models"].items():
-        for part, found in parts.items():  # of the models as the zoo has them now
-            assert found["sha256"] == find_subject(name + robustness.PARTS[part][0]).sha256
-    complete = [parts for parts in report["models"].values() if "autoattack" in parts]
-    assert len(complete) >= 3
-    for parts in complete:
-        found = parts["autoattack"]["results"]
-        assert found["autoattack"]["accuracy"] <= found["pgd"]["accuracy"]
-    for title, found in report["masking"].items():
-        failed = [check for check in found["masking"] if check["verdict"] == "failed"]
-        assert bool(failed) == title.endswith("masked")
+def test_runs_on_other_data_are_not_mixed(tmp_path, run_study):
+    path = RESULTS / f"{robustness.NAME}.json"
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+    arguments = [f"--models={MODEL}", f"--workdir={tmp_path}", f"--output={tmp_path}"]
+    with pytest.raises(UsageError, match="runs on other data: --note="):
+        run_study(robustness, *arguments, "--note=others")
+
+
+def test_records_are_of_the_models_in_the_zoo():
+    """Of those with all parts by their hash, of the others by their accuracy under PGD."""
+    found = robustness.reports(json.loads((RESULTS / f"{robustness.NAME}.json").read_text()))
+    hashed = functools.cache(lambda name: find_subject(name).sha256)
+    for name, parts in found.items():
+        pgd = zoo.card(name)["results"]["pgd"]
+        assert parts["white_box"]["results"]["pgd"]["accuracy"] == pgd["accuracy"]
+        if "autoattack" in parts:
+            results = parts["autoattack"]["results"]
+            assert results["autoattack"]["accuracy"] <= results["pgd"]["accuracy"]
+            for part, (suffix, *_) in robustness.PARTS.items():
+                assert parts[part]["sha256"] == hashed(name + suffix)

@@ -46,7 +46,7 @@ def kinds(model):
         (perceptron("tanh", use_bias=False), 0),
         (sequential(keras.layers.Flatten(), keras.layers.Dense(3)), 0),
         (sequential(keras.layers.Dense(3), keras.layers.Flatten()), 1),
-        (nested(), 1),
+        (nested(), 0),
     ],
     ids=["functional", "without bias", "sequential", "on pixels", "nested"],
 )

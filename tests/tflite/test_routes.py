@@ -19,14 +19,14 @@ def model(pattern=None, width=8):
     return model
 
 
-def pruned(structure):
+def pruned(**structure):
     network = model()
-    Pruner(network, DNRSchedule(0.5, end_step=9, frequency=1), structure=structure).detach()
+    Pruner(network, DNRSchedule(0.5, end_step=9, frequency=1), **structure).detach()
     return network
 
 
 def assert_same(network, model):
-    images = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
     outputs = [np.concatenate([each(image[None]) for image in images]) for each in (network, model)]
     np.testing.assert_allclose(*outputs, rtol=0, atol=1e-5 * np.abs(outputs[1]).max())
 
@@ -40,21 +40,21 @@ def test_dense():
 
 
 def test_channels_are_removed():
-    original = pruned("channel")
+    original = pruned(structure="channel")
     network, notes = find_route(original)
     before, after = original.count_params(), network.count_params()
     assert after < 0.75 * before
-    assert notes[0] == f"channels: removed; {after:,} of {before:,} parameters are left"
+    assert notes[0] == f"channels: removed; {after:,} of {before:,} parameters remain"
     assert_same(network, original)
 
 
-def test_irregular_zeros_stay():
-    original = pruned("irregular")
+def test_unstructured_zeros_stay():
+    original = pruned()
     network, notes = find_route(original)
     assert network.count_params() == original.count_params()
     (note,) = notes
     # Half of the convolutions' weights; those of the classifier are all there.
-    assert note == "irregular: 49% of the kept weights are zero and stay"
+    assert note == "unstructured: 49% of the kept weights are zero and stay"
 
 
 @pytest.mark.parametrize("lowered", [True, False])
@@ -76,4 +76,19 @@ def test_what_is_periodic_and_pruned_is_both():
     Pruner(original, DNRSchedule(0.7, end_step=9, frequency=1)).detach()
     _, notes = find_route(original)
     assert notes[0].startswith("periodic: ")
-    assert notes[1].startswith("irregular: 69%") or notes[1].startswith("irregular: 70%")
+    assert notes[1].startswith(("unstructured: 69%", "unstructured: 70%"))
+
+
+class Doubled(keras.Model):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+@pytest.mark.parametrize("arithmetic", ["float", "int8"])
+def test_a_model_that_cannot_be_copied_is_converted_as_it_is(arithmetic):
+    inputs = keras.Input((16, 16, 3))
+    outputs = keras.layers.Flatten()(PeriodicConv2D(64, 3, "PS1_P9_F1")(inputs))
+    original = Doubled(inputs, outputs)
+    network, notes = find_route(original, arithmetic)
+    assert network is original
+    assert notes == ["periodic: 0 layers as small convolutions, 1 with their dense kernels"]

@@ -1,12 +1,20 @@
 """Files are complete or absent."""
 
+import hashlib
 import sys
 
 import numpy as np
 import pytest
 
 from tfsparse import UsageError
-from tfsparse.files import new_folder, read_tensors, replacing, write_bytes, write_tensors
+from tfsparse.files import (
+    new_folder,
+    read_tensors,
+    replacing,
+    sha256_of,
+    write_bytes,
+    write_tensors,
+)
 
 
 def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -55,6 +63,13 @@ def test_tensors_round_trip(tmp_path):
         assert found[name].dtype == tensor.dtype
     write_tensors(tmp_path / "t.safetensors", tensors)
     assert read_tensors(tmp_path / "t.safetensors")[1] == {}
+
+
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) + 1])
+def test_sha256_is_of_all_bytes(tmp_path, size):
+    content = np.random.default_rng(0).bytes(size)
+    write_bytes(tmp_path / "file", content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("content", [b"", b"not tensors", b"\xff" * 64])

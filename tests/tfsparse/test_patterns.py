@@ -69,7 +69,7 @@ def test_filters_share_their_supports_with_one_filter_phase():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_name_round_trip(name):
-    assert parse(name).label == name
+    assert str(parse(name)) == name
 
 
 UNKNOWN = ["", "PS4", "PS4_P0", "PSD4_P1", "PS4_P4_F5", "PS4_P4_F0", "ps4_p4"]

@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
-from tfsparse.pruning.rewiring import (
-    LayerState,
-    allot,
-    drop,
-    grow,
-    initial_mask,
-    initial_units,
-    rewire,
-)
+from tfsparse.pruning import DNR
+from tfsparse.pruning.budget import allot, erdos_renyi_kernel, ranked, rounded, uniform
+from tfsparse.pruning.rewiring import LayerState, drop, grow, initial_mask, rewire
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -50,13 +44,91 @@ def test_allot_is_proportional_and_overflow_goes_to_the_others():
     np.testing.assert_array_equal(allot([1, 1, 1], [1, 1, 1], [9, 9, 9], 10), [4, 3, 3])
 
 
-def test_initial_units_have_the_density_in_each_layer_and_no_layer_is_empty():
+def dense_layers(counts, unit_size=1, shapes=None):
+    """Layers of `counts` units whose weights are random, of a scale of its own for each layer."""
+    rng = np.random.default_rng(0)
+    scores = [rng.random() * rng.random(count) for count in counts]
+    shapes = shapes or [()] * len(counts)
+    return [
+        LayerState(np.ones(score.size, bool), score, unit_size, shape)
+        for score, shape in zip(scores, shapes, strict=True)
+    ]
+
+
+def test_uniform_has_the_density_in_each_layer_and_no_layer_is_empty():
     counts = np.array([27, 144, 2304, 100_000])
-    total = round(0.01 * counts.sum())
-    units = initial_units(counts, np.ones(4), 0.01, total)
-    assert units.sum() == total
+    units = uniform(dense_layers(counts), 0.01)
+    assert units.sum() == round(0.01 * counts.sum())
     assert (units >= 1).all()
     np.testing.assert_allclose(units, np.maximum(0.01 * counts, 1), atol=1.5)
+
+
+def test_rounded_is_each_layer_on_its_own():
+    np.testing.assert_array_equal(rounded(dense_layers([10, 100, 7]), 0.13), [1, 13, 1])
+
+
+SHAPES = [(3, 3, 3, 16), (3, 3, 16, 32), (1, 1, 16, 32), (3, 3, 32, 64), (7, 7, 64, 64)]
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.37, 0.5, 0.9, 1.0])
+def test_erdos_renyi_kernel_against_bisection(density):
+    """Layers keep epsilon * (sum of dimensions) weights, at most all; epsilon fits the total."""
+    counts = np.array([np.prod(shape) for shape in SHAPES])
+    sums, total = np.array([sum(shape) for shape in SHAPES]), round(density * counts.sum())
+    low, high = 0.0, float(counts.max())
+    for _ in range(100):
+        middle = (low + high) / 2
+        fits = np.minimum(middle * sums, counts).sum() <= total
+        low, high = (middle, high) if fits else (low, middle)
+    ideal = np.minimum(low * sums, counts)
+    units = erdos_renyi_kernel(dense_layers(counts, 1, SHAPES), density)
+    assert units.sum() == total
+    fractions = ideal - np.floor(ideal + 1e-6)
+    missing = total - np.floor(ideal + 1e-6).sum()  # goes to the largest remainders
+    expected = np.floor(ideal + 1e-6) + (np.argsort(np.argsort(-fractions)) < missing)
+    np.testing.assert_array_equal(units, expected)
+
+
+@pytest.mark.parametrize("budget", [erdos_renyi_kernel, ranked, uniform])
+@pytest.mark.parametrize("unit_size", [1, 9])
+@pytest.mark.parametrize("density", [0.003, 0.01, 0.1, 0.4, 0.77, 1.0])
+def test_budgets_are_exact_and_leave_no_layer_empty(budget, unit_size, density):
+    counts = [np.prod(shape) // 3 for shape in SHAPES]
+    units = budget(dense_layers(counts, unit_size, SHAPES), density)
+    left = round(density * sum(counts) * unit_size) - unit_size * units.sum()
+    assert 0 <= left < unit_size
+    assert (units >= 1).all()
+    assert (units <= counts).all()
+
+
+@pytest.mark.parametrize("budget", [erdos_renyi_kernel, ranked])
+def test_layers_too_small_for_their_part_keep_one_unit(budget):
+    layers = dense_layers([5, 1000, 1000], 1, [(1, 1, 1, 1), (3, 3, 999, 999), (3, 3, 999, 999)])
+    layers[0].weight *= 1e-9
+    units = budget(layers, 0.1)
+    assert units[0] == 1
+    assert units.sum() == 200  # of 2005
+    assert (budget(layers, 0.0) == 1).all()
+
+
+def test_ranked_against_one_ranking_of_all_weights():
+    layers = dense_layers([50, 400, 3000])
+    for layer, scale in zip(layers, (1.0, 0.7, 0.4), strict=True):
+        layer.weight *= scale / layer.weight.max()
+    scores = np.concatenate([layer.weight for layer in layers])
+    for density in (0.3, 0.8):
+        threshold = np.sort(scores)[-round(density * scores.size)]
+        expected = [np.sum(layer.weight >= threshold) for layer in layers]
+        np.testing.assert_array_equal(ranked(layers, density), expected)
+
+
+def test_ranked_compares_units_of_any_size_by_their_root_mean_square():
+    small, large = np.full(20, 1.0), np.full(20, 10.0)  # norms of 1 and of 100 weights
+    layers = [LayerState(small > 0, small, 1), LayerState(large > 0, large, 100)]
+    layers[0].weight = small * 1.01
+    np.testing.assert_array_equal(ranked(layers, 520 / 2020), [20, 5])
+    layers[0].weight = small * 0.99
+    np.testing.assert_array_equal(ranked(layers, 520 / 2020), [1, 5])
 
 
 def random_layer(rng, units, density, unit_size=1):
@@ -65,11 +137,16 @@ def random_layer(rng, units, density, unit_size=1):
     momentum = rng.random(units)
     return LayerState(
         active=active,
-        weight_score=np.where(active, rng.random(units), 0.0),
-        momentum_score=momentum,
+        weight=np.where(active, rng.random(units), 0.0),
+        momentum=momentum,
         momentum_mean=float(momentum[active].mean() * rng.random()),
         unit_size=unit_size,
     )
+
+
+def rewire_dnr(layers, total, prune_rate):
+    weights, momenta = ([getattr(each, name) for each in layers] for name in ("weight", "momentum"))
+    return rewire(layers, weights, momenta, prune_rate, total, DNR().regrowth_shares(layers))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -78,7 +155,7 @@ def test_rewiring_conserves_the_number_of_weights(seed, density):
     rng = np.random.default_rng(seed)
     layers = [random_layer(rng, units, density) for units in (9, 30, 500, 4000)]
     total = sum(int(layer.active.sum()) for layer in layers)
-    rewired = rewire(layers, total, prune_rate=0.5 * rng.random())
+    rewired = rewire_dnr(layers, total, prune_rate=0.5 * rng.random())
     assert sum(int(active.sum()) for _, active in rewired) == total
     for layer, (survived, active) in zip(layers, rewired, strict=True):
         assert active.any()
@@ -90,17 +167,17 @@ def test_rewiring_against_ten_lines_of_numpy():
     rng = np.random.default_rng(0)
     layers = [random_layer(rng, units, 0.2) for units in (50, 400)]
     means = np.array([layer.momentum_mean for layer in layers])
-    rewired = rewire(layers, total=90, prune_rate=0.3)
+    rewired = rewire_dnr(layers, total=90, prune_rate=0.3)
     dropped = [3, 24]  # ceil(0.3 * 10), ceil(0.3 * 80)
     quota = 27 * means / means.sum()
     for layer, count, regrown, (survived, active) in zip(
         layers, dropped, quota, rewired, strict=True
     ):
         alive = np.flatnonzero(layer.active)
-        kept = alive[np.argsort(layer.weight_score[alive])[count:]]
+        kept = alive[np.argsort(layer.weight[alive])[count:]]
         assert set(np.flatnonzero(survived)) == set(kept)
         candidates = np.setdiff1d(np.arange(layer.active.size), kept)
-        best = candidates[np.argsort(-layer.momentum_score[candidates])]
+        best = candidates[np.argsort(-layer.momentum[candidates])]
         grown = np.flatnonzero(active & ~survived)
         assert set(grown) == set(best[: len(grown)])
         assert abs(len(grown) - regrown) < 1
@@ -110,7 +187,7 @@ def test_nearly_dense_layer_with_much_momentum_drops_no_more_than_its_sparsity()
     rng = np.random.default_rng(1)
     layers = [random_layer(rng, 100, 0.95), random_layer(rng, 100, 0.1)]
     layers[0].momentum_mean, layers[1].momentum_mean = 1.0, 0.1
-    (survived, _), _ = rewire(layers, total=105, prune_rate=0.5)
+    (survived, _), _ = rewire_dnr(layers, total=105, prune_rate=0.5)
     assert survived.sum() == 95 - 5
 
 
@@ -118,27 +195,36 @@ def test_units_without_momentum_are_regrown_only_where_nothing_else_is_left():
     rng = np.random.default_rng(2)
     layers = [random_layer(rng, 100, 0.5), random_layer(rng, 100, 0.5)]
     dead = np.flatnonzero(~layers[0].active)[:40]
-    layers[0].momentum_score[dead] = 0.0
+    layers[0].momentum[dead] = 0.0
     layers[0].momentum_mean = 1.0  # most of the quota is due to the layer that cannot use it
     layers[1].momentum_mean = 0.01
     for total, regrown in ((100, 0), (190, 30)):
-        (_, active), (_, other) = rewire(layers, total, prune_rate=0.3)
+        (_, active), (_, other) = rewire_dnr(layers, total, prune_rate=0.3)
         assert active.sum() + other.sum() == total
         assert active[dead].sum() >= regrown
         assert regrown or not active[dead].any()
 
 
+@pytest.mark.parametrize("density", [0.01, 0.5, 0.97])
+def test_without_shares_each_layer_keeps_its_number_of_units(density):
+    rng = np.random.default_rng(3)
+    layers = [random_layer(rng, units, density) for units in (9, 500)]
+    layers.append(random_layer(rng, 40, 1.0))
+    scores = [rng.random(layer.active.size) for layer in layers]
+    rewired = rewire(layers, [layer.weight for layer in layers], scores, 0.3, total=None)
+    for layer, (survived, active) in zip(layers, rewired, strict=True):
+        units, size = layer.active.sum(), layer.active.size
+        assert active.sum() == units
+        assert survived.sum() == units - min(int(np.ceil(0.3 * units)), units - 1, size - units)
+        assert layer.weight[survived].min() >= layer.weight[layer.active & ~survived].max(initial=0)
+
+
 def test_drop_takes_the_smallest_and_grow_the_largest():
-    layer = LayerState(
-        active=np.array([True, True, True, False, False]),
-        weight_score=np.array([3.0, 1.0, 2.0, 0.0, 0.0]),
-        momentum_score=np.array([9.0, 8.0, 1.0, 5.0, 6.0]),
-        momentum_mean=1.0,
-        unit_size=1,
-    )
-    survived = drop(layer, 2)
+    active = np.array([True, True, True, False, False])
+    survived = drop(active, np.array([3.0, 1.0, 2.0, 0.0, 0.0]), 2)
     np.testing.assert_array_equal(survived, [True, False, False, False, False])
-    np.testing.assert_array_equal(grow(layer, survived, 2), [True, True, False, False, True])
+    grown = grow(survived, np.array([9.0, 8.0, 1.0, 5.0, 6.0]), 2)
+    np.testing.assert_array_equal(grown, [True, True, False, False, True])
 
 
 def test_initial_mask_is_random_and_serves_every_filter():

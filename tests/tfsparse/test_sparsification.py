@@ -6,8 +6,10 @@ import pytest
 from keras import layers
 from keras.ops import convert_to_numpy as to_numpy
 
+from tests.tfsparse.networks import outputs, randomize
 from tfsparse import UsageError
-from tfsparse.layers import PeriodicConv2D, leaf_layers
+from tfsparse.graph import leaf_layers
+from tfsparse.layers import PeriodicConv2D
 from tfsparse.patterns import parse
 from tfsparse.sparsification import sparsify
 
@@ -72,24 +74,6 @@ CONVERTED = {
 }
 
 
-def randomise(model):
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        positive = "variance" in weight.path
-        value = (
-            rng.uniform(0.5, 1.5, weight.shape) if positive else rng.normal(0, 0.3, weight.shape)
-        )
-        weight.assign(value)
-
-
-def outputs(model):
-    """Returns all outputs for random images, as a list."""
-    rng = np.random.default_rng(1)
-    images = {x.name: rng.random((2, *x.shape[1:]), "float32") for x in model.inputs}
-    results = model(images if len(images) > 1 else images[model.inputs[0].name])
-    return [to_numpy(keras.ops.cast(x, "float32")) for x in keras.tree.flatten(results)]
-
-
 def assert_equal_outputs(actual, expected):
     for ours, theirs in zip(actual, expected, strict=True):
         assert np.std(theirs) > 0
@@ -116,7 +100,7 @@ def mask_kernels(model, pattern, names):
 @pytest.mark.parametrize("build", CONVERTED)
 def test_equals_the_model_with_masked_kernels(build, pattern):
     model = build()
-    randomise(model)
+    randomize(model)
     sparse = sparsify(model, pattern)
     assert type(sparse) is type(model)
     assert periodic_names(sparse) == CONVERTED[build]
@@ -246,7 +230,7 @@ def test_file_round_trip(build, tmp_path):
     model = build()
     if build is sequential:  # its own class is in no registry
         model = keras.Sequential([keras.Input((8, 8, 3)), *model.layers[:3]])
-    randomise(model)
+    randomize(model)
     sparse = sparsify(model, SUPPORTS)
     sparse.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -257,10 +241,10 @@ def test_file_round_trip(build, tmp_path):
 
 def test_layers_whose_state_is_not_in_their_weights():
     factor = 3.0
-    normalise = layers.Normalization()
-    normalise.adapt(np.random.default_rng(0).uniform(2, 9, (50, 8, 8, 3)))
+    normalize = layers.Normalization()
+    normalize.adapt(np.random.default_rng(0).uniform(2, 9, (50, 8, 8, 3)))
     inputs = keras.Input((8, 8, 3))
-    x = layers.Lambda(lambda x: x * factor)(normalise(inputs))
+    x = layers.Lambda(lambda x: x * factor)(normalize(inputs))
     x = layers.Conv2D(4, 3)(x)
     x = layers.Conv2D(4, 3, activation=layers.PReLU(alpha_initializer="random_normal"))(x)
     model = keras.Model(inputs, x)

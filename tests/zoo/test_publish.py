@@ -1,4 +1,4 @@
-"""`zoo.publish`: what it writes loads again, and a run that does not fit together is refused."""
+"""Publishing: what is written loads again, and a run that does not fit together is refused."""
 
 import json
 import shutil
@@ -9,61 +9,73 @@ import pytest
 
 import zoo
 from tflite import file_metadata
-from tflite.convert import convert, file_facts
+from tflite.convert import convert
 from tfsparse import UsageError, pruning
-from zoo import figures, models, publish, verify
-from zoo.data import open_dataset
+from tfsparse.hashing import hash_of_weights
+from zoo import figures, models, publishing, verification
+from zoo.publishing import publish
 
 SHIPPED = "resnet8_dnr10_fashion_mnist_small"
 
 
-@pytest.fixture(params=["irregular", "channel"])
-def workdir(request, tmp_path, fashion_mnist, data_dir):
-    """What train.py leaves of a network whose channels are pruned, or just weights.
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, fashion_mnist, data_dir):
+    """{structure: what training leaves of a network of which weights, or channels, are pruned}.
 
-    The folder has the name of a model of the zoo, as recipes give it.
+    The folders have the name of a model of the zoo, as recipes give it.
     """
-    workdir = tmp_path / SHIPPED
-    workdir.mkdir()
-    keras.utils.set_random_seed(0)
     architecture = {
         **{"arch": "resnet8", "input_shape": [28, 28, 1], "num_classes": 10},
         **{"width": 4, "pattern": None},
     }
-    model = zoo.build(**architecture)
-    schedule = pruning.DNRSchedule(0.5, end_step=9, frequency=1)
-    pruning.Pruner(model, schedule, structure=request.param).detach()
-    model.save(workdir / "model.keras")
-    calibration = fashion_mnist[0][:50]
-    content = convert(model, "int8", calibration)
-    data = open_dataset("fashion_mnist_small", data_dir)
-    facts = file_facts(model, {}, data, "int8", calibration)
-    (workdir / "model_int8.tflite").write_bytes(file_metadata.embed(content, facts))
-    report = {
-        **{key: zoo.card(SHIPPED)[key] for key in publish._COPIED},
-        "recipe": {**zoo.card(SHIPPED)["recipe"], "structure": request.param},
-        **{"model": architecture, "seed": 7, "epochs": 6, "seconds_per_epoch": 600.0},
-        **{"data_dir": str(data_dir), "int8": {"passed": True}},
-    }
-    (workdir / "report.json").write_text(json.dumps(report))
-    return workdir
+    runs = {}
+    for structure in ("unstructured", "channel"):
+        runs[structure] = workdir = tmp_path_factory.mktemp(structure) / SHIPPED
+        workdir.mkdir()
+        keras.utils.set_random_seed(0)
+        model = zoo.build(**architecture)
+        schedule = pruning.DNRSchedule(0.5, end_step=9, frequency=1)
+        pruning.Pruner(model, schedule, structure=structure).detach()
+        model.save(workdir / "model.keras")
+        content = convert(model, "int8", fashion_mnist[0][:50])
+        content = file_metadata.embed(content, {"source_sha256": hash_of_weights(model)})
+        (workdir / "model_int8.tflite").write_bytes(content)
+        report = {
+            **{key: zoo.card(SHIPPED)[key] for key in publishing._COPIED},
+            "recipe": {**zoo.card(SHIPPED)["recipe"], "structure": structure},
+            **{"model": architecture, "seed": 7, "epochs": 6, "seconds_per_epoch": 600.0},
+            **{"data_dir": str(data_dir), "int8": {"passed": True}},
+        }
+        (workdir / "report.json").write_text(json.dumps(report))
+    return runs
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty zoo, whose attacks and benchmarks are short."""
-    monkeypatch.setattr(figures, "PGD_STEPS", 1)
-    monkeypatch.setattr(figures, "LATENCY_SECONDS", 0.1)
+def workdir(runs, tmp_path):
+    """A copy of a run, to damage."""
+    return shutil.copytree(runs["unstructured"], tmp_path / SHIPPED)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty zoo."""
     return tmp_path / "zoo"
 
 
-def test_what_is_published_loads_and_is_true(workdir, folder, monkeypatch):
+@pytest.mark.parametrize("structure", ["unstructured", "channel"])
+def test_what_is_published_loads_and_is_true(runs, structure, folder, monkeypatch):
+    workdir = runs[structure]
+    monkeypatch.setattr(figures, "PGD_STEPS", 1)
+    monkeypatch.setattr(figures, "LATENCY_SECONDS", 0.1)
+    if structure == "unstructured":  # the other one is also measured on the device
+        monkeypatch.setattr(figures, "on_device", lambda *_: {"arena_bytes": None})
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)
-    publish.publish(workdir.relative_to(workdir.parent), "mine", "n", None, folder)
+    published = publish(workdir.name, "mine", "n", folder=folder)
     monkeypatch.setattr(models, "_FOLDER", folder)
     assert zoo.list_models() == ["mine"]
     card, model = zoo.card("mine"), zoo.load("mine")
+    assert card == json.loads(json.dumps(published))
     assert (card["seed"], card["hours"], card["note"]) == (7, 1.0, "n")
     images = figures.golden_images((28, 28, 1))
     trained = keras.saving.load_model(workdir / "model.keras")
@@ -72,19 +84,20 @@ def test_what_is_published_loads_and_is_true(workdir, folder, monkeypatch):
     content = zoo.load_tflite("mine").read_bytes()
     assert content == (workdir / "model_int8.tflite").read_bytes()
     costs = figures.costs(model, card["model"])
-    rows = verify.compare(card, {**costs, "golden": figures.golden(model, content)})
+    rows = verification.compare(card, {**costs, "golden": figures.golden(model, content)})
     assert {verdict for *_, verdict in rows} == {"ok"}
     assert card["parameters"] == model.count_params()
+    assert (card["parameters"] < trained.count_params()) == (structure == "channel")
     assert card["results"]["clean"]["examples"] == card["results"]["pgd"]["examples"] == 1000
-    assert "Robust to L_inf perturbations of 8/255" in card["limits"]
-    with pytest.raises(UsageError, match=r"mine\.json is there already"):
-        publish.publish(workdir, "mine", "n", None, folder)
+    assert "robust to L_inf perturbations of up to 8/255" in card["limits"]
+    with pytest.raises(UsageError, match=r"mine\.json exists already"):
+        publish(workdir, "mine", folder=folder)
 
 
 def test_a_file_of_another_model_is_refused(workdir, folder):
     shutil.copy(zoo.load_tflite(SHIPPED), workdir / "model_int8.tflite")
     with pytest.raises(UsageError, match=r"model_int8\.tflite was not made from the model\.keras"):
-        publish.publish(workdir, "mine", "", None, folder)
+        publish(workdir, "mine", folder=folder)
     assert not folder.exists()
 
 
@@ -93,12 +106,17 @@ def test_a_run_whose_file_was_not_verified_is_refused(workdir, folder):
     (workdir / "report.json").write_text(json.dumps({**report, "int8": {"passed": False}}))
     (workdir / "model_int8.tflite").unlink()
     with pytest.raises(UsageError, match="did not agree with its model"):
-        publish.publish(workdir, "mine", "", None, folder)
+        publish(workdir, "mine", folder=folder)
 
 
 @pytest.mark.parametrize("missing", ["report.json", "model_int8.tflite"])
 def test_a_run_that_is_not_finished_is_refused(workdir, folder, missing):
     (workdir / missing).unlink()
     with pytest.raises(UsageError, match="finished run"):
-        publish.publish(workdir, "mine", "", None, folder)
+        publish(workdir, "mine", folder=folder)
     assert not folder.exists()
+
+
+def test_a_name_must_be_a_file_name(workdir, folder):
+    with pytest.raises(UsageError, match=r"--name must consist of .* Received: '\.\./x'"):
+        publish(workdir, "../x", folder=folder)

@@ -1,15 +1,12 @@
-"""`python -m zoo.verify`: true cards pass, and a figure that is off is named."""
+"""Verification: true cards pass, and a wrong figure is named."""
 
 import copy
 import json
-import sys
 
 import pytest
-from absl import flags
 
 import zoo
-from tfsparse import UsageError
-from zoo import figures, verify
+from zoo import figures, verification
 from zoo.robustness.intervals import wilson
 
 NAME = "resnet8_dnr10_fashion_mnist_small"
@@ -24,7 +21,7 @@ def measured():
 
 
 def verdicts(card, measured):
-    return {figure: verdict for figure, _, _, verdict in verify.compare(card, measured)}
+    return {figure: verdict for figure, _, _, verdict in verification.compare(card, measured)}
 
 
 @pytest.mark.parametrize("key", ["parameters", "nonzero_macs", "dense_macs"])
@@ -102,7 +99,7 @@ def test_a_card_is_completed_and_not_changed():
         "results": {"clean": {"accuracy": 0.4999, "seed": 0}, "pgd": {"step_size": None}},
         "device": {"arena_bytes": 100, "latency_ratio": 1.0},
     }
-    assert verify.completed(card, measured) == {
+    assert verification.completed(card, measured) == {
         "image_size": None,
         "density": 1.0,
         "results": {
@@ -112,103 +109,67 @@ def test_a_card_is_completed_and_not_changed():
         },
         "device": {"arena_bytes": 100, "latency_ratio": 2.0},
     }
-    assert verify.completed(zoo.card(NAME), zoo.card(NAME)) == zoo.card(NAME)
+    assert verification.completed(zoo.card(NAME), zoo.card(NAME)) == zoo.card(NAME)
 
 
 @pytest.fixture
-def settings(monkeypatch):
-    """The command's flags, in this process."""
-    monkeypatch.setattr(verify, "FLAGS", flags.FlagValues())
-    monkeypatch.setattr(flags, "FLAGS", verify.FLAGS)
-    flags.DEFINE_string("data_dir", None, "", flag_values=verify.FLAGS)
-    for name in ("fast", "autoattack", "write"):
-        flags.DEFINE_boolean(name, False, "", flag_values=verify.FLAGS)
-    verify.FLAGS.mark_as_parsed()
-    return verify.FLAGS
+def card_file(monkeypatch, tmp_path):
+    """The card's file in a zoo of its own, where there is none yet."""
+    monkeypatch.setattr(verification, "CARDS", tmp_path / "cards")
+    return tmp_path / "cards" / f"{NAME}.json"
 
 
-def test_writing_adds_what_is_missing_and_keeps_what_is_off(
-    measured, monkeypatch, settings, tmp_path
-):
-    card, path = zoo.card(NAME), tmp_path / "cards" / f"{NAME}.json"
-    monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
-    path.parent.mkdir()
-    monkeypatch.setattr(verify, "measure", lambda *_: measured)
-    settings.write = settings.fast = True
+def verify_with(monkeypatch, card, measured=None, **settings):
+    """Returns the text and the wrong figures of `NAME`, as if its card were `card`."""
+    monkeypatch.setattr(zoo, "card", card if callable(card) else lambda _: card)
+    if measured:
+        monkeypatch.setattr(verification, "measure", lambda *_: measured)
+        monkeypatch.setattr(zoo, "load", lambda _: None)
+    return verification.verify(NAME, **settings)
+
+
+def test_writing_adds_what_is_missing_and_keeps_what_is_wrong(measured, monkeypatch, card_file):
+    card = zoo.card(NAME)
     incomplete = {key: value for key, value in card.items() if key != "golden"}
-    monkeypatch.setattr(zoo, "card", lambda _: incomplete)
-    verify.main([NAME])
-    assert json.loads(path.read_text()) == {**incomplete, "golden": measured["golden"]}
-    path.unlink()
-    monkeypatch.setattr(zoo, "card", lambda _: {**incomplete, "macs": card["macs"] + 1})
-    with pytest.raises(UsageError, match=rf"1 figures are not .*: {NAME}: macs"):
-        verify.main([NAME])
-    assert not path.exists()
-    settings.write = False
-    monkeypatch.setattr(zoo, "card", lambda _: incomplete)
-    with pytest.raises(UsageError, match=r"2 figures are not .* golden logits"):
-        verify.main([NAME])
+    _, wrong = verify_with(monkeypatch, incomplete, measured, fast=True, write=True)
+    assert wrong == []
+    assert json.loads(card_file.read_text()) == {**incomplete, "golden": measured["golden"]}
+    card_file.unlink()
+    other = {**incomplete, "macs": card["macs"] + 1}
+    assert verify_with(monkeypatch, other, measured, fast=True, write=True)[1] == ["macs"]
+    _, wrong = verify_with(monkeypatch, incomplete, measured, fast=True)
+    assert wrong == ["golden logits", "golden int8"]
+    assert not card_file.exists()
 
 
-def test_what_another_process_writes_meanwhile_stays(measured, monkeypatch, settings, tmp_path):
-    card, path = zoo.card(NAME), tmp_path / "cards" / f"{NAME}.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({key: card[key] for key in card if key not in ("golden", "hours")}))
-    monkeypatch.setattr(verify, "__file__", str(tmp_path / "verify.py"))
-    monkeypatch.setattr(zoo, "card", lambda _: json.loads(path.read_text()))
+def test_what_another_process_writes_meanwhile_stays(measured, monkeypatch, card_file):
+    card = zoo.card(NAME)
+    card_file.parent.mkdir()
+    card_file.write_text(json.dumps({k: card[k] for k in card if k not in ("golden", "hours")}))
 
     def measure(*_):
-        path.write_text(json.dumps({**zoo.card(NAME), "hours": 1.0}))
+        card_file.write_text(json.dumps({**zoo.card(NAME), "hours": 1.0}))
         return measured
 
-    monkeypatch.setattr(verify, "measure", measure)
-    settings.write = settings.fast = True
-    verify.main([NAME])
-    written = json.loads(path.read_text())
+    monkeypatch.setattr(verification, "measure", measure)
+    verify_with(monkeypatch, lambda _: json.loads(card_file.read_text()), fast=True, write=True)
+    written = json.loads(card_file.read_text())
     assert (written["golden"], written["hours"]) == (measured["golden"], 1.0)
 
 
-def test_autoattack_that_is_not_installed_is_said_first(monkeypatch, settings):
-    monkeypatch.setitem(sys.modules, "torchattacks", None)
-    monkeypatch.setattr(verify, "measure", lambda *_: pytest.fail("measured before"))
-    settings.autoattack = True
-    with pytest.raises(UsageError, match=r"pip install 'tfsparse\[attacks\]'"):
-        verify.main([NAME])
-
-
-def test_other_test_images_are_refused(monkeypatch, settings, data_dir, capsys):
-    """Such as those of a JPEG copy, where the card is of the data set as published."""
-    settings.data_dir = str(data_dir)
+def test_other_test_images_are_refused(monkeypatch, data_dir):
+    """Such as those of a JPEG copy if the card is of the data set as published."""
     card = {**zoo.card(NAME), "test_sha256": "0" * 64, "note": "another copy"}
-    monkeypatch.setattr(zoo, "card", lambda _: card)
-    with pytest.raises(UsageError, match=rf"1 figures are not .* {NAME}: test_sha256"):
-        verify.main([NAME])
-    shown = capsys.readouterr().out
-    assert f"not those that {NAME} was measured on (another copy)" in shown
-    assert "golden logits" in shown  # what is of no data set is judged
-    assert "clean, n=" not in shown
+    text, wrong = verify_with(monkeypatch, card, data_dir=data_dir)
+    assert wrong == ["test_sha256"]
+    assert f"not those that {NAME} was measured on (another copy)" in text
+    assert "golden logits" in text  # what needs no data set is judged
+    assert "clean, n=" not in text
 
 
-def test_without_the_data_set_the_rest_is_judged(monkeypatch, settings, data_dir, capsys):
-    """Of all models, though the first one's data set is not there."""
-    settings.data_dir = str(data_dir)
-    cards = {name: zoo.card(name) for name in ("resnet8_dnr10_cifar10", NAME)}
-    cards[NAME] = {**cards[NAME], "test_sha256": "0" * 64}  # which spares its attacks
-    cards["resnet8_dnr10_cifar10"]["dataset"] = "no_such_data"
-    monkeypatch.setattr(zoo, "card", lambda name: cards[name])
-    failures = r"resnet8_dnr10_cifar10: test images, .*: test_sha256\. The tables"
-    with pytest.raises(UsageError, match=failures):
-        verify.main(list(cards))
-    shown = capsys.readouterr().out
-    assert "no data set 'no_such_data' in tensorflow-datasets" in shown
-    assert shown.count("golden int8") == 2
-
-
-def test_command(run):
-    result = run("-m", "zoo.verify", NAME, "--fast")
-    assert result.returncode == 0, result.stderr
-    assert "WRONG" not in result.stdout
-    assert result.stdout.count(" ok") == 9
-    result = run("-m", "zoo.verify", "resnet9000", "--fast")
-    assert result.returncode == 1
-    assert "Received: 'resnet9000'" in result.stderr
+def test_without_the_data_set_the_rest_is_judged(monkeypatch):
+    card = {**zoo.card(NAME), "dataset": "no_such_data"}
+    text, wrong = verify_with(monkeypatch, card)
+    assert wrong == ["test images"]
+    assert "no data set 'no_such_data' in tensorflow-datasets" in text
+    assert text.count(" ok\n") == 9

@@ -1,16 +1,35 @@
-"""Pruning during training, DNR or by magnitude, and what it leaves, for Keras 3 models."""
+"""Pruning during training, by DNR, RigL, SET or magnitude, for Keras 3 models."""
 
+from tfsparse.channels import remove_channels
+from tfsparse.pruning.algorithms import (
+    ALGORITHMS,
+    DNR,
+    SET,
+    Algorithm,
+    ERKMagnitude,
+    GlobalMagnitude,
+    Magnitude,
+    RigL,
+)
 from tfsparse.pruning.callback import UpdatePruningStep
-from tfsparse.pruning.channel_removal import remove_channels
 from tfsparse.pruning.policy import ConvolutionPolicy
-from tfsparse.pruning.pruner import STRUCTURES, Pruner
+from tfsparse.pruning.pruner import Pruner
 from tfsparse.pruning.schedule import DNRSchedule
+from tfsparse.pruning.units import STRUCTURES
 
 __all__ = [
+    "ALGORITHMS",
+    "DNR",
+    "SET",
     "STRUCTURES",
+    "Algorithm",
     "ConvolutionPolicy",
     "DNRSchedule",
+    "ERKMagnitude",
+    "GlobalMagnitude",
+    "Magnitude",
     "Pruner",
+    "RigL",
     "UpdatePruningStep",
     "remove_channels",
 ]

@@ -25,7 +25,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self.pruner = pruner
 
     def on_train_begin(self, logs=None):
-        """Raises UsageError where steps would pass between updates."""
+        """Raises UsageError if steps would pass between updates."""
         if self.model.steps_per_execution > 1:
             raise UsageError(
                 "Pruning is updated before every step and needs steps_per_execution=1. Received: "

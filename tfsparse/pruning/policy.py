@@ -4,7 +4,7 @@ import keras
 
 from tfsparse._tfmot import PrunableLayer, PruningPolicy
 from tfsparse.errors import UsageError
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 
 
 class ConvolutionPolicy(PruningPolicy):
@@ -20,7 +20,7 @@ class ConvolutionPolicy(PruningPolicy):
         return isinstance(layer, (keras.layers.Conv2D, PrunableLayer)) and not depthwise
 
     def ensure_model_supports_pruning(self, model):
-        """Raises UsageError where `model` is not a built Keras 3 model with a layer to prune."""
+        """Raises UsageError if `model` is not a built Keras 3 model with a layer to prune."""
         if not isinstance(model, keras.Model) or not model.built:
             raise UsageError(f"Pruning needs a built Keras 3 model. Received: {model!r}")
         if not any(self.allow_pruning(layer) for layer in leaf_layers(model)):
@@ -30,7 +30,7 @@ class ConvolutionPolicy(PruningPolicy):
 def prunable_layers(model, policy):
     """Returns [(layer, weight variable)] of all trainable weights that `policy` lets be pruned.
 
-    Layers within other layers are found where these are models, and each once.
+    Layers of a model within the model are found, too, and each layer once.
     """
     policy.ensure_model_supports_pruning(model)
     found = {

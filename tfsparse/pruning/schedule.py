@@ -1,4 +1,6 @@
-"""When DNR rewires, and how much of the network it moves each time."""
+"""When a network is rewired, and how much of it moves each time."""
+
+import math
 
 import tensorflow as tf
 
@@ -9,10 +11,9 @@ class DNRSchedule(PruningSchedule):
     """Constant global sparsity, rewired at regular steps with a falling prune rate.
 
     A TF-MOT `PruningSchedule`: called with a step it returns (should_prune, sparsity). Sparsity is
-    constant, since DNR trains at its target from the first step on. At step `begin_step + k *
-    frequency` the share `prune_rate(step)` of each layer's active weights is dropped and as many
-    are regrown elsewhere; the share falls linearly to 0 at `end_step`, so that the connectivity
-    settles.
+    constant, since rewiring trains at its target from the first step on. At step `begin_step + k *
+    frequency` the fraction `prune_rate(step)` of each layer's active weights is dropped and as
+    many are regrown elsewhere; it falls to 0 at `end_step`, so that the connectivity settles.
 
     Args:
         target_sparsity: fraction of prunable weights that are zero, in [0, 1).
@@ -21,23 +22,31 @@ class DNRSchedule(PruningSchedule):
         frequency: steps between rewirings, usually those of an epoch.
         begin_step: first step at which rewiring happens, at least 1, since momentum says where to
             regrow; None for `frequency`.
-        initial_prune_rate: share of active weights dropped at step 0, in [0, 1].
+        initial_prune_rate: fraction of active weights dropped at step 0, in [0, 1].
+        decay: how it falls: "linear", or "cosine" as in RigL (arXiv 1911.11134, equation 1).
 
     Raises:
-        ValueError: where an argument is out of range.
+        ValueError: if an argument is out of range.
 
-    Reference: Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083. The linear decay is a choice of
-    ours: the paper does not give one.
+    Reference: Kundu et al., "DNR", ASP-DAC 2021, arXiv 2011.03083, which does not say how the prune
+    rate falls.
     """
 
     def __init__(
-        self, target_sparsity, end_step, frequency, begin_step=None, initial_prune_rate=0.5
+        self,
+        target_sparsity,
+        end_step,
+        frequency,
+        begin_step=None,
+        initial_prune_rate=0.5,
+        decay="linear",
     ):
         self.target_sparsity = target_sparsity
         self.frequency = frequency
         self.begin_step = frequency if begin_step is None else begin_step
         self.end_step = end_step
         self.initial_prune_rate = initial_prune_rate
+        self.decay = decay
         # A run of a single epoch ends before the first rewiring.
         self._validate_step(self.begin_step, max(end_step, self.begin_step), frequency, False)
         self._validate_sparsity(target_sparsity, "target_sparsity")
@@ -50,6 +59,8 @@ class DNRSchedule(PruningSchedule):
             raise ValueError(
                 f"initial_prune_rate must be in range [0,1]. Received: {initial_prune_rate}"
             )
+        if decay not in ("linear", "cosine"):
+            raise ValueError(f"decay must be 'linear' or 'cosine'. Received: {decay!r}")
 
     def __call__(self, step):
         should_prune = self._should_prune_in_step(
@@ -58,8 +69,11 @@ class DNRSchedule(PruningSchedule):
         return should_prune, tf.constant(self.target_sparsity, tf.float32)
 
     def prune_rate(self, step):
-        """Returns the share of active weights to drop at `step`, a float."""
-        return self.initial_prune_rate * max(0.0, 1.0 - step / max(self.end_step, 1))
+        """Returns the fraction of active weights to drop at `step`, a float."""
+        left = max(0.0, 1.0 - step / max(self.end_step, 1))
+        if self.decay == "cosine":
+            left = 0.5 * (1.0 - math.cos(math.pi * left))
+        return self.initial_prune_rate * left
 
     def get_config(self):
         return {
@@ -70,5 +84,6 @@ class DNRSchedule(PruningSchedule):
                 "frequency": self.frequency,
                 "begin_step": self.begin_step,
                 "initial_prune_rate": self.initial_prune_rate,
+                "decay": self.decay,
             },
         }

@@ -31,11 +31,11 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
             convolutions stay as they are.
 
     Returns:
-        keras.Model that takes float images [n, height, width, channels] in [0, 1], normalises them
+        keras.Model that takes float images [n, height, width, channels] in [0, 1], normalizes them
         itself, and returns logits [n, num_classes].
 
     Raises:
-        UsageError: where an argument is out of range, or the network has no convolution to which
+        UsageError: if an argument is out of range, or the network has no convolution to which
             the pattern applies.
     """
     if arch not in ARCHITECTURES:
@@ -61,27 +61,27 @@ def build(arch, input_shape, num_classes, width=None, pattern=None):
     return keras.Model(inputs, outputs, name=arch)
 
 
-def dense_twin(architecture, images=None):
-    """Returns the same network without a pattern, untrained, to compare costs with.
+def untrained(architecture, images=None):
+    """Returns an untrained network whose files take as long to run as those of a trained one.
 
-    Its one-dimensional variables get values of their own, as training gives them. Left at their
-    initial 0 and 1, the converter would store many of them once, and leave out multiplications.
+    Its biases and BatchNorm variables get random values, as training gives them. With their initial
+    0 and 1, the converter would store many of them once and leave out multiplications.
 
     Args:
         architecture: arguments of `build`, a dict.
-        images: float [n, height, width, channels], of which BatchNorm gets the statistics, or None.
-            Activations are then of both signs, as in trained networks, for which LiteRT's kernels
-            that branch on the sign take longer: a ShuffleNet without is 1.35 times as fast.
+        images: float [n, height, width, channels], which set the statistics of BatchNorm, or None.
+            Activations then have both signs, as in trained networks. LiteRT's kernels that branch
+            on the sign take longer for these: without images, a ShuffleNet is 1.35 times as fast.
     """
-    dense = build(**{**architecture, "pattern": None})
+    model = build(**architecture)
     rng = np.random.default_rng(0)
-    for variable in dense.variables:
-        if len(variable.shape) == 1:
+    for variable in model.variables:
+        if len(variable.shape) == 1 and variable.name != "kernel":  # of a periodic layer
             low = -0.5 if variable.name in ("beta", "bias", "moving_mean") else 0.5
             variable.assign(rng.uniform(low, low + 1, variable.shape))
     if images is not None:
-        for layer in dense.layers:
+        for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = 0.0
-        dense(images, training=True)
-    return dense
+        model(images, training=True)
+    return model

@@ -6,7 +6,7 @@ from tfsparse.layers import PeriodicConv2D
 
 
 def conv(x, filters, kernel_size, name, strides=1, pattern=None):
-    """Convolution without bias, padded to "same"; periodic where a pattern is given."""
+    """Convolution without bias, padded to "same"; periodic if a pattern is given."""
     arguments = {
         "strides": strides,
         "padding": "same",

@@ -46,7 +46,7 @@ def read_files(paths):
     """Returns {path: bytes}.
 
     Raises:
-        UsageError: where a path is given twice or cannot be read.
+        UsageError: if a path is given twice or cannot be read.
     """
     from tfsparse.errors import UsageError
 

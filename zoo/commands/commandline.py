@@ -28,7 +28,10 @@ def run(command, names=False):
         print(help_text(command))
         return
     arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
-    environment.prepare()
+    try:
+        environment.prepare()
+    except RuntimeError as error:
+        exit_with(1, str(error))
     logging.set_verbosity(logging.ERROR)  # TFDS reports each file that it opens or misses
     from tfsparse.errors import UsageError
 
@@ -56,24 +59,26 @@ def _find_recipe(argument):
     prefix, _, name = argument.partition("=")
     if prefix not in ("--flagfile", "-flagfile") or pathlib.Path(name).exists():
         return argument
-    recipe = RECIPES / f"{pathlib.Path(name).name.removesuffix('.cfg')}.cfg"
-    if recipe.exists():
-        return f"--flagfile={recipe}"
-    known = [path.stem for path in RECIPES.glob("*.cfg")]
-    close = difflib.get_close_matches(recipe.stem, known, n=1, cutoff=0.0)
+    recipes = {path.stem: path for path in RECIPES.rglob("*.cfg")}
+    stem = pathlib.Path(name).name.removesuffix(".cfg")
+    if stem in recipes:
+        return f"--flagfile={recipes[stem]}"
+    close = difflib.get_close_matches(stem, recipes, n=1, cutoff=0.0)
     exit_with(2, f"There is no flag file {name!r}. Did you mean {close[0]}?")
 
 
 def help_text(command):
     """Returns the docstring of a command's module and its flags, a str of lines."""
-    lines = [command.__doc__.strip(), "", "flags:"]
+    lines = [command.__doc__.strip()]
     name = sys.argv[0] if command.__name__ == "__main__" else command.__name__
-    for flag in flags.FLAGS.get_key_flags_for_module(name):
-        choices = getattr(flag.parser, "enum_values", None)
-        lines.append(f"  --{flag.name}={'|'.join(choices) if choices else flag.flag_type()}")
+    own = flags.FLAGS.get_key_flags_for_module(name)
+    lines += ["", "flags:"] if own else []
+    for flag in own:
+        choices = "|".join(getattr(flag.parser, "enum_values", []))
+        lines.append(f"  --{flag.name}={choices or flag.flag_type()}")
         required = any("other than None" in each.message for each in flag.validators)
         default = "required" if required else f"default: {flag.default}"
-        text = flag.help.rpartition(">: ")[2]  # absl puts the choices of an enum in front
+        text = flag.help.removeprefix(f"<{choices}>: ")  # absl puts the choices in front
         lines.append(f"      {text}{'' if default.endswith('None') else f' ({default})'}")
     return "\n".join(lines)
 

@@ -13,10 +13,20 @@ VARIABLES = {
 
 
 def prepare():
-    """Sets `VARIABLES` and imports TensorFlow, which reads them and reports missing GPUs."""
+    """Sets `VARIABLES` and imports TensorFlow, which reads them and reports missing GPUs.
+
+    Raises:
+        RuntimeError: if another package hides this project's `tflite`.
+    """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
-    from tflite.quiet import quiet
+    try:
+        from tflite.quiet import quiet
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            "The installed package `tflite`, which is TFLite's schema, hides this project's folder "
+            "of that name. Both work if this project is installed, too: pip install ."
+        ) from error
 
     with quiet():
         import ai_edge_litert.interpreter  # noqa: F401 (it brings a runtime of its own)

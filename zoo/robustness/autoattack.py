@@ -2,8 +2,8 @@
 
 Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks", ICML 2020; the implementation is torchattacks'. The same Keras model runs
-under Keras' PyTorch backend, in a process of its own, as a process has one backend. This module is
-both: `autoattack` starts the process, `main` is what runs there.
+under Keras' PyTorch backend in a process of its own, since a process has one backend. This module
+is both sides: `autoattack` starts the process, and `main` runs in it.
 """
 
 import math
@@ -18,15 +18,16 @@ import numpy as np
 
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 from zoo.robustness.square import import_torch
 
-# Of APGD and FAB, as published and as everyone reports; torchattacks' own default is 10.
+# Of APGD and FAB, as published and as is usual; torchattacks' own default is 10.
 STEPS = 100
 TARGETS = 9  # of APGD-T and FAB-T: the classes that come next after the true one
-# What the logits of the two backends may differ by, as a fraction of the largest.
+# As fractions of the largest logit: by how much the logits of the two backends may differ, and how
+# close the two highest logits of an image count as a tie.
 BACKENDS_DIFFER = 1e-3
-CLASSES_TIE = 1e-5  # and what the two highest of an image may, to be the same
+CLASSES_TIE = 1e-5
 
 
 def autoattack(model, eps):
@@ -37,16 +38,16 @@ def autoattack(model, eps):
         eps: radius of the L_inf ball, in (0, 1].
 
     Returns:
-        A function that returns `(images, fooled)`: the adversarial images and a bool array [n] of
-        those that fool the model under PyTorch. An example at the very edge may do so in one
-        backend only.
+        A function that returns `(images, misclassified)`: the adversarial images, and a bool array
+        [n] of those that the model misclassifies under PyTorch. An example on the decision boundary
+        may be misclassified in one backend only.
 
     Raises:
-        UsageError: where torchattacks is not installed or there are fewer than 4 classes; the
-            function, where the model does not give the same logits under PyTorch.
+        UsageError: if torchattacks is not installed or there are fewer than 4 classes. The function
+            raises it if the model does not give the same logits under PyTorch.
     """
     import_torch("autoattack")
-    if model.outputs[0].shape[-1] < 4:  # the targeted loss is about the four highest logits
+    if model.outputs[0].shape[-1] < 4:  # the targeted loss uses the four highest logits
         raise UsageError(
             f"autoattack needs 4 classes or more. Received: {model.outputs[0].shape[-1]}"
         )
@@ -75,16 +76,16 @@ def autoattack(model, eps):
             reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
             raise UsageError(f"AutoAttack failed: {reason.removeprefix('error: ')}")
         result, _ = read_tensors(path / "out.safetensors")
-        return result["images"], result["fooled"].astype(bool)
+        return result["images"], result["misclassified"].astype(bool)
 
     return perturb
 
 
 def main(folder):
-    """Attacks the images in `folder`, in the process that runs under PyTorch."""
+    """Attacks the images in `folder`; runs in the process with the PyTorch backend."""
     torch, torchattacks = import_torch("autoattack")
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    model.trainable = False  # the attacks differentiate with respect to the images only
+    model.trainable = False  # the attacks need gradients with respect to the images only
     for layer in leaf_layers(model):
         if type(layer) is keras.layers.AveragePooling2D and layer.padding == "same":
             layer.__class__ = AveragePooling2D
@@ -100,7 +101,7 @@ def main(folder):
 
         def forward(self, images):
             logits = self.model(images.permute(0, 2, 3, 1), training=False)
-            # An input layer without a gradient has one of 0.
+            # Gives the images a gradient of 0 if the input layer has none.
             return logits + 0 * images.sum()
 
     classifier = Classifier()
@@ -113,18 +114,18 @@ def main(folder):
         each.steps = STEPS
     adversarial = attack(images, labels).detach()
     with torch.no_grad():
-        fooled = classifier(adversarial).argmax(dim=1) != labels
+        misclassified = classifier(adversarial).argmax(dim=1) != labels
     result = {
         "images": np.ascontiguousarray(adversarial.permute(0, 2, 3, 1).numpy()),
-        "fooled": fooled.numpy().astype(np.uint8),
+        "misclassified": misclassified.numpy().astype(np.uint8),
     }
     write_tensors(folder / "out.safetensors", result)
 
 
 class AveragePooling2D(keras.layers.AveragePooling2D):
-    """Pooling with padding "same" that leaves the padding out of the averages, as TensorFlow does.
+    """Average pooling with padding "same" that leaves the padding out, as TensorFlow does.
 
-    Keras 3.15 and older repeat the images' border there under PyTorch (keras pull request 23233).
+    Up to version 3.15, Keras repeats the images' border under PyTorch (keras pull request 23233).
     """
 
     def call(self, inputs):
@@ -151,13 +152,13 @@ def check_logits(tensorflow, torch):
     others = tensorflow.argmax(axis=1) != torch.argmax(axis=1)
     classes = others.sum()
     second, first = np.sort(tensorflow, axis=1)[:, -2:].T
-    # Rounding may decide between two classes that are next to equal, and no others.
+    # Rounding may decide a tie between two classes, and nothing else.
     decided = first - second > CLASSES_TIE * largest
     if not difference <= BACKENDS_DIFFER or (others & decided).any():
         raise UsageError(
             "The model is not the same under PyTorch as under TensorFlow: its logits differ by "
             f"{difference:.1e} of the largest, and {classes} of {len(torch)} images have another "
-            "class. Use Keras layers and keras.ops only."
+            "class. Use only Keras layers and keras.ops."
         )
 
 

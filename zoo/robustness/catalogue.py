@@ -1,4 +1,4 @@
-"""The attacks that `zoo.evaluate` knows, by name."""
+"""The attacks that `tfsparse evaluate` runs, by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,12 +7,10 @@ import tensorflow as tf
 
 from tfsparse import attacks
 from tfsparse.errors import UsageError
-from zoo.robustness import autoattack, square
+from zoo.robustness import ATTACKS, WHITE_BOX, autoattack, square
 
-WHITE_BOX = ("fgsm", "pgd", "pgd_dlr", "autoattack")
-NAMES = ("clean", *WHITE_BOX, "square", "transfer", "uniform", "gaussian", "random")
 RANDOM_DRAWS = 100
-# Of AutoAttack and Square: the most that is lost where they are interrupted.
+# Of AutoAttack and Square: the most images whose results an interruption loses.
 SLOW_BATCH = 100
 
 
@@ -22,12 +20,12 @@ class Attack:
 
     Attributes:
         name: its name in the results.
-        settings: all that its result depends on, beside model, images and seed; a dict for JSON.
-        perturb: function of (images, labels, seed, index), the images float32 [n, h, w, c] and
-            the index that of the batch, that returns images of the same shape, or
-            `(images, fooled)` where the attack judges by itself, too; `fooled` is a bool array.
-        restarts: how often each image is attacked, with another seed each time.
-        largest_batch: images at once, at most; None for as many as fit.
+        settings: all that its result depends on besides model, images, and seed; a dict for JSON.
+        perturb: function of (images, labels, seed, index): float32 [n, h, w, c], int32 [n], an int,
+            and the index of the batch. It returns images of the same shape, or
+            `(images, misclassified)` if the attack also judges them itself: a bool array [n].
+        restarts: how often each image is attacked, each time with another seed.
+        largest_batch: maximum number of images in a batch; None for as many as fit.
     """
 
     name: str
@@ -39,30 +37,35 @@ class Attack:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The settings of attacks; see the flags of `zoo.evaluate`."""
+    """The settings of attacks; see the flags of `tfsparse evaluate`."""
 
     eps: float
     steps: int = 50
     restarts: int = 1
     step_size: float | None = None
     queries: int = 5000
-    source: object = None  # the Subject on which `transfer` makes its examples
+    source: object = None  # the Subject on which `transfer` makes its adversarial examples
 
 
 def make(name, subject, options):
     """Returns the `Attack` called `name` on `subject`.
 
     Raises:
-        UsageError: where there is no such attack, or not on such a model.
+        UsageError: if there is no such attack, or it cannot attack such a model.
     """
-    if name not in NAMES:
-        raise UsageError(f"--attacks are among {', '.join(NAMES)}. Received: {name}")
+    check_name(name)
     if name in WHITE_BOX and subject.model is None:
         raise UsageError(
-            f"{name} needs gradients, which {subject.name} does not have. Attack a file by "
+            f"{name} needs gradients, which {subject.name} does not have. Attack a file with "
             "transfer and square."
         )
     return _MAKERS[name](subject, options)
+
+
+def check_name(name):
+    """Raises a `UsageError` unless there is an attack called `name`."""
+    if name not in ATTACKS:
+        raise UsageError(f"--attacks are among {', '.join(ATTACKS)}. Received: {name!r}")
 
 
 def _clean(subject, options):
@@ -74,7 +77,7 @@ def _fgsm(subject, options):
 
 
 def pgd(subject, options, name="pgd", loss="cross_entropy"):
-    """Returns PGD on `subject` under a name of its own, for sweeps."""
+    """Returns PGD on `subject`; sweeps give each of theirs a name of its own."""
     settings = {
         "eps": options.eps,
         "steps": options.steps,
@@ -94,7 +97,7 @@ def _pgd_dlr(subject, options):
 
 def _transfer(subject, options):
     if options.source is None or options.source.model is None:
-        raise UsageError("transfer needs --source, the Keras model on which examples are made.")
+        raise UsageError("transfer needs --source, the Keras model to attack in its place.")
     attack = pgd(options.source, options)
     settings = {**attack.settings, "source": options.source.name}
     settings["source_sha256"] = options.source.sha256

@@ -1,4 +1,4 @@
-"""Confidence intervals of accuracies that were measured on a sample of test images."""
+"""Confidence intervals of accuracies measured on a sample of test images."""
 
 import math
 
@@ -11,10 +11,10 @@ def wilson(successes, count):
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
     fraction = successes / count
-    centre = fraction + Z**2 / (2 * count)
+    center = fraction + Z**2 / (2 * count)
     width = Z * math.sqrt(fraction * (1 - fraction) / count + (Z / (2 * count)) ** 2)
     scale = 1 + Z**2 / count
-    return max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale)
+    return max(0.0, (center - width) / scale), min(1.0, (center + width) / scale)
 
 
 def paired(first, second):
@@ -24,8 +24,8 @@ def paired(first, second):
         first, second: bool arrays [n], n > 0: which examples were classified correctly.
 
     Returns:
-        `(difference, low, high)`: the accuracy of `first` less that of `second` and its 95 %
-        interval. Only the examples on which they differ count, so that it is narrower than what
+        `(difference, low, high)`: the accuracy of `first` minus that of `second`, and its 95 %
+        interval. Only the examples on which they differ count, so the interval is narrower than
         two separate intervals would suggest.
 
     Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial

@@ -1,7 +1,7 @@
 """Does a model only hide its gradients? The checks that the field expects, from measured results.
 
-Where gradients vanish, shatter or lie, attacks that follow them fail, and the model looks robust
-without being so. It then breaks rules that hold for every model whose gradients are sound.
+If gradients vanish, shatter, or mislead, attacks that follow them fail, and the model looks robust
+although it is not. It then breaks rules that hold for every model with sound gradients.
 
 Sources: Athalye et al., "Obfuscated gradients give a false sense of security", ICML 2018, section
 3.1; Carlini et al., "On evaluating adversarial robustness", 2019.
@@ -15,16 +15,16 @@ import numpy as np
 from zoo.robustness.intervals import paired
 
 PASSED, FAILED = "passed", "failed"
-# Multiples of eps, the last of which leaves nothing of any image of most data sets.
+# Multiples of eps; the largest changes any image of most data sets beyond recognition.
 EPS_MULTIPLES = (0.25, 0.5, 1, 2, 4, 8, 16)
 STEPS = (1, 2, 5, 10, 20, 50, 100)
-# The accuracy that the last doubling of the steps may still cost.
+# How much accuracy the last increase of the steps may still cost.
 FLAT = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One rule, whether the model keeps it, and the figures that say so."""
+    """One rule, the verdict PASSED or FAILED on the model, and the figures behind it."""
 
     rule: str
     verdict: str
@@ -35,14 +35,14 @@ def checks(correct, eps_sweep, steps_sweep, num_classes):
     """Returns the list of `Check`s of a model.
 
     Args:
-        correct: {attack: bool [n]}, which examples held, with "clean", "fgsm", "pgd", "random" and
-            any of "square" and "transfer".
-        eps_sweep: {eps: bool [n]}, under PGD with each bound.
-        steps_sweep: {steps: bool [n]}, under PGD with so many steps.
+        correct: {attack: bool [n]}, which examples are classified correctly under "clean", "fgsm",
+            "pgd", "random", and any of "square" and "transfer".
+        eps_sweep: {eps: bool [n]}, the same under PGD with each bound.
+        steps_sweep: {steps: bool [n]}, the same under PGD with each number of steps.
         num_classes: of the data set.
 
-    "Lower", "higher" and "falls" are said where the 95 % interval of the difference, example by
-    example, leaves out 0.
+    An accuracy counts as lower or higher than another if the 95 % interval of their difference,
+    example by example, excludes 0.
     """
     found = [_not_lower("one step (FGSM) is weaker than many (PGD)", correct, "fgsm")]
     for name in ("square", "transfer"):
@@ -58,8 +58,9 @@ def checks(correct, eps_sweep, steps_sweep, num_classes):
 def _not_lower(rule, correct, name):
     difference, low, high = paired(correct[name], correct["pgd"])
     evidence = (
-        f"{name} leaves {_percent(correct[name])}, PGD {_percent(correct['pgd'])}; difference "
-        f"{100 * difference:+.1f} points, 95 % from {100 * low:+.1f} to {100 * high:+.1f}"
+        f"accuracy under {name} {_percent(correct[name])}, under PGD {_percent(correct['pgd'])}; "
+        f"difference {100 * difference:+.1f} points, 95 % interval {100 * low:+.1f} to "
+        f"{100 * high:+.1f}"
     )
     return Check(rule, FAILED if high < 0 else PASSED, evidence)
 

@@ -8,7 +8,7 @@ from zoo import report as runs
 
 
 def text(report):
-    """Returns the results of `zoo.evaluate` as a printed table, and the verdicts below it."""
+    """Returns a report as a table to print, and the verdicts of the checks below it."""
     about = f"{report['model']} on the first {report['examples']:,} test images of "
     about += f"{report['dataset']}, L_inf {255 * report['eps']:.4g}/255, seed {report['seed']}"
     verdicts = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
@@ -17,7 +17,7 @@ def text(report):
 
 
 def table(report):
-    """Returns rows of str: a header, then each attack with what it leaves and what it takes."""
+    """Returns rows of str: a header, then each attack with the accuracy under it and its time."""
     header = ["attack", "accuracy %", "95 % interval", "s per 1,000 attacked"]
     results = report["results"]
     twin = any(name.startswith("float/") for name in results)
@@ -36,8 +36,8 @@ def page(report, examples, class_names):
     """Returns the page, a str of HTML.
 
     Args:
-        report: what `zoo.evaluate` writes as JSON.
-        examples: as its `adversarial_examples` returns.
+        report: as `zoo.robustness.evaluation.evaluate` returns.
+        examples: as `zoo.robustness.evaluation.adversarial_examples` returns.
         class_names: of the data set.
     """
     shown = []
@@ -49,7 +49,9 @@ def page(report, examples, class_names):
         titles = [(class_names[a], class_names[b]) for a, b in zip(labels, seen, strict=True)]
         picture = runs.adversarial_picture(images, adversarial, titles, report["eps"])
         caption = "Test images that the model classifies correctly, PGD's perturbation of them, "
-        shown.append((picture, caption + "and the result, with the class that the model sees."))
+        shown.append(
+            (picture, caption + "and the result, each with the class that the model predicts.")
+        )
     checks = {f"{each['verdict']}: {each['rule']}": each["evidence"] for each in report["masking"]}
     facts = {key: str(report[key]) for key in ("dataset", "examples", "seed", "batch_size")}
     return runs.page(f"{report['model']} under attack", {**checks, **facts}, table(report), shown)

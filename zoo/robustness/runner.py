@@ -1,4 +1,4 @@
-"""Runs attacks batch by batch and keeps what each example did, so that a run can be continued."""
+"""Runs attacks batch by batch and keeps the result of each example, so that runs can continue."""
 
 import json
 import os
@@ -11,24 +11,24 @@ import tqdm
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import random_seed
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.layers import leaf_layers
+from tfsparse.graph import leaf_layers
 
-# For each example: not attacked yet, misclassified, or classified correctly whatever was tried.
-NOT_RUN, FOOLED, HELD = -1, 0, 1
-# Rounding may take an image this far out of the ball.
+# For each example: not attacked yet; misclassified under the attack; or still classified correctly.
+NOT_RUN, MISCLASSIFIED, CORRECT = -1, 0, 1
+# Rounding may move an image this far out of the ball.
 TOLERANCE = 1e-6
 
 
 class Results:
-    """What each of n examples did under each attack, in memory and in a file.
+    """The result of each of n examples under each attack, in memory and in a file.
 
     Args:
-        path: the .safetensors file; None keeps nothing. What is there is continued.
-        identity: dict for JSON that says which model, data and seed the results are of.
+        path: the .safetensors file, which is continued if it exists; None writes nothing.
+        identity: dict for JSON that identifies the model, the data, and the seed.
         count: n.
 
     Raises:
-        UsageError: where the file is of another identity, or is not one of these.
+        UsageError: if the file has another identity or is not a file of results.
     """
 
     def __init__(self, path, identity, count):
@@ -41,64 +41,62 @@ class Results:
 
     def _read(self):
         self._examples, self._attacks, there = read_examples(self._path)
-        differing = [key for key in self.identity if there.get(key) != self.identity[key]]
-        if differing:
-            changes = ", ".join(
-                f"{key} {there.get(key)} there, {self.identity[key]} here" for key in differing
-            )
-            raise UsageError(
-                f"{self._path} has results of another evaluation ({changes}). Choose another "
-                "--json or remove the file."
-            )
-        if any(held.shape != (self._count,) for held in self._examples.values()):
+        there = {key: there.get(key) for key in self.identity}
+        self._check_same("another evaluation", there, self.identity)
+        if any(found.shape != (self._count,) for found in self._examples.values()):
             raise UsageError(f"{self._path} is damaged: it lacks examples. Remove the file.")
 
     def examples(self, name, settings):
-        """Returns the int8 array [n] of an attack, NOT_RUN where it has yet to be run.
+        """Returns the int8 array [n] of an attack; NOT_RUN marks the examples that are left.
 
         Raises:
-            UsageError: where there are results of the same attack with other settings.
+            UsageError: if there are results of the same attack with other settings.
         """
         there = self._attacks.get(name, {}).get("settings", settings)
-        differing = [key for key in settings | there if settings.get(key) != there.get(key)]
-        if differing:
-            changes = ", ".join(
-                f"{key} {there.get(key)} there, {settings.get(key)} here" for key in differing
-            )
-            raise UsageError(
-                f"{self._path} has results of {name} with other settings ({changes}). Choose "
-                "another --json or remove the file."
-            )
+        self._check_same(f"{name} with other settings", there, settings)
         if name not in self._attacks:
             self._examples[name] = np.full(self._count, NOT_RUN, np.int8)
             self._attacks[name] = {"settings": settings, "seconds": 0.0, "attacked": 0}
         return self._examples[name]
 
-    def add(self, name, indices, held, attacked, seconds):
-        """Notes which of the examples at `indices` held, and writes the file.
+    def _check_same(self, other, there, here):
+        """Raises a `UsageError` unless two dicts, in the file and of this run, are equal."""
+        changes = ", ".join(
+            f"{key} {there.get(key)} there, {here.get(key)} here"
+            for key in here | there
+            if there.get(key) != here.get(key)
+        )
+        if changes:
+            raise UsageError(
+                f"{self._path} has results of {other} ({changes}). Choose another --json or "
+                "remove the file."
+            )
+
+    def add(self, name, indices, correct, attacked, seconds):
+        """Adds the results of the examples at `indices`, and writes the file.
 
         Args:
             name: of the attack.
             indices: int array, positions of examples.
-            held: bool array, whether each was classified correctly.
-            attacked: how many images the attack was run on.
+            correct: bool array, whether each was classified correctly.
+            attacked: number of images that the attack was run on.
             seconds: how long it took.
         """
-        self._examples[name][indices] = np.where(held, HELD, FOOLED)
+        self._examples[name][indices] = np.where(correct, CORRECT, MISCLASSIFIED)
         self._attacks[name]["attacked"] += attacked
         self._attacks[name]["seconds"] += seconds
         self._write()
 
     def finished(self):
-        """Returns the names of the attacks that all examples were tried with."""
-        return [name for name, held in self._examples.items() if (held != NOT_RUN).all()]
+        """Returns the names of the attacks that were run on all examples."""
+        return [name for name, found in self._examples.items() if (found != NOT_RUN).all()]
 
     def correct(self, name):
-        """Returns the bool array [n] of what an attack left correctly classified."""
-        return self._examples[name] == HELD
+        """Returns a bool array [n]: which examples are classified correctly under an attack."""
+        return self._examples[name] == CORRECT
 
     def about(self, name):
-        """Returns the settings of an attack, its seconds, and the number of images attacked."""
+        """Returns an attack's "settings", its "seconds", and how many images it "attacked"."""
         return self._attacks[name]
 
     def _write(self):
@@ -109,20 +107,20 @@ class Results:
 
 
 def read_examples(path):
-    """Returns what `Results` wrote: {attack: int8 [n]}, {attack: its settings}, the identity.
+    """Returns what `Results` wrote: {attack: int8 [n]}, {attack: its `about`}, and the identity.
 
     Raises:
-        UsageError: where the file is missing or another one.
+        UsageError: if the file is missing or is not a file of results.
     """
     tensors, metadata = read_tensors(path)
     try:
         attacks = json.loads(metadata["attacks"])
         examples = {name: np.array(tensors[name], np.int8) for name in attacks}
         if not all(isinstance(about["settings"], dict) for about in attacks.values()):
-            raise TypeError("the settings of an attack are none")
+            raise TypeError("the settings of an attack are not a dict")
         return examples, attacks, dict(json.loads(metadata["identity"]))
     except (AttributeError, KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} has no results of zoo.evaluate: {error!r}") from error
+        raise UsageError(f"{path} has no results of tfsparse evaluate: {error!r}") from error
 
 
 def run(subject, attack, images, labels, results, prefix=""):
@@ -133,12 +131,12 @@ def run(subject, attack, images, labels, results, prefix=""):
         attack: a `zoo.robustness.catalogue.Attack`.
         images: float32 [n, h, w, c] in [0, 1].
         labels: int32 [n].
-        results: `Results`, whose identity has the "seed" and the "batch_size"; they hold those of
-            the attack "clean" unless this is it.
-        prefix: goes before the attack's name in `results`, where they are of several subjects.
+        results: `Results`, whose identity has "seed" and "batch_size". They must have the results
+            of the attack "clean", unless this is that attack.
+        prefix: precedes the attack's name in `results`, to tell several subjects apart.
 
     Raises:
-        UsageError: where an adversarial example leaves the ball or [0, 1].
+        UsageError: if an adversarial example leaves the ball or [0, 1].
     """
     name = prefix + attack.name
     seed, batch_size = results.identity["seed"], results.identity["batch_size"]
@@ -154,25 +152,25 @@ def run(subject, attack, images, labels, results, prefix=""):
             if (examples[batch] != NOT_RUN).all():
                 continue
             begin = time.perf_counter()
-            held = attackable[batch]
-            attacked = int(held.sum())
+            correct = attackable[batch]
+            attacked = int(correct.sum())
             for restart in range(attack.restarts):
-                left = batch[held]
+                left = batch[correct]
                 if len(left):
-                    own_seed = random_seed(seed, restart)
-                    held[held] = _held(subject, attack, images[left], labels[left], own_seed, index)
-            results.add(name, batch, held, attacked, time.perf_counter() - begin)
+                    attempt = images[left], labels[left], random_seed(seed, restart), index
+                    correct[correct] = _still_correct(subject, attack, *attempt)
+            results.add(name, batch, correct, attacked, time.perf_counter() - begin)
             bar.update()
 
 
-def _held(subject, attack, images, labels, seed, index):
+def _still_correct(subject, attack, images, labels, seed, index):
     """Returns which images `subject` still classifies correctly after one attack, bool [n]."""
     adversarial = attack.perturb(images, labels, seed, index)
-    fooled = np.zeros(len(labels), bool)
+    misclassified = np.zeros(len(labels), bool)
     if isinstance(adversarial, tuple):
-        adversarial, fooled = adversarial
+        adversarial, misclassified = adversarial
     check_examples(attack, images, adversarial)
-    return (subject.logits(adversarial).argmax(axis=1) == labels) & ~fooled
+    return (subject.logits(adversarial).argmax(axis=1) == labels) & ~misclassified
 
 
 def check_examples(attack, images, adversarial):
@@ -182,16 +180,17 @@ def check_examples(attack, images, adversarial):
     low, high = adversarial.min(), adversarial.max()
     if not (distance <= bound + TOLERANCE and low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise UsageError(
-            f"The attack {attack.name} made images at a distance of {distance:.6f}, {bound:.6f} "
-            f"being allowed, with values from {low:.6f} to {high:.6f}. Its results do not count."
+            f"The attack {attack.name} made images at a distance of {distance:.6f} with values "
+            f"from {low:.6f} to {high:.6f}, outside of its bounds {bound:.6f} and [0, 1]. Its "
+            "results do not count."
         )
 
 
 def fitting_batch(model):
-    """Returns how many images of a model fit into an eighth of this machine's memory, 1 to 250.
+    """Returns how many images fit into an eighth of this machine's memory, 1 to 250.
 
-    Attacks keep the outputs of all layers for the gradient; with what convolutions need besides
-    they are taken to need four times that. Files are run image by image.
+    Attacks keep the outputs of all layers for the gradient; as convolutions need memory of their
+    own, four times that is assumed. A file, whose `model` is None, runs image by image.
     """
     if model is None:
         return 250

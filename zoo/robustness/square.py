@@ -1,4 +1,4 @@
-"""The Square attack: random search that asks for nothing but logits.
+"""The Square attack: random search that needs nothing but logits.
 
 Source: Andriushchenko et al., "Square Attack", ECCV 2020; the implementation is torchattacks'.
 """
@@ -15,13 +15,13 @@ def square(logits, eps, queries):
         logits: function of float32 images [n, h, w, c] in [0, 1] that returns a NumPy array
             [n, classes]. Nothing else of the model is used.
         eps: radius of the L_inf ball, in (0, 1].
-        queries: how often `logits` is asked about each image, at most.
+        queries: maximum number of times that `logits` is called on each image.
 
     Raises:
-        UsageError: where torchattacks is not installed.
+        UsageError: if torchattacks is not installed.
     """
     torch, torchattacks = import_torch("square")
-    torch.set_num_threads(1)  # its own work is little; its threads would wait for the model's
+    torch.set_num_threads(1)  # it does little itself, and its threads would slow the model's
 
     class Classifier(torch.nn.Module):
         def __init__(self):
@@ -33,7 +33,7 @@ def square(logits, eps, queries):
             return torch.from_numpy(ranked(values))
 
     def perturb(images, labels, seed, index):
-        # The seed is a single number there, and that of another batch must be another one.
+        # torchattacks takes a single number as its seed; each batch needs another one.
         seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
         attack = torchattacks.Square(Classifier(), eps=eps, n_queries=queries, seed=seed)
         images = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -44,10 +44,10 @@ def square(logits, eps, queries):
 
 
 def ranked(logits):
-    """Returns logits, float32, in which the first of equal ones is the highest by a little.
+    """Returns logits, float32, in which the first of equal ones is slightly higher.
 
-    The search stops where no margin is left. Quantised logits often tie, and of these `argmax`
-    takes the first: a tie with a class behind the true one has not fooled anybody yet.
+    The search stops when the margin is 0. Quantized logits often tie, and `argmax` takes the first
+    of them: an image that ties with a class after the true one is still classified correctly.
     """
     logits = np.asarray(logits, np.float64)
     little = 1e-5 * max(np.abs(logits).max(initial=0.0), 1e-3)
@@ -61,7 +61,7 @@ def import_torch(attack):
         import torchattacks
     except ImportError as error:
         raise UsageError(
-            f"The attack {attack} is that of the package torchattacks, which is not installed "
+            f"The attack {attack} needs the package torchattacks, which is not installed "
             f"({error}). Run: pip install 'tfsparse[attacks]'"
         ) from error
     return torch, torchattacks

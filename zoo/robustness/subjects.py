@@ -1,4 +1,4 @@
-"""What is attacked: a Keras model, or a .tflite file through LiteRT."""
+"""What is attacked: a Keras model, or a .tflite file in LiteRT."""
 
 import dataclasses
 import hashlib
@@ -23,12 +23,12 @@ class Subject:
         name: as the user gave it.
         logits: function of images, float32 [n, h, w, c] in [0, 1], that returns a NumPy array
             [n, classes].
-        model: the keras.Model, whose gradients can be had; None for a file.
+        model: the keras.Model, which has gradients; None for a file.
         image_shape: (h, w, c).
         num_classes: number of logits.
-        sha256: says whether results are of this very model.
-        about: its card, its report or {}.
-        source: of a file, the name or path of the float model it was made from, where known.
+        sha256: identifies the model.
+        about: its card, the report of its run, or {}.
+        source: name or path of the float model that a file was made from, or None if unknown.
     """
 
     name: str
@@ -45,7 +45,7 @@ def find_subject(name):
     """Returns the `Subject` of a zoo name, a .keras file, a .tflite file, or ZOO_NAME.tflite.
 
     Raises:
-        UsageError: where there is none or it cannot be run.
+        UsageError: if there is none or it cannot be run.
     """
     if pathlib.Path(name).suffix == ".tflite":
         return _file(name)
@@ -53,7 +53,7 @@ def find_subject(name):
 
 
 def model_subject(name, model, about=None):
-    """Returns the `Subject` of a Keras model; raises a `UsageError` where it is no classifier."""
+    """Returns the `Subject` of a Keras model; raises a `UsageError` if it is not a classifier."""
     _check_model(model)
     return Subject(
         name=name,
@@ -83,7 +83,7 @@ def _file(name):
 
 
 def file_subject(name, content, about=None, source=None):
-    """Returns the `Subject` of the bytes of a .tflite file, made from the model `source`."""
+    """Returns the `Subject` of a .tflite file's bytes `content`, made from the model `source`."""
     file = FileModel(content)
     return Subject(
         name=name,
@@ -101,6 +101,6 @@ def _check_model(model):
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
     if [len(shape) for shape in shapes] != [4, 2] or None in shapes[0][1:]:
         raise UsageError(
-            "A model under attack takes images of known size, (batch, height, width, channels), "
-            f"and gives logits, (batch, classes). Received: {shapes}"
+            "A model under attack must take images of known size, (batch, height, width, "
+            f"channels), and return logits, (batch, classes). Received: {shapes}"
         )

@@ -20,7 +20,7 @@ def linear(weights=None):
 
 
 def images(count=60):
-    """Returns float32 images around grey, so that no attack meets the bounds 0 and 1."""
+    """Returns float32 images around gray, so that no attack meets the bounds 0 and 1."""
     return np.random.default_rng(1).uniform(0.3, 0.7, (count, 8, 8, 1)).astype(np.float32)
 
 

@@ -11,9 +11,15 @@ from tfsparse.layers import PeriodicConv2D
 from zoo.robustness import autoattack, catalogue, runner, square
 
 EPS = 0.02
-torchattacks = pytest.importorskip("torchattacks")
 
 
+@pytest.fixture
+def torchattacks():
+    """The package that has the attack; without it, only our own parts are tested."""
+    return pytest.importorskip("torchattacks")
+
+
+@pytest.mark.usefixtures("torchattacks")
 def test_autoattack_on_a_linear_model_is_exact():
     model, weights = linear()
     x = images()
@@ -24,12 +30,13 @@ def test_autoattack_on_a_linear_model_is_exact():
     for name in ("clean", "pgd", "autoattack"):
         attack = catalogue.make(name, target, catalogue.Options(eps=EPS))
         runner.run(target, attack, x, labels, results)
-    held = results.correct("autoattack")
-    assert 10 < held.sum() < 50
-    np.testing.assert_array_equal(held, left > 0)
-    assert not (held & ~results.correct("pgd")).any()
+    correct = results.correct("autoattack")
+    assert 10 < correct.sum() < 50
+    np.testing.assert_array_equal(correct, left > 0)
+    assert not (correct & ~results.correct("pgd")).any()
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_layers_of_ours_run_there():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1))
@@ -38,10 +45,10 @@ def test_layers_of_ours_run_there():
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
     x = images(8)
     labels = np.asarray(model(x)).argmax(axis=1).astype(np.int32)
-    adversarial, fooled = autoattack.autoattack(model, EPS)(x, labels, 0, 0)
+    adversarial, misclassified = autoattack.autoattack(model, EPS)(x, labels, 0, 0)
     assert np.abs(adversarial - x).max() <= EPS + 1e-6
     there = np.asarray(model(adversarial)).argmax(axis=1) != labels
-    assert (there == fooled).mean() >= 7 / 8
+    assert (there == misclassified).mean() >= 7 / 8
 
 
 def test_a_model_that_differs_between_backends_is_refused():
@@ -59,13 +66,14 @@ def test_a_model_whose_classes_flip_between_backends_is_refused():
     autoattack.check_logits(tied, tied[:, [1, 0, 2, 3]])
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_a_model_without_gradients_is_attacked_all_the_same():
     model, _ = linear()
     masked = behind_rounding(model)
     x = images(12)
     labels = np.asarray(masked(x)).argmax(axis=1).astype(np.int32)
-    adversarial, fooled = autoattack.autoattack(masked, 0.1)(x, labels, 0, 0)
-    assert fooled.any()  # by Square
+    adversarial, misclassified = autoattack.autoattack(masked, 0.1)(x, labels, 0, 0)
+    assert misclassified.any()  # by Square
     assert np.abs(adversarial - x).max() <= 0.1 + 1e-6
 
 
@@ -79,6 +87,7 @@ def test_average_pooling_is_tensorflow_s(size, pool, strides):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_a_model_with_average_pooling_is_the_same_there():
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
@@ -92,6 +101,7 @@ def test_a_model_with_average_pooling_is_the_same_there():
     assert np.abs(adversarial - x).max() <= 0.01 + 1e-6
 
 
+@pytest.mark.usefixtures("torchattacks")
 def test_too_few_classes():
     model = keras.Sequential(
         [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
@@ -100,7 +110,7 @@ def test_too_few_classes():
         autoattack.autoattack(model, EPS)
 
 
-def test_our_pgd_finds_what_torchattacks_finds():
+def test_our_pgd_finds_what_torchattacks_finds(torchattacks):
     """The same attack of another implementation, on the same two-layer network."""
     import torch
 
@@ -132,7 +142,7 @@ def two_layers():
     """Returns a network of two layers without biases, and its weights."""
     rng = np.random.default_rng(3)
     first = rng.normal(size=(64, 32)).astype(np.float32)
-    first -= first.mean(axis=0)  # blind to the grey that all images have in common
+    first -= first.mean(axis=0)  # blind to the gray that all images have in common
     second = rng.normal(size=(32, 5)).astype(np.float32)
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Dense(32, use_bias=False, activation="relu")(keras.layers.Flatten()(inputs))
@@ -141,7 +151,7 @@ def two_layers():
     return model, first, second
 
 
-def test_ties_of_quantised_logits_go_to_the_first():
+def test_ties_of_quantized_logits_go_to_the_first():
     logits = np.array([[3.0, 3.0, 1.0], [1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
     ranked = square.ranked(logits)
     assert (ranked.argmax(axis=1) == logits.argmax(axis=1)).all()

@@ -24,14 +24,14 @@ def test_wilson_gives_the_published_values(successes, count, low, high):
 @pytest.mark.parametrize(("both", "first", "second"), [(0.5, 0.1, 0.05), (0.0, 0.3, 0.3)])
 def test_paired_holds_the_difference_in_95_percent_of_all_samples(both, first, second):
     rng = np.random.default_rng(0)
-    count, samples, held = 200, 2000, 0
+    count, samples, covered = 200, 2000, 0
     for _ in range(samples):
         kind = rng.choice(4, count, p=[both, first, second, 1 - both - first - second])
         difference, low, high = paired(kind <= 1, (kind == 0) | (kind == 2))
         assert difference == pytest.approx(np.mean(kind == 1) - np.mean(kind == 2))
-        held += low <= first - second <= high
+        covered += low <= first - second <= high
     # Three standard deviations of a fraction of 2,000 samples are 1.5 points.
-    assert 0.935 <= held / samples <= 0.975
+    assert 0.935 <= covered / samples <= 0.975
 
 
 def test_paired_is_antisymmetric_and_narrower_than_two_intervals():

@@ -1,0 +1,23 @@
+"""Runs a study: python -m studies NAME --flag=value ..."""
+
+import importlib
+import sys
+
+from studies.pages import STUDIES
+from zoo.commands import commandline
+
+COMMANDS = (*STUDIES, "fashion_mnist_small", "pages")
+
+
+def main():
+    _, *arguments = sys.argv
+    if not arguments or arguments[0] not in COMMANDS:
+        received = f" Received: {arguments[0]}" if arguments else ""
+        commandline.exit_with(2, f"Studies are {', '.join(COMMANDS)}.{received}")
+    name, *rest = arguments
+    sys.argv = [f"studies {name}", *rest]
+    commandline.run(importlib.import_module(f"studies.{name}"))
+
+
+if __name__ == "__main__":  # not in the processes that a study starts
+    main()

@@ -1,0 +1,49 @@
+"""Writes all pages of docs/results again from their records, without measuring.
+
+python -m studies pages
+"""
+
+import importlib
+import pathlib
+import sys
+
+from absl import flags
+
+from studies import records
+from tfsparse.files import write_bytes
+from zoo.commands import commandline
+
+STUDIES = (
+    *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "interruption"),
+    *("layer_speed", "layer_speed_litert", "papers", "pattern_speed", "pruning_cost", "robustness"),
+    *("soak", "training_choices", "training_speed", "zoo_table"),
+)
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    records.define_output()
+
+
+def main():
+    for study in STUDIES:
+        name, text = page(study, FLAGS.output)
+        write_bytes(pathlib.Path(FLAGS.output) / f"{name}.md", text)
+
+
+def page(study, folder):
+    """Returns the file name, without suffix, and the Markdown page of a module in STUDIES.
+
+    Args:
+        study: name of the module. Its `page` takes the runs of each of its RECORDS.
+        folder: where the records are.
+    """
+    module = importlib.import_module(f"studies.{study}")
+    names = getattr(module, "RECORDS", (module.NAME,))
+    keys = getattr(module, "KEYS", records.DEFAULT_KEYS)
+    return module.NAME, module.page(*(records.read(folder, name, keys) for name in names))
+
+
+if __name__ == "__main__":
+    commandline.run(sys.modules[__name__])

@@ -1,0 +1,30 @@
+"""The table and the pictures of the zoo's models."""
+
+import pytest
+
+import zoo
+from studies import zoo_table
+
+
+@pytest.mark.parametrize("name", ["zoo_macs", "zoo_kilobytes", "zoo_robust"])
+def test_pictures_show_all_cards(name):
+    """One mark and one text for each CIFAR-10 model, the robust ones only where that is shown."""
+    cards = [card for card in map(zoo.card, zoo.list_models()) if card["dataset"] == "cifar10"]
+    if name == "zoo_robust":
+        cards = [card for card in cards if card["recipe"]["loss"] == "hybrid"]
+    (axes,) = zoo_table.picture(name).axes
+    shown = sorted((text.xy[1], text.get_text()) for text in axes.texts)
+    key = "pgd" if name == "zoo_robust" else "clean"
+    expected = {card["name"]: 100 * card["results"][key]["accuracy"] for card in cards}
+    assert [height for height, _ in shown] == sorted(expected.values())
+    words = dict((round(height, 2), text) for height, text in shown)
+    for model, text in {
+        "resnet8_narrow_cifar10": "dense",
+        "resnet8_dnr_channel50_cifar10": "DNR 50 %, by channel",
+        "vgg16_w16_magnitude5_cifar10": "magnitude 5 %",
+        "vgg16_w16_dnr10_cifar10": "DNR 10 %",
+        "resnet18_w16_psd2p8_cifar10": "PSD2_P8",
+    }.items():
+        assert model not in expected or words[round(expected[model], 2)] == text
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)

@@ -1,0 +1,93 @@
+"""What pruning reads of a Keras optimizer: momenta, moving averages, and the last gradient."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsparse.errors import UsageError
+from tfsparse.pruning.units import variable_beside
+
+
+def slots(optimizer, weights):
+    """Returns (momenta, moving averages) of `weights`: lists of variables, or empty ones.
+
+    Raises:
+        UsageError: if `optimizer` does not train all `weights`.
+    """
+    optimizer = _inner(optimizer)
+    momenta = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None) or []
+    try:
+        indices = [optimizer._get_variable_index(weight) for weight in weights]
+    except KeyError as error:
+        raise UsageError(
+            "The optimizer does not train all weights that are pruned; build it on the trainable "
+            f"variables of the model. Received: {optimizer.name}"
+        ) from error
+    averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+    return [momenta[i] for i in indices if momenta], [averages[i] for i in indices if averages]
+
+
+class LastGradient:
+    """Recovers the magnitude of the last gradient of `weights` from two successive momenta.
+
+    It is exact but for a factor, the same for all weights: SGD's learning rate, or Adam's
+    1 - beta_1. It is of the gradient that the optimizer uses: with `clipnorm` the factor differs
+    between variables, and with `clipvalue` large components are equal. `variables` belong in a
+    checkpoint.
+    """
+
+    # SGD's momentum is   m_t = mu * m_(t-1) - learning_rate * g_t,   Nesterov's too, and
+    # Adam's is           m_t = beta_1 * m_(t-1) + (1 - beta_1) * g_t.
+    # With d for mu or beta_1, and c for the learning rate or 1 - beta_1, this gives
+    #                     c * |g_t| = |m_t - d * m_(t-1)|.
+    # Keras' weight decay is decoupled: it acts on the weight alone and is not in m.
+
+    def __init__(self, weights):
+        self._step = tf.Variable([-1], trainable=False, dtype=tf.int64)
+        self._momenta = [
+            variable_beside(weight, tf.zeros(weight.shape, weight.dtype), "last_momentum")
+            for weight in weights
+        ]
+        self.variables = [self._step, *self._momenta]
+
+    def remember(self, step, momenta):
+        """Keeps the momenta before training step `step`."""
+        self._step.assign([step])
+        for kept, momentum in zip(self._momenta, momenta, strict=True):
+            kept.assign(tf.convert_to_tensor(momentum))
+
+    def recall(self, step, optimizer, momenta):
+        """Returns the magnitudes of the gradients of the step before `step`, float64 arrays.
+
+        Raises:
+            UsageError: if the momenta before it were not kept, or not of such an `optimizer`.
+        """
+        if self._step.numpy()[0] != step - 1:
+            raise UsageError(
+                "Pruning by gradient needs an update before each step. "
+                f"Received: step {step} without step {step - 1}"
+            )
+        decay = _momentum_decay(optimizer)
+        pairs = zip(momenta, self._momenta, strict=True)
+        return [np.abs(_float64(now) - decay * _float64(before)) for now, before in pairs]
+
+
+def _momentum_decay(optimizer):
+    """Returns which fraction of its momentum `optimizer` keeps in a step."""
+    optimizer = _inner(optimizer)
+    if isinstance(optimizer, keras.optimizers.SGD):
+        return optimizer.momentum
+    if isinstance(optimizer, keras.optimizers.Adam):  # AdamW, too
+        return optimizer.beta_1
+    raise UsageError(
+        "Gradients can be recovered from keras.optimizers.SGD with momentum, Adam and AdamW only. "
+        f"Received: {optimizer.name}"
+    )
+
+
+def _inner(optimizer):
+    return getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+
+
+def _float64(variable):
+    return keras.ops.convert_to_numpy(variable).astype(np.float64)

@@ -1,0 +1,144 @@
+"""Makes a zoo model of a finished training run: its weights, its int8 file, and its card."""
+
+import json
+import pathlib
+import re
+
+from tflite import file_metadata
+from tfsparse import pruning, save_weights
+from tfsparse.errors import UsageError
+from tfsparse.files import sha256_of, write_bytes
+from tfsparse.hashing import hash_of_weights
+from zoo import figures
+from zoo.cards import NAME
+from zoo.loading import find_dataset, find_model
+from zoo.robustness.subjects import file_subject, model_subject
+
+_FOLDER = pathlib.Path(__file__).parent
+_COPIED = (
+    "dataset",
+    "image_size",
+    "class_names",
+    "recipe",
+    "epochs",
+    "seconds_per_epoch",
+    "seed",
+    "hardware",
+    "versions",
+)
+_INTENDED_USE = (
+    "Research on sparse and robust networks, comparisons, teaching, and as a starting point for "
+    "fine-tuning on other data."
+)
+_ROBUST = {
+    "standard": "It is not robust to adversarial perturbations.",
+    "hybrid": "It was trained to be robust to L_inf perturbations of up to {eps:.4g}/255; its "
+    "results show how robust it is to these. Robustness to other perturbations was not measured.",
+}
+_LIMITS = (
+    "The model recognizes only the classes of its data set, in images like those it was trained "
+    "on; it assigns one of these classes to any other image, too. {robust} All figures are from a "
+    "single training run; they vary with the seed. Do not rely on its predictions where people's "
+    "safety is at stake."
+)
+
+
+def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
+    """Adds the model of a finished training run to the zoo.
+
+    Args:
+        workdir: folder of the run.
+        name: of the model.
+        note: what users must know about the data, such as its form.
+        data_dir: where tensorflow-datasets keeps its data, or None for its default.
+        folder: of the zoo. The three files go to its folders cards/ and weights/.
+
+    Returns:
+        The card, a dict.
+
+    Raises:
+        UsageError: if there is no finished run in `workdir`, its files do not fit together, or the
+            zoo has a model of that name.
+    """
+    workdir = pathlib.Path(workdir)
+    if not re.fullmatch(NAME, name, re.ASCII):
+        raise UsageError(
+            f"--name must consist of letters, digits, '.', '_', and '-'. Received: {name!r}"
+        )
+    path = folder / "cards" / f"{name}.json"
+    if path.exists():
+        raise UsageError(
+            f"{path} exists already. Remove it to replace {name}, or choose another --name."
+        )
+    model, content, report = read_run(workdir)
+    if file_metadata.read(content).get("source_sha256") != hash_of_weights(model):
+        raise UsageError(
+            f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
+            "tfsparse train again."
+        )
+    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
+    # Everything is measured before anything is written.
+    card = {
+        "name": name,
+        "note": note,
+        "license": "Apache-2.0",
+        "intended_use": _INTENDED_USE,
+        "limits": limits(report["recipe"]),
+        "model": report["model"],
+        **{key: report[key] for key in _COPIED},
+        "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
+        **measure(small, content, report, find_dataset(report, workdir, data_dir=data_dir)),
+    }
+    weights = folder / "weights" / f"{name}.safetensors.gz"
+    int8 = folder / "weights" / f"{name}_int8.tflite"
+    save_weights(model, weights)
+    write_bytes(int8, content)
+    card |= {"weights": _entry(weights), "tflite": _entry(int8)}
+    write_bytes(path, json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def limits(recipe):
+    """Returns what a card says about the limits of a model, a str."""
+    return _LIMITS.format(robust=_ROBUST[recipe["loss"]].format(eps=recipe["eps"] * 255))
+
+
+def read_run(workdir):
+    """Returns the Keras model, the bytes of the int8 file and the report of a finished run."""
+    if not (workdir / "report.json").is_file():
+        raise UsageError(f"--workdir must be the folder of a finished run. Received: {workdir}")
+    model, report = find_model(str(workdir / "model.keras"))  # a folder may have a zoo model's name
+    missing = {*_COPIED, "model", "int8"} - report.keys()
+    if not missing and not report["int8"]["passed"]:
+        raise UsageError(
+            f"The int8 file of the run in {workdir} did not agree with its model, so there is no "
+            "file to publish."
+        )
+    content = None
+    try:
+        content = (workdir / "model_int8.tflite").read_bytes()
+    except OSError as error:
+        missing.add(str(error))
+    if missing:
+        raise UsageError(
+            f"--workdir must be the folder of a finished run. Received: {workdir}, which lacks "
+            f"{', '.join(sorted(missing))}"
+        )
+    return model, content, report
+
+
+def measure(model, content, report, data):
+    """Returns the card's figures of a run's model, as `zoo.load` will return it, and its file."""
+    subjects = model_subject("model", model), file_subject("file", content)
+    quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
+    return {
+        "test_sha256": figures.hash_of_test_set(data),
+        **figures.costs(model, report["model"]),
+        "golden": figures.golden(model, content),
+        "results": figures.accuracies(quick, *subjects, data, report["recipe"]["eps"]),
+        "device": figures.on_device(report["model"], content, data),
+    }
+
+
+def _entry(path):
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}

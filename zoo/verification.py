@@ -1,0 +1,180 @@
+"""Measures the figures on a model's card again and compares them."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+import zoo
+from tfsparse.errors import UsageError
+from tfsparse.files import write_bytes
+from tfsparse.tables import aligned
+from zoo import figures
+from zoo.data import open_dataset
+from zoo.robustness.intervals import wilson
+from zoo.robustness.subjects import file_subject, model_subject
+
+CARDS = pathlib.Path(__file__).parent / "cards"
+POINTS = 0.0005  # of an accuracy, a fraction
+LOGITS = 2e-3  # of float32 kernels on different processors
+COSTS = (
+    *("density", "dense_parameters", "parameters", "nonzero_parameters"),
+    *("dense_macs", "macs", "nonzero_macs"),
+)
+
+
+def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
+    """Compares the card of model `name` with what is measured here.
+
+    Args:
+        name: of a zoo model.
+        data_dir: where tensorflow-datasets keeps its data, or None.
+        fast: measure only what needs no data set.
+        autoattack: also measure what takes a quarter of an hour each.
+        write: add what the card lacks to it, unless one of its figures is wrong.
+
+    Returns:
+        `(text, wrong)`: the table of all figures, a str of lines, and a list of those that are not
+        confirmed.
+    """
+    card, model = zoo.card(name), zoo.load(name)
+    data, problem = None, None
+    if not fast:
+        try:
+            data = open_dataset(card["dataset"], data_dir, card["image_size"])
+        except UsageError as error:
+            problem = f"{error} Or give --fast, which needs no data."
+    measured = measure(name, model, card, data, autoattack)
+    keras.backend.clear_session()
+    rows = compare(card, measured)
+    if any(row[0] == "test_sha256" and row[-1] == "WRONG" for row in rows):
+        note = card["note"] and f" ({card['note']})"
+        problem = (
+            f"The test images of {card['dataset']} here are not those that {name} was measured "
+            f"on{note}. Give the --data_dir of those, or --fast."
+        )
+    failures = ("WRONG",) if write else ("WRONG", "MISSING")
+    wrong = [figure for figure, _, _, verdict in rows if verdict in failures]
+    wrong = wrong or (["test images"] if problem else [])
+    if write and not wrong:
+        card = zoo.card(name)  # read again: another process may have added to it
+        content = json.dumps(completed(card, measured), indent=2) + "\n"
+        write_bytes(CARDS / f"{name}.json", content)
+    return "\n".join([name, table(rows), *([problem] if problem else [])]), wrong
+
+
+def measure(name, model, card, data, autoattack=False):
+    """Returns what the card says that can be measured, a dict with the card's keys.
+
+    Args:
+        name: of the zoo model.
+        model: its keras.Model.
+        card: its card.
+        data: the `zoo.data.Dataset` of the card, or None to measure only what needs no data.
+        autoattack: whether to measure `zoo.figures.SLOW`, too.
+    """
+    content = zoo.load_tflite(name).read_bytes()
+    measured = {**figures.costs(model, card["model"]), "golden": figures.golden(model, content)}
+    if data is None:
+        return measured
+    measured["test_sha256"] = figures.hash_of_test_set(data)
+    if card.get("test_sha256", measured["test_sha256"]) != measured["test_sha256"]:
+        return measured  # accuracies on other images do not compare
+    wanted = [key for key in figures.ACCURACIES if autoattack or key not in figures.SLOW]
+    subjects = model_subject(name, model), file_subject(f"{name}.tflite", content)
+    results = figures.accuracies(wanted, *subjects, data, card["recipe"]["eps"])
+    device = figures.on_device(card["model"], content, data)
+    return {**measured, "results": results, "device": device}
+
+
+def completed(card, measured):
+    """Returns the card with the measured figures that it lacks, at any depth."""
+    merged = dict(card)
+    for key, value in measured.items():
+        if isinstance(value, dict):
+            merged[key] = completed(card.get(key, {}), value)
+        elif card.get(key) is None:  # as RAM is if TFLM was not installed
+            merged[key] = value
+    return merged
+
+
+def compare(card, measured):
+    """Returns rows (figure, on the card, measured, verdict).
+
+    The verdict is "ok", "WRONG", "MISSING" from the card, or "" if the figure is not judged.
+    """
+    rows = []
+
+    def row(figure, claimed, found, good):
+        if good is None:
+            verdict = ""
+        elif claimed is None:
+            verdict = "MISSING"
+        else:
+            verdict = "ok" if good else "WRONG"
+        rows.append((figure, claimed, found, verdict))
+
+    for key in COSTS:
+        row(key, card.get(key), measured[key], card.get(key) == measured[key])
+    claimed, found = card.get("golden", {}), measured["golden"]
+    row("golden logits", *_first("logits", claimed, found), _close(claimed, found))
+    is_same = claimed.get("int8") == found["int8"]
+    row("golden int8", *_first("int8", claimed, found), is_same)
+    if "test_sha256" in measured:
+        claimed, found = (each.get("test_sha256") for each in (card, measured))
+        row("test_sha256", claimed, found, claimed == found)
+    for name, result in measured.get("results", {}).items():
+        claim = card.get("results", {}).get(name, {})
+        good = _is_same_accuracy(claim, result)
+        is_missing = good and not claim.keys() >= result.keys()
+        claimed = None if is_missing else claim.get("accuracy")
+        row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
+    if "results" in measured:
+        for name, claim in card.get("results", {}).items():
+            if name not in measured["results"]:  # AutoAttack and PGD on its images
+                row(name, claim.get("accuracy"), "with --autoattack", None)
+    for key in ("arena_bytes", "latency_ratio"):
+        if "device" in measured:
+            claim, value = card.get("device", {}).get(key), measured["device"][key]
+            judged = key == "arena_bytes" and value is not None
+            row(key, claim, value, claim == value if judged else None)
+    return rows
+
+
+def _is_same_accuracy(claim, result):
+    """Whether nothing that a card says about an accuracy contradicts the measured one."""
+    accuracy, examples = claim.get("accuracy", result["accuracy"]), result["examples"]
+    is_close = abs(accuracy - result["accuracy"]) <= max(POINTS, 1 / examples) + 1e-9
+    interval = wilson(round(accuracy * examples), examples)
+    is_close &= np.allclose(claim.get("interval", interval), interval)
+    settings = claim.keys() - {"accuracy", "interval"}
+    return bool(is_close) and all(claim[key] == result.get(key) for key in settings)
+
+
+def _close(claimed, found):
+    if "logits" not in claimed:
+        return False
+    logits = np.array(claimed["logits"])
+    return np.allclose(logits, found["logits"], rtol=LOGITS, atol=LOGITS * np.abs(logits).max())
+
+
+def _first(key, *golden):
+    """Returns what a table shows of outputs: the first image's class and score."""
+    first = [each[key][0] if key in each else None for each in golden]
+    return [each and f"class {int(np.argmax(each))}: {max(each):.4g}" for each in first]
+
+
+def table(rows):
+    """Returns what `compare` returned as an aligned table, a str of lines."""
+    cells = [["figure", "card", "measured", ""]]
+    cells += [
+        [figure, _text(claim), _text(found), verdict] for figure, claim, found, verdict in rows
+    ]
+    return aligned(cells, left=4)
+
+
+def _text(value):
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

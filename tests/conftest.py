@@ -1,17 +1,22 @@
 """What tests share: real images, and commands run as a user runs them."""
 
+import contextlib
+import io
 import os
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
+from absl import flags
 from hypothesis import HealthCheck, settings
 
 # On processors with AVX-512, TensorFlow 2.21's oneDNN was seen to compute convolutions of unusual
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+from zoo import commands
 from zoo.data import as_float, open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -43,6 +48,49 @@ def fashion_mnist_training(data_dir):
     """The same of its training split, 4,500 images."""
     images, labels = open_dataset("fashion_mnist_small", data_dir).read("train")
     return as_float(images), labels
+
+
+class Result(NamedTuple):
+    """What a command did: its exit status, and what it wrote to stdout and stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@contextlib.contextmanager
+def no_flags():
+    """Replaces the defined flags by absl's own, as in a new process, and restores them."""
+    state, saved = flags.FLAGS.__dict__, dict(flags.FLAGS.__dict__)
+    fresh = flags.FlagValues()
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith("absl.") else []:
+            fresh[flag.name] = flag
+    state.update(fresh.__dict__)
+    try:
+        yield
+    finally:
+        state.clear()
+        state.update(saved)
+
+
+@pytest.fixture(scope="session")
+def tfsparse():
+    """Returns a function that runs `tfsparse` with its arguments and returns a `Result`."""
+
+    def tfsparse(*arguments):
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        argv, sys.argv = sys.argv, ["tfsparse", *map(str, arguments)]
+        try:
+            with no_flags(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                commands.main()
+        except SystemExit as end:
+            status = end.code or 0
+        finally:
+            sys.argv = argv
+        return Result(status, out.getvalue(), err.getvalue())
+
+    return tfsparse
 
 
 @pytest.fixture(scope="session")

@@ -104,23 +104,23 @@ def test_model_loads_and_its_zeros_and_its_tflite_agree(finished):
 
 @pytest.mark.slow
 def test_finished_run_is_evaluated_again_and_another_recipe_is_refused(
-    finished, arguments, command
+    finished, arguments, tfsparse
 ):
-    status, stdout, _ = command("train", *arguments)
+    status, stdout, _ = tfsparse("train", *arguments)
     assert status == 0
     assert "epoch" not in stdout
     assert finished[1].endswith(stdout)  # all but the line of the second epoch
-    status, stdout, stderr = command("train", *arguments, "--density=0.2")
+    status, stdout, stderr = tfsparse("train", *arguments, "--density=0.2")
     assert (status, stdout) == (1, "")
     assert "holds a run of another recipe (--density=0.1 there, 0.2 here)" in stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_ends_in_float32(command, tmp_path, data_dir, policy):
+def test_mixed_precision_ends_in_float32(tfsparse, tmp_path, data_dir, policy):
     arguments = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--width=4"]
     arguments += ["--image_size=8", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
-    status, _, stderr = command(
+    status, _, stderr = tfsparse(
         "train", *arguments, "--ema_momentum=0.9", f"--dtype_policy={policy}"
     )
     assert status == 0, stderr

@@ -6,7 +6,7 @@ from tfsparse.sparsification import sparsify
 from tfsparse.summaries import summary
 from tfsparse.weights import load_weights, save_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "UsageError",
     "attacks",

@@ -42,7 +42,9 @@ def train(scope, prefix, own=False):
         attack = None if own else attacks.pgd(model, 8 / 255, 1, random_start=False)
         trainer = training.Trainer(model, training.sgd(8, 0.01, 5e-3), attack, pruner)
         rng = np.random.default_rng(0)
-        images, labels = rng.random((88, 8, 8, 3), np.float32), rng.integers(0, 10, 88)
+        # Of several brightnesses: then the halves of a batch have statistics of their own.
+        images = rng.random((88, 1, 1, 1), np.float32) * rng.random((88, 8, 8, 3), np.float32)
+        labels = rng.integers(0, 10, 88)
         data = tf.data.Dataset.from_tensor_slices((images, labels))
         means = trainer.run_epoch(data.take(10).batch(10) if own else data.batch(11), 0)
         strategy = tf.distribute.get_strategy()
@@ -64,7 +66,8 @@ def network(synchronized):
     x = inputs = keras.Input((8, 8, 3))
     for filters, strides in ((8, 1), (16, 2)):
         x = keras.layers.Conv2D(filters, 3, strides, use_bias=False)(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization(synchronized=synchronized)(x))
+        norm = keras.layers.BatchNormalization(momentum=0.5, synchronized=synchronized)
+        x = keras.layers.ReLU()(norm(x))
     x = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
     return keras.Model(inputs, x)
 

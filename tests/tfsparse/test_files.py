@@ -139,6 +139,7 @@ for name, write in {
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited")
 def test_a_full_disk_leaves_what_was_there(tmp_path, run):
     (tmp_path / "bytes").write_bytes(b"before")

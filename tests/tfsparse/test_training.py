@@ -109,6 +109,7 @@ class KilledError(Exception):
     """Stands for a kill after a step."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(3,), (1,), (2, 4, 5), (7, 8)])
 def test_stopped_run_ends_as_one_that_was_not(fashion_mnist, tmp_path, stops):
     """To the bit: weights, momenta, masks, history; wherever it was stopped, between steps."""

@@ -59,11 +59,11 @@ def _find_recipe(argument):
     prefix, _, name = argument.partition("=")
     if prefix not in ("--flagfile", "-flagfile") or pathlib.Path(name).exists():
         return argument
-    recipe = RECIPES / f"{pathlib.Path(name).name.removesuffix('.cfg')}.cfg"
-    if recipe.exists():
-        return f"--flagfile={recipe}"
-    known = [path.stem for path in RECIPES.glob("*.cfg")]
-    close = difflib.get_close_matches(recipe.stem, known, n=1, cutoff=0.0)
+    recipes = {path.stem: path for path in RECIPES.rglob("*.cfg")}
+    stem = pathlib.Path(name).name.removesuffix(".cfg")
+    if stem in recipes:
+        return f"--flagfile={recipes[stem]}"
+    close = difflib.get_close_matches(stem, recipes, n=1, cutoff=0.0)
     exit_with(2, f"There is no flag file {name!r}. Did you mean {close[0]}?")
 
 

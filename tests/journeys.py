@@ -1,0 +1,43 @@
+"""Runs the code of a page of docs/journeys."""
+
+import re
+import shlex
+
+import tensorflow_datasets as tfds
+
+from tests.conftest import ROOT
+
+PAGES = sorted(path.name for path in (ROOT / "docs" / "journeys").glob("*.md"))
+
+
+def blocks(page, language):
+    """Returns the blocks of code in one language of a page of docs/."""
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def follow(page, tfsparse, folder, data_dir, monkeypatch):
+    """Runs all commands and then all Python code of a page, in a folder like the project's.
+
+    All of it runs in this process; tests/commands start each command as a user does.
+
+    Args:
+        page: file name in docs/journeys.
+        tfsparse: the fixture.
+        folder: new folder in which the code runs.
+        data_dir: folder of prepared data sets.
+        monkeypatch: the fixture.
+    """
+    for name in ("train.py", "zoo"):
+        (folder / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(data_dir))
+    page = f"journeys/{page}"
+    for line in "".join(blocks(page, "sh")).replace("\\\n", "").splitlines():
+        if line.startswith("python train.py "):
+            line = line.replace("python train.py", "tfsparse train")
+        program, *arguments = shlex.split(line)
+        assert program == "tfsparse", f"a command of another program: {line}"
+        status, _, stderr = tfsparse(*arguments)
+        assert status == 0, stderr
+    exec("".join(blocks(page, "python")), {})

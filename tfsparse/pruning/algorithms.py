@@ -48,8 +48,9 @@ class Algorithm:
     def regularizer(self, weight, mask):
         """Returns a Keras regularizer of `weight`, or None.
 
-        It has besides `variables`, a list for checkpoints, and a method `update()`, called when
-        `mask` has changed and `weight` is not yet masked.
+        It has besides `variables`, a list for checkpoints, and two methods without arguments:
+        `update()`, called when `mask` has changed and `weight` is not yet masked, and `restart()`,
+        called when something other than training has set `weight`, and `mask` has changed.
         """
 
     @property
@@ -165,6 +166,11 @@ class DynamicL2(keras.regularizers.Regularizer):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
         self.target.assign((self._weight + self.multiplier) * self._mask)
         self.multiplier.assign(self.multiplier + self._weight - self.target)
+
+    def restart(self):
+        """Z = W * mask, U = 0."""
+        self.target.assign(self._weight * self._mask)
+        self.multiplier.assign(tf.zeros_like(self.multiplier))
 
 
 ALGORITHMS = {

@@ -84,7 +84,7 @@ class Pruner:
         self.masks = [variable_beside(w, tf.ones(w.shape), "mask") for w in self.weights]
         self._seed = [seed, 0xD42]
         self._units = [Units(*item, structure) for item in found]
-        self._most_units = [units.count for units in self._units]  # that were not 0 when adopted
+        self._most_units = [units.count for units in self._units]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
         self._regularizers = []
         self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
@@ -160,9 +160,13 @@ class Pruner:
             UsageError: if the algorithm reads momentum or gradient and `optimizer` has none, a
                 weight is not 0 outside its mask after a training step, or the pruner is detached.
         """
-        if self._last_update is None:
+        if self._last_update is None or not self._is_attached():
             self.check(optimizer)
             self.adopt_weights()
+        elif step < self._last_update:  # counted anew, by a new optimizer
+            self.adopt_weights()
+            self._last_change.assign([-1])
+            self._note_zeros()
         elif self._last_update == step or self._is_checked:
             if self._is_outside():
                 self.adopt_weights()
@@ -325,12 +329,21 @@ class Pruner:
         return [units.spread(each) for units, each in zip(self._units, active, strict=True)]
 
     def _set_masks(self, masks):
+        changed = False
         for index, mask in enumerate(masks):
             if (mask != self.masks[index].numpy()).any():
+                changed = True
                 self.masks[index].assign(mask)
-                self._most_units[index] = self._units[index].active(mask).sum()
                 if self._regularizers and self._regularizers[index]:
                     self._regularizers[index].restart()
+
+        if not self.algorithm.rewires and changed:
+            self._note_zeros()
+
+    def _note_zeros(self):
+        """What is 0 now stays 0, even if a gradual schedule asks for more weights."""
+        pairs = zip(self._units, self.masks, strict=True)
+        self._most_units = [units.active(mask.numpy()).sum() for units, mask in pairs]
 
     def _mask_averages(self, optimizer):
         averages = optimizer_state.averages(optimizer, self.weights)

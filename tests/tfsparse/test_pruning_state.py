@@ -291,7 +291,7 @@ def test_weights_loaded_in_the_middle_of_an_epoch(algorithm, data):
     """By a callback that takes back a bad step, for example."""
     model = compiled(net())
     pruner = make_pruner(model, algorithm)
-    watch = fit(model, data, pruner, epochs=1)
+    fit(model, data, pruner, epochs=1)
     restored = model.get_weights()
     kernels = [to_numpy(weight) for weight in pruner.weights]
 

@@ -159,18 +159,21 @@ class DynamicL2(keras.regularizers.Regularizer):
 
     def __call__(self, weight):
         distance = weight - self.target + self.multiplier
-        distance *= tf.cast(self._mask, distance.dtype)
+        distance *= self._cast_mask()
         return 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
 
     def update(self):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
-        self.target.assign((self._weight + self.multiplier) * self._mask)
+        self.target.assign((self._weight + self.multiplier) * self._cast_mask())
         self.multiplier.assign(self.multiplier + self._weight - self.target)
 
     def restart(self):
         """Z = W * mask, U = 0."""
-        self.target.assign(self._weight * self._mask)
+        self.target.assign(self._weight * self._cast_mask())
         self.multiplier.assign(tf.zeros_like(self.multiplier))
+
+    def _cast_mask(self):
+        return tf.cast(self._mask, self.target.dtype)
 
 
 ALGORITHMS = {

@@ -38,7 +38,9 @@ def net(seed=0):
 
 def compiled(model, **arguments):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1, 0.9, **arguments), loss, metrics=["accuracy"])
+    optimizer = keras.optimizers.SGD(0.1, 0.9, **arguments)
+    # Compiling by XLA takes longer than all else here; test_pruner.py trains with it.
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
     return model
 
 
@@ -521,14 +523,13 @@ def test_steps_are_batches_also_if_gradients_are_accumulated(algorithm, data):
 
 
 @pytest.mark.parametrize("floatx", ["float64", "bfloat16"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_under_other_float_types(floatx, algorithm, data):
+def test_under_other_float_types(floatx, data):
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(floatx)
     try:
         model = compiled(net())
-        pruner = make_pruner(model, algorithm)
+        pruner = make_pruner(model, "dnr")
         fit(model, data, pruner, epochs=2)
         assert pruner.weights[0].dtype == floatx
         pruner.detach()

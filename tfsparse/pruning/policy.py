@@ -25,6 +25,13 @@ class ConvolutionPolicy(PruningPolicy):
             raise UsageError(f"Pruning needs a built Keras 3 model. Received: {model!r}")
 
 
+def all_layers(model):
+    """Yields the layers of a model, each followed by the layers inside it."""
+    for layer in leaf_layers(model):
+        yield layer
+        yield from tracked_layers(layer)
+
+
 def prunable_layers(model, policy):
     """Returns [(layer, weight variable)] of all trainable weights that `policy` lets be pruned.
 
@@ -34,7 +41,7 @@ def prunable_layers(model, policy):
         UsageError: if there is none, or a layer that `policy` allows has no kernel.
     """
     policy.ensure_model_supports_pruning(model)
-    allowed = [layer for layer in _all_layers(model) if policy.allow_pruning(layer)]
+    allowed = [layer for layer in all_layers(model) if policy.allow_pruning(layer)]
     if not any(layer.built for layer in allowed):
         raise UsageError(
             f"Model {model.name!r} has no layer that can be pruned. Give the pruner a policy that "
@@ -51,15 +58,8 @@ def prunable_layers(model, policy):
     return list(found.values())
 
 
-def _all_layers(model):
-    """Yields the layers of a model, each followed by the layers inside it."""
-    for layer in leaf_layers(model):
-        yield layer
-        yield from tracked_layers(layer)
-
-
 def _prunable_weights(layer, policy):
-    if not layer.built:  # it is not called, and has no weights
+    if not layer.built or not layer.weights:  # one that is never called is not built
         return []
     if isinstance(layer, PrunableLayer):
         return layer.get_prunable_weights()

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfsparse import graph
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
+from tfsparse.pruning.policy import all_layers
 
 _TRANSPOSED = (
     keras.layers.Conv1DTranspose,
@@ -112,29 +113,35 @@ def _channels(layer, weight):
     """Returns the input channel of each weight, flattened."""
     if isinstance(layer, PeriodicConv2D):
         return layer.kernel_channels
-    return np.indices(weight.shape)[-1 if isinstance(layer, _TRANSPOSED) else -2].ravel()
+    return _indices(weight, -1 if isinstance(layer, _TRANSPOSED) else -2)
 
 
 def _filters(layer, weight):
     """Returns the filter of each weight, flattened."""
     if isinstance(layer, PeriodicConv2D):
         return layer.kernel_positions % layer.filters
-    if isinstance(layer, _TRANSPOSED):
-        return np.indices(weight.shape)[-2].ravel()
-    return np.arange(math.prod(weight.shape)) % weight.shape[-1]
+    return _indices(weight, -2 if isinstance(layer, _TRANSPOSED) else -1)
+
+
+def _indices(weight, axis):
+    """Returns the index of each weight along an axis, flattened."""
+    shape = [1] * len(weight.shape)
+    shape[axis] = weight.shape[axis]
+    return np.broadcast_to(np.arange(shape[axis]).reshape(shape), tuple(weight.shape)).ravel()
 
 
 def _stems(model, found):
     """Returns the ids of the weights in `found` whose channels are those of an input of `model`.
 
-    Of layers inside a layer that reads an input, these are the ones with as many channels. The
-    first weight is taken for the stem if the model has a `call` of its own, or one in it has.
+    Of layers inside a layer that reads an input, these are the ones with as many channels. In a
+    model with a `call` of its own, or with such a model in it, the first layer is the one.
     """
+    stems = set()
     try:
         readers = _readers_of_inputs(model)
     except UsageError:
-        return {id(found[0][1])}
-    stems = set()
+        innermost = (each for each in all_layers(model) if not any(graph.tracked_layers(each)))
+        readers = {next(filter(_mixes, innermost)): set()}
     for operation, sizes in readers.items():
         inside = list(graph.tracked_layers(operation))
         for layer, weight in found:
@@ -163,7 +170,7 @@ def _readers_of_inputs(model):
                 reached |= {id(outer) for inner, outer in pairs if id(inner) in reached}
             elif _mixes(operation):
                 readers.setdefault(operation, set()).update(x.shape[-1] for x in found)
-            elif len(found) == len(inputs):
+            elif found and len(found) == len(inputs):
                 reached |= {id(x) for x in outputs}
     return {operation: sizes for operation, sizes in readers.items() if sizes}
 

@@ -114,7 +114,7 @@ def test_conservation(name, structure, batches):
             else:
                 assert 0 <= missing < largest_unit
         for weight, momentum, old, new in zip(
-            pruner.weights, pruner._slots(run.optimizer)[0], before, after, strict=True
+            pruner.weights, pruner._momenta(run.optimizer), before, after, strict=True
         ):
             assert set(np.unique(new)) <= {0.0, 1.0}
             assert new.any()
@@ -129,7 +129,7 @@ def test_conservation(name, structure, batches):
         for weight, mask in zip(pruner.weights, after, strict=True):
             assert (to_numpy(weight)[mask == 0] == 0).all()
     assert sum(mask.sum() for mask in run.masks) == pytest.approx(DENSITY * prunable, abs=72)
-    momenta = zip(pruner._slots(run.optimizer)[0], run.masks, strict=True)
+    momenta = zip(pruner._momenta(run.optimizer), run.masks, strict=True)
     masked = np.concatenate([to_numpy(momentum)[mask == 0] for momentum, mask in momenta])
     # Alive, unless a ReLU lets no gradient through.
     assert np.count_nonzero(masked) > 0.3 * masked.size
@@ -208,7 +208,7 @@ def test_dnr_and_magnitude_choose_what_they_chose(structure, density):
 
         for weight in model.trainable_variables:
             weight.assign(normal(weight))
-        pruner = Pruner(model, schedule, structure=structure, seed=3)
+        pruner = Pruner(model, schedule, structure=structure, seed=3, initial_masks="random")
         for step in range(10):
             for weight, mask in zip(pruner.weights, pruner.masks, strict=True):
                 weight.assign((to_numpy(weight) + normal(weight)) * mask.numpy())

@@ -258,7 +258,7 @@ def test_momenta_are_those_of_the_weights_in_a_larger_model(images):
     x = backbone(keras.layers.Conv2D(4, 3, padding="same", name="stem")(x))
     outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
     trainer = Trainer(keras.Model(inputs, outputs), keras.optimizers.SGD(0.1, momentum=0.9))
-    ((momentum,), _) = pruner._slots(trainer.optimizer)
+    (momentum,) = pruner._momenta(trainer.optimizer)
     assert "inside" in momentum.path
     assert "stem" not in momentum.path
     stranger = keras.optimizers.SGD(0.1, momentum=0.9)

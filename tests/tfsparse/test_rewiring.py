@@ -5,7 +5,8 @@ import pytest
 
 from tfsparse.pruning import DNR
 from tfsparse.pruning.budget import allot, erdos_renyi_kernel, ranked, rounded, uniform
-from tfsparse.pruning.rewiring import LayerState, drop, grow, initial_mask, rewire
+from tfsparse.pruning.initial import random_mask
+from tfsparse.pruning.rewiring import LayerState, drop, grow, rewire
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -227,16 +228,16 @@ def test_drop_takes_the_smallest_and_grow_the_largest():
     np.testing.assert_array_equal(grown, [True, True, False, False, True])
 
 
-def test_initial_mask_is_random_and_serves_every_filter():
+def test_a_random_mask_is_random_and_serves_every_filter():
     rng = np.random.default_rng(0)
     filters = np.arange(120) % 20
     counts = np.zeros(120)
     for _ in range(500):
-        active = initial_mask(rng, 120, 24, filters)
+        active = random_mask(rng, 120, 24, filters)
         assert active.sum() == 24
         assert len(set(filters[active])) == 20
         counts += active
     # Each unit is drawn with a chance of a fifth: 100 of 500, standard deviation 9.
     assert abs(counts - 100).max() < 5 * 9
-    assert initial_mask(rng, 120, 10, filters).sum() == 10  # too few for all filters
-    assert initial_mask(rng, 120, 0).sum() == 0
+    assert random_mask(rng, 120, 10, filters).sum() == 10  # too few for all filters
+    assert random_mask(rng, 120, 0).sum() == 0

@@ -3,13 +3,18 @@
 import keras
 
 from tfsparse.errors import UsageError
+from tfsparse.pruning import optimizer_state
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
     """Updates a pruner before each training step of `model.fit`.
 
-    Named after TF-MOT's callback of the same task. The step is the optimizer's, so that pruning
-    goes on where it was when `fit` is called again.
+    Named after TF-MOT's callback of the same task. The step is the number of batches that the
+    optimizer has been trained on, so that pruning goes on where it was when `fit` is called again.
+
+    If another callback sets the model's weights, such as `EarlyStopping`, `BackupAndRestore`, or
+    `SwapEMAWeights`, the masks follow (see `Pruner.adopt_weights`), in any order of the callbacks.
+    The moving averages of an optimizer with `use_ema` are masked, too.
 
     Args:
         pruner: `tfsparse.pruning.Pruner` of the model.
@@ -23,19 +28,36 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def __init__(self, pruner):
         super().__init__()
         self.pruner = pruner
+        self._is_first_step = True
 
     def on_train_begin(self, logs=None):
-        """Raises UsageError if steps would pass between updates."""
-        if self.model.steps_per_execution > 1:
+        """Has Keras trace the training step with the masks.
+
+        Raises:
+            UsageError: if steps would pass between updates, the optimizer has not what the
+                algorithm reads, a pruned layer is frozen, or the pruner is detached.
+        """
+        model, pruner = self.model, self.pruner
+        if model.steps_per_execution > 1:
             raise UsageError(
                 "Pruning is updated before every step and needs steps_per_execution=1. Received: "
-                f"{self.model.steps_per_execution}"
+                f"{model.steps_per_execution}"
             )
+        if pruner.algorithm.reads and not model.optimizer.built:
+            with model.distribute_strategy.scope():
+                model.optimizer.build(model.trainable_variables)
+        pruner.check(model.optimizer, model.trainable_variables)
+        pruner.trace_in(model)
+        pruner.adopt_weights()
+        self._is_first_step = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.pruner.adopt_weights()
 
     def on_train_batch_begin(self, batch, logs=None):
         optimizer = self.model.optimizer
-        self.pruner.update(int(optimizer.iterations), optimizer)
+        self.pruner.update(optimizer_state.steps_done(optimizer), optimizer)
 
-    def on_train_end(self, logs=None):
-        """Masks the weights: an optimizer with `use_ema` has just put its averages there."""
-        self.pruner.apply_masks()
+    def on_train_batch_end(self, batch, logs=None):
+        self.pruner.after_step(self.model.optimizer, check=self._is_first_step)
+        self._is_first_step = False

@@ -8,23 +8,64 @@ from tfsparse.errors import UsageError
 from tfsparse.pruning.units import variable_beside
 
 
-def slots(optimizer, weights):
-    """Returns (momenta, moving averages) of `weights`: lists of variables, or empty ones.
+def steps_done(optimizer):
+    """Returns the number of batches trained on, an int; as Keras' learning rate schedules count.
+
+    With `gradient_accumulation_steps`, that is more than `optimizer.iterations`.
+    """
+    return int(_inner(optimizer)._iterations)
+
+
+def momenta(optimizer, weights):
+    """Returns the variables of the momenta of `weights`; an empty list if there are none.
 
     Raises:
         UsageError: if `optimizer` does not train all `weights`.
     """
     optimizer = _inner(optimizer)
     momenta = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None) or []
+    indices = _indices(optimizer, weights)
+    return [momenta[index] for index in indices if momenta]
+
+
+def averages(optimizer, weights):
+    """Returns the variables of the moving averages of `weights`; an empty list without `use_ema`.
+
+    An optimizer that is not built has none yet.
+    """
+    optimizer = _inner(optimizer)
+    if optimizer is None or not optimizer.built or not optimizer.use_ema:
+        return []
+    averages = optimizer._model_variables_moving_average
+    return [averages[index] for index in _indices(optimizer, weights)]
+
+
+def check(optimizer, momenta, algorithm):
+    """Raises UsageError if `optimizer`, with `momenta`, has not what `algorithm` reads of it."""
+    reader = f"{type(algorithm).__name__} reads the {algorithm.reads}"
+    if not momenta:
+        raise UsageError(
+            f"{reader} and needs an optimizer with momentum, such as "
+            f"keras.optimizers.SGD(momentum=0.9) or Adam. Received: {optimizer.name}"
+        )
+    if algorithm.reads == "gradient":
+        _momentum_decay(optimizer)
+        accumulated = _inner(optimizer).gradient_accumulation_steps
+        if accumulated:
+            raise UsageError(
+                f"{reader} of each step and needs gradient_accumulation_steps=None. "
+                f"Received: {accumulated}"
+            )
+
+
+def _indices(optimizer, weights):
     try:
-        indices = [optimizer._get_variable_index(weight) for weight in weights]
+        return [optimizer._get_variable_index(weight) for weight in weights]
     except KeyError as error:
         raise UsageError(
             "The optimizer does not train all weights that are pruned; build it on the trainable "
             f"variables of the model. Received: {optimizer.name}"
         ) from error
-    averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
-    return [momenta[i] for i in indices if momenta], [averages[i] for i in indices if averages]
 
 
 class LastGradient:

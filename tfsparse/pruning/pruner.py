@@ -5,32 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse.errors import UsageError
-from tfsparse.pruning import algorithms, rewiring
+from tfsparse.pruning import algorithms, constraints, initial, optimizer_state, rewiring
 from tfsparse.pruning.budget import total_weights
-from tfsparse.pruning.optimizer_state import LastGradient, slots
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
-from tfsparse.pruning.units import STRUCTURES, Units, prunable_by_channel, variable_beside
-
-
-class _Mask(keras.constraints.Constraint):
-    """Zeros outside the mask, after the weight's own constraint."""
-
-    def __init__(self, constraint, mask):
-        self.constraint, self.mask = constraint, mask
-
-    def __call__(self, weight):
-        weight = tf.convert_to_tensor(self.constraint(weight) if self.constraint else weight)
-        return weight * tf.cast(self.mask, weight.dtype)
-
-
-class _Sum(keras.regularizers.Regularizer):
-    """The weight's own regularizer and the algorithm's."""
-
-    def __init__(self, own, other):
-        self.own, self.other = own, other
-
-    def __call__(self, weight):
-        return (self.own(weight) if self.own else 0.0) + self.other(weight)
+from tfsparse.pruning.units import STRUCTURES, Units, names_of, prunable_by_channel, variable_beside
 
 
 class Pruner:
@@ -43,8 +21,11 @@ class Pruner:
     before each training step; in `model.fit`, `UpdatePruningStep` does it.
 
     An algorithm that rewires (DNR, SET, RigL) gives the model its final density from the start; the
-    others prune gradually, to the schedule's sparsity. Without a schedule the masks do not change:
-    a sparse model is trained on, and what is 0 stays 0.
+    others prune gradually, to the schedule's sparsity, and what is 0 from the start stays 0.
+    Without a schedule the masks do not change: a sparse model is trained on.
+
+    The masks can be told from the weights' exact zeros. So if something other than training sets
+    the weights, such as a Keras callback that restores them, the masks follow: see `adopt_weights`.
 
     Args:
         model: built Keras 3 model. Its weights are masked at once.
@@ -53,11 +34,16 @@ class Pruner:
             has. None keeps the weights that are not zero now.
         policy: TF-MOT `PruningPolicy` that takes Keras 3 layers; None for `ConvolutionPolicy()`.
         structure: "unstructured" prunes single weights, "channel" all weights of an input channel
-            of a layer together. The model's first convolution, whose channels are the image's, is
-            not pruned by channel.
+            of a layer together. Layers that read an input of the model, whose channels are the
+            image's, are not pruned by channel.
         algorithm: `Algorithm`; None for `DNR()` if the schedule has a prune rate, else for
             `Magnitude()`.
         seed: int, not negative, that fixes what is random: initial masks, and what SET regrows.
+        initial_masks: how an algorithm that rewires chooses the weights to start with. "random"
+            draws them and suits a model that is not trained. "magnitude" keeps the largest weights
+            of each layer; if no more weights than the density allows are not 0, it keeps all of
+            these, and zeros drawn at random fill up the number. None for "magnitude" if the model
+            appears to be trained (see `tfsparse.pruning.initial.is_trained`), else "random".
 
     Raises:
         UsageError: if an argument is out of range, the algorithm rewires and the schedule has no
@@ -67,47 +53,77 @@ class Pruner:
     """
 
     def __init__(
-        self, model, schedule, policy=None, structure="unstructured", algorithm=None, seed=0
+        self,
+        model,
+        schedule,
+        policy=None,
+        structure="unstructured",
+        algorithm=None,
+        seed=0,
+        initial_masks=None,
     ):
         if structure not in STRUCTURES:
             raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
+        if initial_masks not in initial.CHOICES:
+            raise UsageError(
+                f"initial_masks must be one of {initial.CHOICES}. Received: {initial_masks!r}"
+            )
         self.algorithm = algorithms.resolve(algorithm, schedule)
         found = prunable_layers(model, policy or ConvolutionPolicy())
         if structure == "channel":
             found = prunable_by_channel(model, found)
         for _, weight in found:
-            if isinstance(weight.constraint, _Mask):
+            if isinstance(weight.constraint, constraints.Mask):
                 raise UsageError(
                     f"A pruner prunes {weight.path!r} already. Call its detach() first."
                 )
         self.schedule = schedule
         self.structure = structure
-        self.layer_names = [layer.name for layer, _ in found]
+        self.layer_names = names_of(layer for layer, _ in found)
         self.weights = [weight for _, weight in found]
         self.masks = [variable_beside(w, tf.ones(w.shape), "mask") for w in self.weights]
         self._seed = [seed, 0xD42]
         self._units = [Units(*item, structure) for item in found]
-        self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
-        if schedule is None:
-            for mask, weight in zip(self.masks, self.weights, strict=True):
-                mask.assign(tf.cast(tf.not_equal(weight, 0), mask.dtype))
-        elif self.algorithm.rewires:
-            self._draw_masks()
-            self.apply_masks()
-        self._gradient = LastGradient(self.weights) if self.algorithm.reads == "gradient" else None
+        self._most_units = [units.count for units in self._units]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
+        self._regularizers = []
+        self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
+        # The step of the last update, and whether the weights were seen to be masked after it.
+        self._last_update, self._is_checked = None, False
+        self._fitted, self._train_function = None, None
+        if self.algorithm.rewires:
+            if initial_masks is None:
+                is_trained = initial.is_trained(model, self.weights)
+                initial_masks = "magnitude" if is_trained else "random"
+            self._set_masks(self._initial_masks(initial_masks))
+        else:
+            self._set_masks(map(self._support, range(len(found))))
+        self.apply_masks()
+        reads_gradient = self.algorithm.reads == "gradient"
+        self._gradient = optimizer_state.LastGradient(self.weights) if reads_gradient else None
         pairs = list(zip(self.weights, self.masks, strict=True))
         self._regularizers = [self.algorithm.regularizer(*pair) for pair in pairs]
         for (weight, mask), regularizer in zip(pairs, self._regularizers, strict=True):
-            weight.constraint = _Mask(weight.constraint, mask)
+            weight.constraint = constraints.Mask(weight.constraint, mask)
             if regularizer:
-                weight.regularizer = _Sum(weight.regularizer, regularizer)
+                weight.regularizer = constraints.Sum(weight.regularizer, regularizer)
+        self._is_outside = constraints.finder(self.weights, self.masks)
 
     def detach(self):
-        """Ends pruning: weights are masked a last time and have their own constraints again."""
-        self.apply_masks()
+        """Ends pruning: weights have their own constraints and regularizers again.
+
+        All weights stay as they are. If something other than training has set them, such as
+        `EarlyStopping(restore_best_weights=True)`, the masks become those of the weights. A
+        `tf.function` that was traced before goes on applying the masks; make it again.
+        """
+        if not self._is_attached():
+            return
+        if self._is_outside():
+            self._set_masks(map(self._support, range(len(self.weights))))
         for weight, original in zip(self.weights, self._originals, strict=True):
             weight.constraint, weight.regularizer = original
+        if self._fitted is not None:
+            self._fitted.make_train_function(force=True)
 
     @property
     def variables(self):
@@ -119,12 +135,12 @@ class Pruner:
     @property
     def density(self):
         """Kept weights / all weights of the layers that are pruned."""
-        ones = sum(int(np.sum(mask.numpy())) for mask in self.masks)
-        return ones / sum(mask.shape.num_elements() for mask in self.masks)
+        kept = self._kept()
+        return sum(int(np.sum(mask)) for mask in kept) / sum(mask.size for mask in kept)
 
     def layer_densities(self):
         """Returns {layer name: kept weights / all weights of its kernel}."""
-        means = (float(np.mean(mask.numpy())) for mask in self.masks)
+        means = (float(np.mean(kept)) for kept in self._kept())
         return dict(zip(self.layer_names, means, strict=True))
 
     def update(self, step, optimizer):
@@ -141,8 +157,22 @@ class Pruner:
             Whether the masks may have changed.
 
         Raises:
-            UsageError: if the algorithm reads momentum or gradient and `optimizer` has none.
+            UsageError: if the algorithm reads momentum or gradient and `optimizer` has none, a
+                weight is not 0 outside its mask after a training step, or the pruner is detached.
         """
+        if self._last_update is None or not self._is_attached():
+            self.check(optimizer)
+            self.adopt_weights()
+        elif step < self._last_update:  # counted anew, by a new optimizer
+            self.adopt_weights()
+            self._last_change.assign([-1])
+            self._note_zeros()
+        elif self._last_update == step or self._is_checked:
+            if self._is_outside():
+                self.adopt_weights()
+        else:
+            self.check_step()
+        self._last_update, self._is_checked = step, False
         if self.schedule is None:
             return False
         should_prune, sparsity = self.schedule(tf.constant(step))
@@ -153,26 +183,98 @@ class Pruner:
         if self._gradient and bool(self.schedule(tf.constant(step + 1))[0]):
             # Before the first step `fit` has not built the optimizer, whose momenta will be 0.
             built = optimizer.built
-            momenta = self._slots(optimizer)[0] if built else map(tf.zeros_like, self.weights)
+            momenta = self._momenta(optimizer) if built else map(tf.zeros_like, self.weights)
             self._gradient.remember(step, momenta)
         return changes
 
     def apply_masks(self):
-        """Sets all weights outside the masks to 0, after something else than training set them."""
+        """Sets all weights outside the masks to 0.
+
+        Call it in a loop of your own after an optimizer with `use_ema` has put its moving averages
+        in the place of the weights.
+        """
         for weight, mask in zip(self.weights, self.masks, strict=True):
             weight.assign(weight * mask)
 
-    def _slots(self, optimizer):
-        """Returns the momenta and the moving averages of the weights, after a check."""
-        reads = self.algorithm.reads
-        momenta, averages = slots(optimizer, self.weights)
-        if reads and not momenta:
+    def adopt_weights(self):
+        """Makes the masks those of weights that something other than training has set.
+
+        Call it in a loop of your own after you have loaded weights; `UpdatePruningStep` calls it.
+        An algorithm that rewires keeps its density: if some weights outside the masks are not 0,
+        its masks are chosen as `initial_masks="magnitude"` says, so a model of that density goes on
+        with the weights that it has. Otherwise what is 0 stays 0, unless the weight has a
+        constraint of its own, which may have set it to 0. The dynamic regularizer of layers whose
+        masks change starts anew.
+        """
+        is_outside = bool(self._is_outside())
+        if self.algorithm.rewires:
+            if is_outside:
+                self._set_masks(self._initial_masks("magnitude"))
+                self.apply_masks()
+            return
+        own = [constraint is not None for constraint, _ in self._originals]
+        masks = [mask.numpy() for mask in self.masks]
+        self._set_masks(
+            mask if has_constraint and not is_outside else self._support(index)
+            for index, (mask, has_constraint) in enumerate(zip(masks, own, strict=True))
+        )
+
+    def check(self, optimizer, variables=None):
+        """Raises UsageError if training could not prune as it should.
+
+        Args:
+            optimizer: the Keras optimizer that trains the model; what it must have is checked only
+                if it is built.
+            variables: the variables that are trained; None for those that are not frozen.
+        """
+        if not self._is_attached():
+            raise UsageError("This pruner is detached. Make a new one to go on pruning.")
+        trained = None if variables is None else {id(variable) for variable in variables}
+        for name, weight in zip(self.layer_names, self.weights, strict=True):
+            if not weight.trainable or (trained is not None and id(weight) not in trained):
+                raise UsageError(
+                    f"Layer {name!r} is pruned but not trained. Freeze it before the pruner is "
+                    "made, or leave it out by a policy."
+                )
+        if self.algorithm.reads and optimizer.built:
+            self._momenta(optimizer)
+
+    def trace_in(self, model):
+        """Has Keras trace the training step of `model` anew, unless it has the masks in it."""
+        if self._fitted is not model or model.train_function is not self._train_function:
+            model.make_train_function(force=True)
+            self._fitted, self._train_function = model, model.train_function
+
+    def check_step(self):
+        """Raises UsageError if weights outside the masks are not 0 after a training step."""
+        if self._is_outside():
             raise UsageError(
-                f"{type(self.algorithm).__name__} reads the {reads} and needs an optimizer with "
-                "momentum, such as keras.optimizers.SGD(momentum=0.9) or Adam. "
-                f"Received: {optimizer.name}"
+                "Pruned weights are not 0 after a training step. Compile the model or make your "
+                "tf.function again after the pruner is made; if you have loaded weights, call the "
+                "pruner's adopt_weights()."
             )
-        return momenta, averages
+
+    def after_step(self, optimizer, check=False):
+        """Masks the optimizer's moving averages, which Keras updates before it masks the weights.
+
+        Only `UpdatePruningStep` need call it. From here to the next `update`, weights that are not
+        0 outside the masks are not this step's: the masks follow them.
+
+        Args:
+            optimizer: the Keras optimizer that trains the model.
+            check: whether to call `check_step`.
+        """
+        if check:
+            self.check_step()
+        self._is_checked = True
+        self._mask_averages(optimizer)
+
+    def _momenta(self, optimizer):
+        """Returns the momenta of the weights, after a check."""
+        momenta = optimizer_state.momenta(optimizer, self.weights)
+        if self.algorithm.reads:
+            optimizer_state.check(optimizer, momenta, self.algorithm)
+        return momenta
 
     def _states(self, momenta=None, gradients=None):
         """Returns each layer as the algorithm sees it."""
@@ -194,26 +296,65 @@ class Pruner:
             states.append(state)
         return states
 
-    def _draw_masks(self):
-        states, density = self._states(), 1.0 - self.schedule.target_sparsity
-        total, weights = total_weights(states, density), total_weights(states, 1.0)
-        least = sum(state.unit_size for state in states)
-        if total < least:
-            raise UsageError(
-                f"A density of {density:g} leaves {total} of {weights} weights, too few for one "
-                f"unit in each of {len(states)} layers. Choose a density of at least "
-                f"{least / weights:.2g}."
-            )
+    def _is_attached(self):
+        constraint = self.weights[0].constraint
+        return isinstance(constraint, constraints.Mask) and constraint.mask is self.masks[0]
+
+    def _kept(self):
+        """Returns the masks; those of the weights if some are not 0 outside the pruner's."""
+        if self._is_outside():
+            return [self._support(index) for index in range(len(self.weights))]
+        return [mask.numpy() for mask in self.masks]
+
+    def _support(self, index):
+        """Returns the mask of the units of a layer that are not 0; of all if none is."""
+        nonzero = keras.ops.convert_to_numpy(self.weights[index]) != 0
+        if self.schedule is None:
+            return nonzero.astype(np.float32)
+        units = self._units[index]
+        return units.spread(units.active(nonzero) | (not nonzero.any()))
+
+    def _initial_masks(self, choice):
+        """Returns the masks that `initial_masks` describes."""
+        states = self._states()
+        kept = initial.budget(self.algorithm, states, 1.0 - self.schedule.target_sparsity)
         rng = np.random.default_rng(self._seed)
-        kept = self.algorithm.budget(states, density)
-        for mask, units, keep in zip(self.masks, self._units, kept, strict=True):
-            active = rewiring.initial_mask(rng, units.count, keep, units.filters)
-            mask.assign(units.spread(active))
+        if choice == "magnitude":
+            active = initial.magnitude_masks(rng, states, kept)
+        else:
+            active = [
+                initial.random_mask(rng, units.count, keep, units.filters)
+                for units, keep in zip(self._units, kept, strict=True)
+            ]
+        return [units.spread(each) for units, each in zip(self._units, active, strict=True)]
+
+    def _set_masks(self, masks):
+        changed = False
+        for index, mask in enumerate(masks):
+            if (mask != self.masks[index].numpy()).any():
+                changed = True
+                self.masks[index].assign(mask)
+                if self._regularizers and self._regularizers[index]:
+                    self._regularizers[index].restart()
+
+        if not self.algorithm.rewires and changed:
+            self._note_zeros()
+
+    def _note_zeros(self):
+        """What is 0 now stays 0, even if a gradual schedule asks for more weights."""
+        pairs = zip(self._units, self.masks, strict=True)
+        self._most_units = [units.active(mask.numpy()).sum() for units, mask in pairs]
+
+    def _mask_averages(self, optimizer):
+        averages = optimizer_state.averages(optimizer, self.weights)
+        for average, mask in zip(averages, self.masks, strict=bool(averages)):
+            average.assign(average * mask)
 
     def _change_masks(self, step, density, optimizer):
-        algorithm, momenta, averages, gradients = self.algorithm, [], [], []
+        algorithm, momenta, gradients = self.algorithm, [], []
+        averages = optimizer_state.averages(optimizer, self.weights)
         if algorithm.rewires or algorithm.reads:
-            momenta, averages = self._slots(optimizer)
+            momenta = self._momenta(optimizer)
         if self._gradient:
             gradients = self._gradient.recall(step, optimizer, momenta)
         states = self._states(momenta if algorithm.reads else None, gradients)
@@ -229,8 +370,9 @@ class Pruner:
                 algorithm.regrowth_shares(states),
             )
         else:
-            kept = map(rewiring.top, drop_scores, algorithm.budget(states, density))
-            changes, momenta, averages = [(active, active) for active in kept], [], []
+            kept = np.minimum(algorithm.budget(states, density), self._most_units)
+            active = map(rewiring.top, drop_scores, kept)
+            changes, momenta = [(each, each) for each in active], []
         for index, (survived, active) in enumerate(changes):
             units, weight, mask = self._units[index], self.weights[index], self.masks[index]
             mask.assign(units.spread(active))

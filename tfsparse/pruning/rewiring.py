@@ -37,22 +37,6 @@ class LayerState:
     gradient: np.ndarray | None = None
 
 
-def initial_mask(rng, count, keep, filters=None):
-    """Returns bool [count] with `keep` units on, drawn at random from `rng`.
-
-    A filter without weights has no gradient behind a ReLU, and never gets one. So each filter has
-    a unit if there are enough of them; `filters`, int [count], is the filter of each unit.
-    """
-    order = rng.permutation(count)
-    if filters is not None:
-        first = np.unique(filters[order], return_index=True)[1]  # of each filter, in random order
-        if len(first) <= keep:
-            order = np.concatenate([order[first], np.delete(order, first)])
-    active = np.zeros(count, bool)
-    active[order[:keep]] = True
-    return active
-
-
 def top(score, count):
     """Returns bool [n], the `count` units of largest `score`; of equals, the first."""
     active = np.zeros(score.size, bool)

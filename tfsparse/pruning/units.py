@@ -1,14 +1,22 @@
 """What is pruned as one: single weights, or all weights of an input channel."""
 
+import collections
 import math
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from tfsparse import graph
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
-from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
+from tfsparse.pruning.policy import all_layers
 
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
 STRUCTURES = ("unstructured", "channel")
 
 
@@ -54,15 +62,24 @@ class Units:
 
 
 def prunable_by_channel(model, found):
-    """Returns the (layer, weight) of `found` without the model's first convolution.
+    """Returns the (layer, weight) of `found` without layers that read an input of the model.
 
     Raises:
         UsageError: if none is left, or channels of a layer cannot be pruned as one.
     """
-    (stem, _), *_ = prunable_layers(model, ConvolutionPolicy())
-    found = [(layer, weight) for layer, weight in found if layer is not stem]
+    for layer, weight in found:
+        if len(weight.shape) < 2 and not isinstance(layer, PeriodicConv2D):
+            raise UsageError(
+                f"Layer {layer.name!r} has a prunable weight of shape {tuple(weight.shape)}, "
+                "without channels; leave it out by a policy, or use structure 'unstructured'."
+            )
+    stems = _stems(model, found)
+    found = [(layer, weight) for layer, weight in found if id(weight) not in stems]
     if not found:
-        raise UsageError("Pruning by channel needs a second layer that can be pruned.")
+        raise UsageError(
+            "Pruning by channel needs a layer that can be pruned and reads no input of the model. "
+            f"Received: {model.name!r}"
+        )
     for layer, weight in found:
         if getattr(layer, "groups", 1) > 1:
             raise UsageError(
@@ -79,6 +96,13 @@ def prunable_by_channel(model, found):
     return found
 
 
+def names_of(layers):
+    """Returns the names of layers; the paths of those whose names are not unique."""
+    layers = list(layers)
+    counts = collections.Counter(layer.name for layer in layers)
+    return [layer.name if counts[layer.name] == 1 else layer.path for layer in layers]
+
+
 def variable_beside(weight, value, role):
     """Returns a variable of the pruner's state, named after the weight that it belongs to."""
     name = f"{weight.path}/{role}".replace("/", "_")  # paths of one model's weights are unique
@@ -89,12 +113,69 @@ def _channels(layer, weight):
     """Returns the input channel of each weight, flattened."""
     if isinstance(layer, PeriodicConv2D):
         return layer.kernel_channels
-    channel_axis = np.arange(weight.shape[-2])[:, None]
-    return np.broadcast_to(channel_axis, tuple(weight.shape)).ravel()
+    return _indices(weight, -1 if isinstance(layer, _TRANSPOSED) else -2)
 
 
 def _filters(layer, weight):
     """Returns the filter of each weight, flattened."""
     if isinstance(layer, PeriodicConv2D):
         return layer.kernel_positions % layer.filters
-    return np.arange(math.prod(weight.shape)) % weight.shape[-1]
+    return _indices(weight, -2 if isinstance(layer, _TRANSPOSED) else -1)
+
+
+def _indices(weight, axis):
+    """Returns the index of each weight along an axis, flattened."""
+    shape = [1] * len(weight.shape)
+    shape[axis] = weight.shape[axis]
+    return np.broadcast_to(np.arange(shape[axis]).reshape(shape), tuple(weight.shape)).ravel()
+
+
+def _stems(model, found):
+    """Returns the ids of the weights in `found` whose channels are those of an input of `model`.
+
+    Of layers inside a layer that reads an input, these are the ones with as many channels. In a
+    model with a `call` of its own, or with such a model in it, the first layer is the one.
+    """
+    stems = set()
+    try:
+        readers = _readers_of_inputs(model)
+    except UsageError:
+        innermost = (each for each in all_layers(model) if not any(graph.tracked_layers(each)))
+        readers = {next(filter(_mixes, innermost)): set()}
+    for operation, sizes in readers.items():
+        inside = list(graph.tracked_layers(operation))
+        for layer, weight in found:
+            channels = int(_channels(layer, weight).max()) + 1
+            if layer is operation or (layer in inside and channels in sizes):
+                stems.add(id(weight))
+    return stems
+
+
+def _readers_of_inputs(model):
+    """Returns {layer: set of numbers of channels}: what layers with weights read of the inputs.
+
+    Layers and operations without a matrix of weights, such as padding or BatchNorm, pass inputs
+    on, also several of them as one.
+    """
+    calls, reached, readers = graph.calls(model), {id(x) for x in model.inputs}, {}
+    before = None
+    while before != len(reached):
+        before = len(reached)
+        for operation, inputs, outputs in calls:
+            found = [x for x in inputs if id(x) in reached]
+            if isinstance(operation, keras.Model):
+                pairs = zip(inputs, operation.inputs, strict=False)
+                reached |= {id(inner) for outer, inner in pairs if id(outer) in reached}
+                pairs = zip(operation.outputs, outputs, strict=True)
+                reached |= {id(outer) for inner, outer in pairs if id(inner) in reached}
+            elif _mixes(operation):
+                readers.setdefault(operation, set()).update(x.shape[-1] for x in found)
+            elif found and len(found) == len(inputs):
+                reached |= {id(x) for x in outputs}
+    return {operation: sizes for operation, sizes in readers.items() if sizes}
+
+
+def _mixes(operation):
+    """Whether the output channels are other ones than the input channels."""
+    matrices = [each for each in getattr(operation, "weights", ()) if len(each.shape) > 1]
+    return bool(matrices) or isinstance(operation, PeriodicConv2D)

@@ -1,0 +1,88 @@
+"""Which units a model starts with if the algorithm rewires. All but `is_trained` is NumPy only."""
+
+import keras
+import numpy as np
+
+from tfsparse.errors import UsageError
+from tfsparse.pruning.budget import allot, total_weights
+
+CHOICES = (None, "random", "magnitude")
+
+
+def is_trained(model, weights):
+    """Returns whether `model` appears to be trained, or pruned.
+
+    It is if its optimizer has made a step, a one-dimensional weight, such as a bias or BatchNorm's
+    gamma, no longer has the one value that it starts with, or one of the `weights` is partly 0.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and int(optimizer.iterations) > 0:
+        return True
+    pruned = {id(weight) for weight in weights}
+    vectors = [v for v in model.trainable_variables if len(v.shape) == 1 and id(v) not in pruned]
+    if any(np.ptp(keras.ops.convert_to_numpy(vector)) > 0 for vector in vectors if vector.shape[0]):
+        return True
+    return any(_is_partly_zero(keras.ops.convert_to_numpy(weight)) for weight in weights)
+
+
+def budget(algorithm, layers, density):
+    """Returns int [layers], the units that `algorithm` gives each of the `LayerState`s.
+
+    Raises:
+        UsageError: if `density` leaves too few weights for a unit in each layer.
+    """
+    total, weights = total_weights(layers, density), total_weights(layers, 1.0)
+    least = sum(layer.unit_size for layer in layers)
+    if total < least:
+        raise UsageError(
+            f"A density of {density:g} leaves {total} of {weights} weights, too few for one "
+            f"unit in each of {len(layers)} layers. Choose a density of at least "
+            f"{least / weights:.2g}."
+        )
+    return algorithm.budget(layers, density)
+
+
+def random_mask(rng, count, keep, filters=None):
+    """Returns bool [count] with `keep` units on, drawn at random from `rng`.
+
+    A filter without weights has no gradient behind a ReLU, and never gets one. So each filter has
+    a unit if there are enough of them; `filters`, int [count], is the filter of each unit.
+    """
+    order = rng.permutation(count)
+    if filters is not None:
+        first = np.unique(filters[order], return_index=True)[1]  # of each filter, in random order
+        if len(first) <= keep:
+            order = np.concatenate([order[first], np.delete(order, first)])
+    active = np.zeros(count, bool)
+    active[order[:keep]] = True
+    return active
+
+
+def magnitude_masks(rng, layers, kept):
+    """Returns a bool [units] for each `LayerState`: the units that a trained model goes on with.
+
+    These are the largest of each layer, as many as `kept` says. If the units that are not 0 are no
+    more in total, all of them stay, and units that are 0, drawn at random, make up the number.
+
+    Args:
+        rng: NumPy generator.
+        layers: list of `LayerState`.
+        kept: int [layers], the units of each layer, at least 1.
+    """
+    sizes = np.array([layer.unit_size for layer in layers])
+    counts = np.array([np.count_nonzero(layer.weight) for layer in layers])
+    missing = np.sum((kept - counts) * sizes)
+    if missing > -1e-6:
+        free = np.array([layer.weight.size for layer in layers]) - counts
+        kept = counts + allot(np.maximum(kept - counts, 0), sizes, free, missing)
+    masks = []
+    for layer, keep in zip(layers, np.maximum(kept, 1), strict=True):
+        order = rng.permutation(layer.weight.size)  # of those that are 0
+        order = order[np.argsort(-layer.weight[order], kind="stable")]
+        masks.append(np.zeros(order.size, bool))
+        masks[-1][order[:keep]] = True
+    return masks
+
+
+def _is_partly_zero(values):
+    return 0 < np.count_nonzero(values) < values.size

@@ -26,6 +26,7 @@ with quiet():
 from tfsparse import graph, pruning
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
+from tfsparse.precision import float32_policy
 
 WORTH_MENTION = 0.05  # share of zeros; fewer come about by chance
 
@@ -42,6 +43,7 @@ class Route(NamedTuple):
     notes: list
 
 
+@float32_policy()
 def find_route(model, arithmetic="float", lowered=True):
     """Returns the `Route` of a Keras model.
 

@@ -10,12 +10,17 @@ ratio, Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 202
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfsparse.errors import UsageError
+from tfsparse.evaluation import one_output, shapes
+from tfsparse.examples import UNIT_RANGE, check_images, check_range, class_labels
 
 
 def _cross_entropy(labels, logits):
+    if logits.shape[1] == 1:  # of two classes; its gradient has the same sign behind a sigmoid
+        return tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits[:, 0])
     return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
@@ -34,16 +39,24 @@ def _difference_of_logits_ratio(labels, logits):
 LOSSES = {"cross_entropy": _cross_entropy, "dlr": _difference_of_logits_ratio}
 
 
-def fgsm(model, eps):
+def fgsm(model, eps, input_range=UNIT_RANGE):
     """Returns the fast gradient sign method as `attack(images, labels, seed)`; see `pgd`."""
-    return pgd(model, eps, steps=1, step_size=eps, random_start=False)
+    return pgd(model, eps, 1, step_size=eps, random_start=False, input_range=input_range)
 
 
-def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entropy"):
+def pgd(
+    model,
+    eps,
+    steps,
+    step_size=None,
+    random_start=True,
+    loss="cross_entropy",
+    input_range=UNIT_RANGE,
+):
     """Returns projected gradient descent on `model` as a compiled function.
 
     Args:
-        model: takes float images [n, h, w, c] in [0, 1] and returns logits [n, classes].
+        model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].
         eps: radius of the L_inf ball for images in [0, 1], such as 8/255.
         steps: number of gradient steps, at least 1.
         step_size: length of a step, in the same unit; None for 1.25 eps with one step (Wong et
@@ -52,14 +65,18 @@ def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entrop
             image.
         loss: what the attack maximizes: "cross_entropy", or "dlr", the difference of logits ratio,
             which needs at least three classes.
+        input_range: smallest and largest value of an image. `eps` and `step_size` are those of
+            images in [0, 1] and are scaled to it.
 
     Returns:
-        `attack(images, labels, seed)`, which returns images of the same shape in [0, 1] that differ
-        from `images` by at most eps in each value. `labels` are int [n]; `seed` is an int tensor
-        [2] that fixes the random start.
+        `attack(images, labels, seed)`, which returns images of the same shape in `input_range` that
+        differ from `images` by at most eps (scaled) in each value. `labels` are as
+        `tfsparse.examples.class_labels` takes them; `seed` is an int tensor [2] that fixes the
+        random start. It raises a UsageError if images or labels do not fit the model; within a
+        tf.function values are not checked, and labels must be int [n].
 
     Raises:
-        UsageError: if eps, steps, step_size, or loss is out of range.
+        UsageError: if eps, steps, step_size, loss, or input_range is out of range.
     """
     if step_size is None:
         step_size = 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
@@ -71,22 +88,24 @@ def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entrop
 
     if loss not in LOSSES:
         raise UsageError(f"loss must be one of {', '.join(LOSSES)}. Received: {loss!r}")
+    low_end, high_end = check_range(input_range)
+    eps, step_size = (high_end - low_end) * eps, (high_end - low_end) * step_size
 
     def gradient(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            logits = tf.cast(model(images, training=False), tf.float32)  # from mixed precision
+            logits = tf.cast(one_output(model, images), tf.float32)  # from mixed precision
             losses = LOSSES[loss](labels, logits)
         # Zero if no output depends on the image: there is nothing to attack.
         return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        low = tf.maximum(images - eps, 0.0)
-        high = tf.minimum(images + eps, 1.0)
+        low = tf.maximum(images - eps, low_end)
+        high = tf.minimum(images + eps, high_end)
         adversarial = images
         if random_start:
-            noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps)
+            noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
             adversarial = tf.clip_by_value(images + noise, low, high)
         # A single step needs no loop, in which XLA would run convolutions on one thread.
         for _ in tf.range(steps) if steps > 1 else [0]:
@@ -94,26 +113,47 @@ def pgd(model, eps, steps, step_size=None, random_start=True, loss="cross_entrop
             adversarial = tf.clip_by_value(adversarial + step, low, high)
         return adversarial
 
-    return attack
+    return _checked(attack, (low_end, high_end), model)
 
 
-def uniform_noise(eps):
+def _checked(attack, input_range, model=None):
+    """Returns `attack`, which takes tensors, as a function that checks what it is handed."""
+
+    def checked(images, labels, seed):
+        if tf.executing_eagerly():
+            shape, outputs = shapes(model, images) if model else (np.shape(images)[1:], None)
+            check_images(images, shape, input_range)
+            if model:
+                labels = class_labels(labels, len(images), outputs)
+            images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+        return attack(images, labels, seed)
+
+    checked.input_range = input_range
+    return checked
+
+
+def uniform_noise(eps, input_range=UNIT_RANGE):
     """Returns an attack, as `pgd` does, that adds uniform noise from [-eps, eps] to each value."""
+    low, high = check_range(input_range)
+    eps = (high - low) * eps
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps)
-        return tf.clip_by_value(images + noise, 0.0, 1.0)
+        noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
+        return tf.clip_by_value(images + noise, low, high)
 
-    return attack
+    return _checked(attack, (low, high))
 
 
-def gaussian_noise(eps):
+def gaussian_noise(eps, input_range=UNIT_RANGE):
     """Returns an attack that adds normal noise of standard deviation eps / 2, clipped to eps."""
+    low, high = check_range(input_range)
+    eps = (high - low) * eps
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        noise = tf.random.stateless_normal(tf.shape(images), seed, stddev=eps / 2)
-        return tf.clip_by_value(images + tf.clip_by_value(noise, -eps, eps), 0.0, 1.0)
+        shape = tf.shape(images)
+        noise = tf.random.stateless_normal(shape, seed, stddev=eps / 2, dtype=images.dtype)
+        return tf.clip_by_value(images + tf.clip_by_value(noise, -eps, eps), low, high)
 
-    return attack
+    return _checked(attack, (low, high))

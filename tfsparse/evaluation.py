@@ -1,14 +1,37 @@
 """Accuracy of a model on a data set, clean or under an attack."""
 
+import functools
+
+import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
+
+from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
+from tfsparse.graph import producer
 
 
 @tf.function(reduce_retracing=True)
 def logits(model, images):
     """Returns the logits of images (a tensor or an array) in inference mode."""
-    return model(images, training=False)
+    return one_output(model, images)
+
+
+def one_output(model, images):
+    """Returns a model's only output in inference mode, which may be in a dict."""
+    (outputs,) = keras.tree.flatten(model(images, training=False))
+    return outputs
+
+
+def shapes(model, images):
+    """Returns (h, w, c) of a classifier's images, and how many outputs it has.
+
+    Raises:
+        UsageError: if it has several inputs or outputs, or others than images and logits.
+    """
+    if getattr(model, "outputs", None):
+        return interface(model)
+    return tuple(images.shape[1:]), logits(model, images[:1]).shape[-1]  # a class of the user's own
 
 
 def random_seed(seed, restart):
@@ -16,12 +39,48 @@ def random_seed(seed, restart):
     return seed * 1000 + restart
 
 
-def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evaluating"):
+def decision_threshold(model):
+    """Returns above which output a model of one output predicts class 1: 0.5 or, of a logit, 0."""
+    if not getattr(model, "outputs", None):
+        return 0.0
+    operation = producer(model.outputs[0])
+    while isinstance(operation, keras.Model):
+        operation = producer(operation.outputs[0])
+    is_sigmoid = getattr(operation, "activation", None) is keras.activations.sigmoid
+    return 0.5 if is_sigmoid or type(operation) is _sigmoid() else 0.0
+
+
+@functools.cache
+def _sigmoid():
+    """Returns the class of the operation `keras.ops.sigmoid`."""
+    return type(producer(keras.ops.sigmoid(keras.Input(()))))
+
+
+def predicted_classes(model, outputs):
+    """Returns the class that a Keras model predicts, int [n], from its outputs [n, classes].
+
+    One output tells two classes apart; see `decision_threshold`.
+    """
+    if outputs.shape[1] == 1:
+        return (outputs[:, 0] > decision_threshold(model)).astype(int)
+    return outputs.astype(np.float64).argmax(axis=1)  # NumPy cannot for bfloat16
+
+
+def accuracy(
+    model,
+    batches,
+    attack=None,
+    seed=0,
+    restarts=1,
+    description="evaluating",
+    input_range=UNIT_RANGE,
+):
     """Returns the fraction of images that `model` classifies correctly.
 
     Args:
-        model: takes float images [n, h, w, c] in [0, 1] and returns logits [n, classes].
-        batches: tf.data.Dataset of (images, int labels).
+        model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].
+        batches: tf.data.Dataset of (images, labels), labels as `tfsparse.examples.class_labels`
+            takes them.
         attack: None, or a function as `tfsparse.attacks.pgd` returns, whose adversarial examples
             are classified instead of the images.
         seed: int that fixes the attack's random starts, together with the index of the batch and
@@ -29,19 +88,26 @@ def accuracy(model, batches, attack=None, seed=0, restarts=1, description="evalu
         restarts: how often each image is attacked. It counts as correct if the model classifies
             all of its adversarial examples correctly.
         description: label of the progress bar.
+        input_range: smallest and largest value of the images.
 
     Returns:
         Float in [0, 1].
+
+    Raises:
+        UsageError: if images or labels do not fit the model.
     """
     correct = count = 0
     progress = tqdm.tqdm(batches, description, leave=False, disable=None)
     for index, (images, labels) in enumerate(progress):
+        shape, outputs = shapes(model, images)
+        check_images(images, shape, input_range)
+        labels = class_labels(labels, len(images), outputs)
         held = np.ones(len(labels), bool)
         for restart in range(restarts if attack else 1):
             attacked = images
             if attack:
                 attacked = attack(images, labels, tf.constant([random_seed(seed, restart), index]))
-            held &= np.argmax(logits(model, attacked), axis=-1) == labels.numpy()
+            held &= predicted_classes(model, logits(model, attacked).numpy()) == labels
         correct += int(np.sum(held))
         count += len(held)
     return correct / count

@@ -10,10 +10,14 @@ from tfsparse.graph import leaf_layers
 
 
 def hash_of_weights(model):
-    """Returns the sha256 of all weights of a Keras model, a hexadecimal str."""
+    """Returns the sha256 of all weights of a Keras model, a hexadecimal str.
+
+    Zeros of either sign are the same: masks leave -0.0, files of sparse weights do not store it.
+    """
     digest = hashlib.sha256()
     for weight in model.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+        values = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(np.where(values == 0, np.zeros_like(values), values).tobytes())
     return digest.hexdigest()
 
 

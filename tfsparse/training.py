@@ -9,6 +9,8 @@ import tensorflow as tf
 import tqdm
 
 from tfsparse.errors import UsageError
+from tfsparse.evaluation import shapes
+from tfsparse.examples import UNIT_RANGE, check_images, class_labels
 from tfsparse.fused import fused_batch_norm
 
 
@@ -51,6 +53,7 @@ class Trainer:
         self.pruner = pruner
         self.beta, self.label_smoothing = beta, label_smoothing
         self.strategy = tf.distribute.get_strategy()
+        self._outputs = None  # how many the model has, once a batch tells
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
 
@@ -101,7 +104,7 @@ class Trainer:
 
         Args:
             batches: tf.data.Dataset of known length, the remaining batches: float images
-                [n, h, w, c] in [0, 1] and int labels [n].
+                [n, h, w, c] in [0, 1] and labels, as `tfsparse.examples.class_labels` takes them.
             seed: int that fixes the attack's random starts, together with the step.
             description: label of the progress bar.
             after_step: None, or a function that is called after each step with a bool: whether it
@@ -112,8 +115,8 @@ class Trainer:
             the epoch (of adversarial images only with an attack), and its duration.
 
         Raises:
-            UsageError: if the loss is no longer finite, or a batch has fewer images than there are
-                replicas.
+            UsageError: if the loss is no longer finite, a batch has fewer images than there are
+                replicas, or labels or, with an attack, images of the first batch do not fit.
         """
         total = self.batches_done + len(batches)
         progress = tqdm.tqdm(
@@ -122,6 +125,7 @@ class Trainer:
         start = time.perf_counter() - self.seconds
         for images, labels in progress:
             self._check_size(len(images))
+            labels = self._labels(images, labels)
             if self.pruner:
                 self.pruner.update(self.step, self.optimizer)
             values = self._train_step(images, labels, tf.constant([seed, self.step])).numpy()
@@ -148,6 +152,21 @@ class Trainer:
                 f"{replicas} replicas share each batch and need an image each. Received: a batch "
                 f"of {batch_size}. Leave the last one out with batch(drop_remainder=True)."
             )
+
+    def _labels(self, images, labels):
+        """Returns the labels of a batch as int32 [n], after a check."""
+        if self._outputs is None:
+            _, self._outputs = shapes(self.model, images)
+        labels = class_labels(labels, len(images), self._outputs)
+        if self._outputs == 1 and labels.any():
+            raise UsageError(
+                "Trainer needs an output for each class, which two classes do not have in a model "
+                "of one output. Give the model two."
+            )
+        if self.attack and not self.batches_done:
+            input_range = getattr(self.attack, "input_range", UNIT_RANGE)
+            check_images(images, images.shape[1:], input_range)
+        return labels
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):
@@ -177,7 +196,7 @@ class Trainer:
             )
             loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:
-                loss += tf.add_n(self.model.losses) / replicas
+                loss += tf.cast(tf.add_n(self.model.losses), tf.float32) / replicas
             scaled = self.optimizer.scale_loss(loss)  # a LossScaleOptimizer scales back
         variables = self.model.trainable_variables
         # Keras' optimizers sum the gradients over the replicas.

@@ -12,11 +12,9 @@ from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
 from zoo import figures
 from zoo.data import open_dataset
-from zoo.robustness.intervals import wilson
 from zoo.robustness.subjects import file_subject, model_subject
 
 CARDS = pathlib.Path(__file__).parent / "cards"
-POINTS = 0.0005  # of an accuracy, a fraction
 LOGITS = 2e-3  # of float32 kernels on different processors
 COSTS = (
     *("density", "dense_parameters", "parameters", "nonzero_parameters"),
@@ -81,6 +79,7 @@ def measure(name, model, card, data, autoattack=False):
     measured["test_sha256"] = figures.hash_of_test_set(data)
     if card.get("test_sha256", measured["test_sha256"]) != measured["test_sha256"]:
         return measured  # accuracies on other images do not compare
+    measured["provenance"] = figures.provenance(model, content, data)
     wanted = [key for key in figures.ACCURACIES if autoattack or key not in figures.SLOW]
     subjects = model_subject(name, model), file_subject(f"{name}.tflite", content)
     results = figures.accuracies(wanted, *subjects, data, card["recipe"]["eps"])
@@ -92,6 +91,8 @@ def completed(card, measured):
     """Returns the card with the measured figures that it lacks, at any depth."""
     merged = dict(card)
     for key, value in measured.items():
+        if key == "provenance":
+            continue  # no figure: the file has it
         if isinstance(value, dict):
             merged[key] = completed(card.get(key, {}), value)
         elif card.get(key) is None:  # as RAM is if TFLM was not installed
@@ -121,12 +122,18 @@ def compare(card, measured):
     row("golden logits", *_first("logits", claimed, found), _close(claimed, found))
     is_same = claimed.get("int8") == found["int8"]
     row("golden int8", *_first("int8", claimed, found), is_same)
+    if "provenance" in measured:
+        found = measured["provenance"]
+        for key, (said, is_so) in (found or {}).items():
+            row(f"provenance {key}", said[:12], is_so[:12], said == is_so)
+        if not found:
+            row("provenance", "made by other versions", None, None)
     if "test_sha256" in measured:
         claimed, found = (each.get("test_sha256") for each in (card, measured))
         row("test_sha256", claimed, found, claimed == found)
     for name, result in measured.get("results", {}).items():
         claim = card.get("results", {}).get(name, {})
-        good = _is_same_accuracy(claim, result)
+        good = figures.is_same_accuracy(claim, result)
         is_missing = good and not claim.keys() >= result.keys()
         claimed = None if is_missing else claim.get("accuracy")
         row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
@@ -140,16 +147,6 @@ def compare(card, measured):
             judged = key == "arena_bytes" and value is not None
             row(key, claim, value, claim == value if judged else None)
     return rows
-
-
-def _is_same_accuracy(claim, result):
-    """Whether nothing that a card says about an accuracy contradicts the measured one."""
-    accuracy, examples = claim.get("accuracy", result["accuracy"]), result["examples"]
-    is_close = abs(accuracy - result["accuracy"]) <= max(POINTS, 1 / examples) + 1e-9
-    interval = wilson(round(accuracy * examples), examples)
-    is_close &= np.allclose(claim.get("interval", interval), interval)
-    settings = claim.keys() - {"accuracy", "interval"}
-    return bool(is_close) and all(claim[key] == result.get(key) for key in settings)
 
 
 def _close(claimed, found):

@@ -1,7 +1,8 @@
-"""Batches of training and evaluation: an epoch is a permutation, an image a crop of its original."""
+"""Batches: an epoch is a permutation, an augmented image a crop of its original."""
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfsparse.errors import UsageError
 from zoo import data

@@ -1,14 +1,17 @@
-"""Removes redundant data from a .tflite file.
+"""Removes redundant data from a .tflite file, and what depends on how the converter was called.
 
 In a quantized file, the converter writes a shared constant once for each operator that uses it. It
 writes a scale and a zero point for every channel even if they are equal, and gives intermediate
 tensors long names, paths through the Keras model. In a periodic network, whose shifts share
-constants and which has many small operators, all this is a third of an int8 file.
+constants and which has many small operators, all this is a third of an int8 file. The converter
+also records in the file how it was called, so the same network would be other bytes.
 """
 
 import numpy as np
 
 from tflite.flatbuffer import pack, unpack
+
+_KEPT_METADATA = (b"min_runtime_version", b"tfsparse")
 
 
 def compact(content):
@@ -26,7 +29,8 @@ def compact(content):
         names = _names(graph)
         for index, tensor in enumerate(graph.tensors):
             tensor.name = names.get(index, b"")
-    _drop_unused_buffers(model)
+    model.metadata = [entry for entry in model.metadata or () if entry.name in _KEPT_METADATA]
+    drop_unused_buffers(model)
     return pack(model)
 
 
@@ -99,7 +103,8 @@ def _drop_unused_tensors(graph, signatures):
             each.tensorIndex = new[each.tensorIndex]
 
 
-def _drop_unused_buffers(model):
+def drop_unused_buffers(model):
+    """Removes the buffers of a `schema.ModelT` that neither a tensor nor metadata uses."""
     used = {0, *(tensor.buffer for graph in model.subgraphs for tensor in graph.tensors)}
     used.update(each.buffer for each in model.metadata or ())
     used = sorted(used)

@@ -13,25 +13,32 @@ from tflite.flatbuffer import unpack
 from tflite.routes import find_route
 from tflite.verify import EXAMPLES, verify
 from tfsparse.cost import model_cost
+from tfsparse.examples import UNIT_RANGE, check_range
 from tfsparse.graph import leaf_layers
 from tfsparse.hashing import hash_of_weights
 from tfsparse.layers import PeriodicConv2D
+from tfsparse.precision import full_precision
 
 CALIBRATION_EXAMPLES = 200
 # At an agreement of 99 %, 2,000 images measure it to 0.2 points (one standard deviation); 500, to
 # 0.4, would let chance decide about the bound.
 VERIFICATION_EXAMPLES = EXAMPLES["xnnpack"]
+AT_CHANCE = (
+    "Keras' accuracy is at chance level, so this verdict says little. If the model takes images of "
+    "another range than this, give --input_range, such as 0,255."
+)
 
 
 class Images(NamedTuple):
     """The images of a conversion, and what a file says about their data set.
 
     Attributes:
-        calibration: float32 [n, h, w, c] in [0, 1]: set the ranges of a quantized file.
-        images: float32 [n, h, w, c] in [0, 1]: the file is verified on them.
-        labels: int [n], of `images`.
+        calibration: float32 [n, h, w, c] in `input_range`: set the ranges of a quantized file.
+        images: float32 [n, h, w, c] in `input_range`: the file is verified on them.
+        labels: of `images`, as `tfsparse.examples.class_labels` takes them.
         class_names: list of str, in the order of the logits, or None.
         dataset: name of the data set, or None.
+        input_range: smallest and largest value of an image.
     """
 
     calibration: np.ndarray
@@ -39,6 +46,7 @@ class Images(NamedTuple):
     labels: np.ndarray
     class_names: list | None = None
     dataset: str | None = None
+    input_range: tuple = UNIT_RANGE
 
 
 class Conversion(NamedTuple):
@@ -71,6 +79,8 @@ class Conversion(NamedTuple):
         for each in self.verifications:
             lines += [("", ""), *_verification_lines(each)]
         lines += [("", ""), ("verdict", "FAILED" if self.failures else "passed")]
+        if self.verifications[0].at_chance:
+            lines.append(("warning", AT_CHANCE))
         return "\n".join(f"{name:<22}{value}".rstrip() for name, value in lines)
 
 
@@ -102,7 +112,7 @@ def convert_and_verify(model, precision, images, **options):
     """Converts a Keras model, embeds its metadata, and compares the file with Keras in LiteRT.
 
     Args:
-        model: Keras model in float32; see `tflite.convert.convert`.
+        model: Keras model; see `tflite.convert.convert`.
         precision: a key of `tflite.verify.BOUNDS`.
         images: the `Images`.
         **options: keyword arguments of `tflite.convert.convert`.
@@ -113,7 +123,8 @@ def convert_and_verify(model, precision, images, **options):
     Raises:
         UsageError: if the model cannot be converted or the images do not fit it.
     """
-    content = convert(model, precision, images.calibration, **options)
+    input_range = check_range(images.input_range)
+    content = convert(model, precision, images.calibration, input_range=input_range, **options)
     content = file_metadata.embed(content, file_facts(model, precision, images))
     verifications = [
         verify(
@@ -123,11 +134,14 @@ def convert_and_verify(model, precision, images, **options):
             images.labels[:count],
             precision=precision,
             runtime=runtime,
+            input_range=input_range,
         )
         for runtime, count in EXAMPLES.items()
         if runtime != "tflm"
     ]
-    notes = find_route(model, arithmetic(precision), options.get("lowered", True)).notes
+    notes = find_route(
+        full_precision(model), arithmetic(precision), options.get("lowered", True)
+    ).notes
     if options.get("sparse_storage"):
         used = "used" if has_sparse_tensors(content) else "not used: the file would hardly shrink"
         notes = [*notes, f"sparse storage: {used}"]
@@ -147,7 +161,7 @@ def file_facts(model, precision, images):
         }
     return {
         "labels": images.class_names,
-        "input_range": [0, 1],
+        "input_range": list(images.input_range),
         "pattern": _patterns(model),
         "density": sum(layer.nonzeros for layer in costs) / weights if weights else 1.0,
         "dataset": images.dataset,

@@ -17,8 +17,12 @@ from tflite.compact import compact
 from tflite.flatbuffer import unpack
 from tflite.quiet import quiet
 from tflite.routes import find_route
-from tflite.verify import check_images, check_precision
+from tflite.verify import check_precision
 from tfsparse.errors import UsageError
+from tfsparse.evaluation import one_output
+from tfsparse.examples import UNIT_RANGE, check_images, check_range, from_unit, interface
+from tfsparse.graph import calls, is_plain
+from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 
 # Operators of the precisions that need calibration, and the type of their inputs and outputs.
@@ -29,6 +33,23 @@ QUANTIZED = {
         tf.int16,
     ),
 }
+# Layers that TensorFlow's converter takes in every precision. If there are others, the float32 file
+# is made first: what it refuses, such as LSTM, can end the process in int8.
+SAFE_LAYERS = {
+    PeriodicConv2D,
+    *(
+        getattr(keras.layers, name)
+        for name in (
+            *("InputLayer", "Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense"),
+            *("BatchNormalization", "Activation", "ReLU", "LeakyReLU", "Softmax"),
+            *("Add", "Subtract", "Multiply", "Maximum", "Concatenate", "Dropout"),
+            *("MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D", "GlobalAveragePooling2D"),
+            *("Flatten", "Reshape", "Permute", "ZeroPadding2D", "Rescaling"),
+        )
+    ),
+}
+SAFE_OPERATIONS = {"GetItem", "Split", "Add", "Subtract", "Multiply", "Relu"}  # of keras.ops
+SAME = 1e-4  # of the largest output: what rewriting a network may change by adding in another order
 WORTH_SPARSE = 0.95  # of the bytes at most, or a file is not stored in the sparse format
 
 
@@ -40,25 +61,27 @@ def convert(
     float_io=False,
     lowered=True,
     sparse_storage=False,
+    input_range=UNIT_RANGE,
 ):
     """Converts a Keras model to TFLite with builtin operators only and batch size 1.
 
     tflite/routes.py chooses how each form of sparsity is converted.
 
     Args:
-        model: a Keras model with one input of fixed size, [n, h, w, c] in [0, 1], and one output,
-            [n, classes].
+        model: a Keras model with one input of fixed size, [n, h, w, c] in `input_range`, and one
+            output, [n, classes].
         precision: "float32"; "float16" (weights stored in 16 bits); "dynamic_range" (weights in 8
             bits, activations in float, rounded to 8 bits before each layer); "int8" (weights and
             activations in 8 bits, biases in 32); or "int16x8" (activations in 16 bits).
-        calibration_images: float array [n, h, w, c] in [0, 1] whose activations set the ranges of
-            an int8 or int16x8 file; only these need them.
+        calibration_images: float array [n, h, w, c] in `input_range` whose activations set the
+            ranges of an int8 or int16x8 file; only these need them.
         float_io: whether input and output of an int8 or int16x8 file are float; those of the other
             files always are.
         lowered: whether periodic layers may become small convolutions.
         sparse_storage: whether kernels with many zeros are stored without them, with TFLite's
             EXPERIMENTAL_SPARSITY. LiteRT expands them when it loads the file, so the file is not
             faster; TFLM cannot load it. If the file would hardly be smaller, it is stored as usual.
+        input_range: smallest and largest value of an image.
 
     Returns:
         The bytes of the file.
@@ -69,8 +92,14 @@ def convert(
     """
     check_precision(precision)
     check_model(model)
-    network = find_route(full_precision(model), arithmetic(precision), lowered).network
-    images = _calibration(precision, calibration_images, model)
+    input_range = check_range(input_range)
+    images = _calibration(precision, calibration_images, model, input_range)
+    model = full_precision(model)
+    route = find_route(model, arithmetic(precision), lowered)
+    check_route(route, model, input_range)
+    network = route.network
+    if precision != "float32" and not _is_safe(network):
+        _converted(network, "float32", None, float_io=False, sparse=False)
     content = _converted(network, precision, images, float_io, sparse=False)
     if sparse_storage:
         sparse = _converted(network, precision, images, float_io, sparse=True)
@@ -84,12 +113,46 @@ def arithmetic(precision):
     return "int8" if precision == "int8" else "float"
 
 
-def _calibration(precision, images, model):
+def check_route(route, model, input_range=UNIT_RANGE):
+    """Raises a `UsageError` unless a route's network computes what `model` does, on two images."""
+    if route.network is model:
+        return
+    images = np.random.default_rng(0).random((2, *model.inputs[0].shape[1:]), np.float32)
+    images = from_unit(images, input_range)
+    expected, found = (
+        # One by one: a lowered network has the batch size of a file.
+        np.concatenate([one_output(each, image[None]) for image in images])
+        for each in (model, route.network)
+    )
+    scale = np.abs(expected).max()
+    if not np.allclose(found, expected, rtol=0, atol=SAME * scale, equal_nan=True):
+        difference = np.abs(found - expected).max() / scale
+        raise UsageError(
+            f"Rewriting {model.name} for conversion changed its outputs by {difference:.1e} of the "
+            f"largest; {SAME:.0e} is allowed. The rewrites: {'; '.join(route.notes)}. This is an "
+            "error of tfsparse: please report the model, and try lowered=False."
+        )
+
+
+def _is_safe(network):
+    """Whether TensorFlow's converter is known to survive a network in every precision."""
+    if not is_plain(network):
+        return False
+    operations = {call.operation for call in calls(network)}
+    return all(
+        type(operation) in SAFE_LAYERS
+        or isinstance(operation, keras.Model)
+        or (not isinstance(operation, keras.Layer) and type(operation).__name__ in SAFE_OPERATIONS)
+        for operation in operations
+    )
+
+
+def _calibration(precision, images, model, input_range):
     if precision not in QUANTIZED:
         return None
     if images is None:
         raise UsageError(f"{precision} needs calibration_images. Received: None")
-    check_images(images, model)
+    check_images(images, interface(model)[0], input_range)
     return np.asarray(images, np.float32)
 
 
@@ -117,28 +180,17 @@ def _frozen(network):
     """
     # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
     image = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32, name="image")
-    function = tf.function(lambda image: {"output_0": network(image, training=False)})
+    function = tf.function(lambda image: {"output_0": one_output(network, image)})
     return convert_variables_to_constants_v2(function.get_concrete_function(image))
 
 
 def check_model(model):
     """Raises a `UsageError` unless `model` has an interface and weights that can be converted."""
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not inputs or not outputs:
+    shape, outputs = interface(model)
+    if None in (*shape, outputs):
         raise UsageError(
-            "The model's inputs are unknown. Build it with keras.Input or call it on images first."
-        )
-    shapes = [tuple(tensor.shape) for tensor in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:]:
-        raise UsageError(
-            "Conversion needs a model with one input of known size, (batch, height, width, "
-            f"channels). Received: {len(shapes)} with shapes {shapes}"
-        )
-    shapes = [tuple(tensor.shape) for tensor in outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2:
-        raise UsageError(
-            "Conversion needs a model with one output, logits of shape (batch, classes). "
-            f"Received: {len(shapes)} with shapes {shapes}"
+            "Conversion needs a model with images and logits of known size. Received: "
+            f"{shape} to {outputs}"
         )
     for weight in model.weights:
         # Calibration and quantization make plausible files of models that diverged.

@@ -3,8 +3,9 @@
 It is in the schema's Model.metadata, under the name "tfsparse", which interpreters ignore. It holds
 
     labels              names of the classes in the order of the outputs, or null
-    input_range         smallest and largest value of an image: [0, 1]; an 8-bit image is divided
-                        by 255, then quantized with scale and zero point of the input tensor
+    input_range         smallest and largest value of an image, [0, 1] by default: an 8-bit image is
+                        divided by 255 and brought into this range, then quantized with scale and
+                        zero point of the input tensor
     pattern             pattern of the periodic layers, or null
     density             non-zero weights / stored weights of all convolution kernels, 0 to 1
     dataset             data set on which the model was trained, or null
@@ -18,6 +19,7 @@ import json
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tflite.compact import drop_unused_buffers
 from tflite.flatbuffer import pack, unpack
 from tfsparse.errors import UsageError
 
@@ -25,15 +27,17 @@ NAME = b"tfsparse"
 
 
 def embed(content, facts):
-    """Returns the bytes of a .tflite file with `facts`, a dict, as its metadata."""
+    """Returns the bytes of a .tflite file with `facts`, a dict, in place of its metadata."""
     model = unpack(content)
+    model.metadata = [entry for entry in model.metadata or () if entry.name != NAME]
+    drop_unused_buffers(model)
     data = json.dumps(facts, separators=(",", ":"), sort_keys=True).encode()
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(data, np.uint8)
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME, len(model.buffers)
     model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or ()), entry]
+    model.metadata.append(entry)
     return pack(model)
 
 

@@ -10,12 +10,11 @@ import math
 
 import numpy as np
 
-from tflite.quiet import quiet
 from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
-
-with quiet():
-    import keras
+from tfsparse.evaluation import decision_threshold, one_output
+from tfsparse.examples import UNIT_RANGE, at_chance, check_images, class_labels, interface
+from tfsparse.precision import full_precision
 
 BATCH = 100
 # Number of images for each runtime: reference kernels take up to a second per image.
@@ -32,7 +31,8 @@ class Bounds:
     """The bounds that a file must not exceed.
 
     Differences are fractions of the root mean square of Keras' logits after each image's mean is
-    subtracted: the part of the logits that distinguishes classes.
+    subtracted: the part of the logits that distinguishes classes. Of a model of one output, they
+    are fractions of its standard deviation over the images.
 
     Attributes:
         difference: largest allowed difference.
@@ -85,15 +85,19 @@ class Verification:
             have the same output, the first one is predicted.
         top1_or_tied: share of images for which no class has a higher output than Keras' class, and
             at most one has the same output. Int8 outputs have few values, so ties are common.
-        top1_or_close: `top1_or_tied` with near-ties counted as agreement: images whose two best
-            classes in Keras differ by less than the allowed difference, so that rounding may decide
-            between them. Their number depends on the network, not on the file.
+        top1_or_close: `top1_or_tied` with near-ties counted as agreement: images for which all
+            classes that the file gives its highest output are, in Keras, less than the allowed
+            difference below the best class, so that rounding may decide between them. The number of
+            near-ties depends on the network, not on the file.
         keras_accuracy: accuracy of the Keras model on the labels, 0 to 1; None without labels.
         file_accuracy: accuracy of the file, 0 to 1; None without labels.
         accuracy_loss: `keras_accuracy` - accuracy of the file; here an image whose k best classes
             have the same output counts 1 / k if the right class is among them.
         accuracy_error: standard error of `accuracy_loss`, from the images on which the two differ.
+        classes: number of classes; 2 if the model has one output.
         bounds: the `Bounds` that apply.
+        at_chance: whether Keras is right no more often than guessing, so that its accuracy says
+            nothing; it may be that the model takes images in another range.
     """
 
     precision: str
@@ -108,6 +112,7 @@ class Verification:
     file_accuracy: float | None
     accuracy_loss: float | None = None
     accuracy_error: float | None = None
+    classes: int | None = None
 
     @property
     def bounds(self):
@@ -152,31 +157,53 @@ class Verification:
         return self.accuracy_loss - 2 * self.accuracy_error <= self.bounds.accuracy_loss
 
     @property
+    def at_chance(self):
+        if self.keras_accuracy is None:
+            return False
+        return at_chance(self.keras_accuracy, self.examples, self.classes)
+
+    @property
     def passed(self):
         return not self.failures
 
 
-def verify(content, model, images, labels=None, *, precision, runtime="xnnpack"):
+def verify(
+    content,
+    model,
+    images,
+    labels=None,
+    *,
+    precision,
+    runtime="xnnpack",
+    input_range=UNIT_RANGE,
+):
     """Runs a TFLite file on `images` and compares it with its Keras model.
 
     Args:
         content: bytes of the file, as `tflite.convert.convert` returns them.
-        model: the Keras model; [n, h, w, c] images in [0, 1] to [n, classes] logits.
-        images: float array [n, h, w, c] in [0, 1].
-        labels: optional integer array [n].
+        model: the Keras model; [n, h, w, c] images in `input_range` to [n, classes] logits. With
+            one output, [n, 1], it tells two classes apart. A model that does not compute in float32
+            is compared as a float32 copy.
+        images: float array [n, h, w, c] in `input_range`.
+        labels: optional, as `tfsparse.examples.class_labels` takes them.
         precision: a key of `BOUNDS`.
         runtime: a key of `tflite.runtimes.RUNTIMES`.
+        input_range: smallest and largest value of the images.
 
     Returns:
         A `Verification`; `.passed` and `.failures` hold the verdict.
 
     Raises:
-        UsageError: if the images do not fit the model, or if the bytes are not a TFLite file that
-            fits it.
+        UsageError: if images or labels do not fit the model, or if the bytes are not a TFLite file
+            that fits it.
     """
     check_precision(precision)
-    check_images(images, model)
-    expected = _keras_logits(model, images)
+    shape, outputs = interface(model)
+    check_images(images, shape, input_range)
+    images = np.asarray(images, np.float32)
+    if labels is not None:
+        labels = class_labels(labels, len(images), outputs)
+    expected = _keras_logits(full_precision(model), images)
     file = FileModel(content, runtime)
     if file.image_shape != images.shape[1:]:
         raise UsageError(
@@ -189,11 +216,17 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
             f"The file's outputs have shape {actual.shape}, those of the Keras model "
             f"{expected.shape}. Convert the file from this model."
         )
-    accuracy_loss, accuracy_error = _accuracy_loss(expected, actual, labels)
-    scale = np.sqrt(np.mean(np.square(expected - expected.mean(axis=1, keepdims=True))))
     difference = np.abs(actual - expected)
+    if outputs == 1:
+        scale = expected.std()
+        expected, actual = (
+            _two_classes(each, decision_threshold(model)) for each in (expected, actual)
+        )
+    else:
+        scale = np.sqrt(np.mean(np.square(expected - expected.mean(axis=1, keepdims=True))))
+    accuracy_loss, accuracy_error = _accuracy_loss(expected, actual, labels)
     is_kept = _keeps_class(expected, actual)
-    is_close = np.ptp(np.sort(expected)[:, -2:], axis=1) < BOUNDS[precision].difference * scale
+    is_close = _is_near_tie(expected, actual, BOUNDS[precision].difference * scale)
     return Verification(
         precision=precision,
         runtime=runtime,
@@ -207,6 +240,7 @@ def verify(content, model, images, labels=None, *, precision, runtime="xnnpack")
         file_accuracy=_accuracy(actual, labels),
         accuracy_loss=accuracy_loss,
         accuracy_error=accuracy_error,
+        classes=expected.shape[1],
     )
 
 
@@ -216,30 +250,16 @@ def check_precision(precision):
         raise UsageError(f"precision must be one of {', '.join(BOUNDS)}. Received: {precision}")
 
 
-def check_images(images, model):
-    """Raises a `UsageError` unless `images` are float [n, h, w, c] in [0, 1] that fit `model`."""
-    images = np.asarray(images)
-    shape = tuple(model.inputs[0].shape[1:])
-    if not len(images) or images.shape[1:] != shape:
-        raise UsageError(
-            f"Images must be an array of shape (n, {', '.join(map(str, shape))}) with n > 0, as "
-            f"the model's input. Received: {images.shape}"
-        )
-    in_range = images.min() >= 0 and images.max() <= 1
-    if images.dtype.kind != "f" or not in_range:
-        raise UsageError(
-            "Images must be floats in [0, 1]; divide 8-bit images by 255. Received: "
-            f"{images.dtype} from {images.min()} to {images.max()}"
-        )
-
-
 def _keras_logits(model, images):
     """Returns the logits of the Keras model, float64 [n, classes]."""
-    batches = [
-        keras.ops.convert_to_numpy(model(images[i : i + BATCH].astype(np.float32), training=False))
-        for i in range(0, len(images), BATCH)
-    ]
+    starts = range(0, len(images), BATCH)
+    batches = [np.asarray(one_output(model, images[start : start + BATCH])) for start in starts]
     return np.concatenate(batches).astype(np.float64)
+
+
+def _two_classes(outputs, threshold):
+    """Returns two logits, [n, 2], whose higher one is the class that one output, [n, 1], means."""
+    return np.concatenate([np.full_like(outputs, threshold), outputs], axis=1)
 
 
 def _fraction(difference, scale):
@@ -266,10 +286,18 @@ def _keeps_class(expected, actual):
     return finite & few & (chosen >= actual.max(axis=1))
 
 
+def _is_near_tie(expected, actual, allowed):
+    """Returns whether all classes with the file's highest output are near Keras' best, bool [n]."""
+    finite = np.isfinite(expected).all(axis=1) & np.isfinite(actual).all(axis=1)
+    near = expected > expected.max(axis=1, keepdims=True) - allowed
+    best = actual == actual.max(axis=1, keepdims=True)
+    return finite & ~(best & ~near).any(axis=1)
+
+
 def _accuracy(logits, labels):
     if labels is None:
         return None
-    return float(np.mean(logits.argmax(axis=1) == np.asarray(labels)))
+    return float(np.mean(logits.argmax(axis=1) == labels))
 
 
 def _accuracy_loss(expected, actual, labels):
@@ -283,5 +311,5 @@ def _accuracy_loss(expected, actual, labels):
 def _chances(logits, labels):
     """Returns, for each row, the probability that a class drawn from its best ones is right."""
     best = logits == logits.max(axis=1, keepdims=True)
-    right = best[np.arange(len(logits)), np.asarray(labels)]
+    right = best[np.arange(len(logits)), labels]
     return right / np.maximum(best.sum(axis=1), 1)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse.errors import UsageError
-from tfsparse.evaluation import shapes
+from tfsparse.evaluation import one_output, shapes
 from tfsparse.examples import UNIT_RANGE, check_images, check_range, class_labels
 
 
@@ -94,8 +94,7 @@ def pgd(
     def gradient(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            (logits,) = keras.tree.flatten(model(images, training=False))
-            logits = tf.cast(logits, tf.float32)  # from mixed precision
+            logits = tf.cast(one_output(model, images), tf.float32)  # from mixed precision
             losses = LOSSES[loss](labels, logits)
         # Zero if no output depends on the image: there is nothing to attack.
         return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)

@@ -14,7 +14,12 @@ from tfsparse.graph import producer
 @tf.function(reduce_retracing=True)
 def logits(model, images):
     """Returns the logits of images (a tensor or an array) in inference mode."""
-    (outputs,) = keras.tree.flatten(model(images, training=False))  # one may be in a dict
+    return one_output(model, images)
+
+
+def one_output(model, images):
+    """Returns a model's only output in inference mode, which may be in a dict."""
+    (outputs,) = keras.tree.flatten(model(images, training=False))
     return outputs
 
 

@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tflite.compact import compact
+from tflite.flatbuffer import unpack
 from tflite.lowering import lower
 from tflite.quiet import quiet
 from tfsparse.layers import PeriodicConv2D
@@ -69,6 +70,12 @@ def test_is_smaller_and_constants_are_aligned_and_there_once(files):
         read.update(graph.Operators(index).InputsAsNumpy().tolist())
         read.update(graph.Operators(index).OutputsAsNumpy().tolist())
     assert read - {-1} == set(range(graph.TensorsLength())), "no tensor that nothing uses"
+
+
+def test_how_the_converter_was_called_leaves_no_trace(files):
+    before, after = ([entry.name for entry in unpack(content).metadata] for content in files)
+    assert b"CONVERSION_METADATA" in before
+    assert after == [b"min_runtime_version"]
 
 
 def test_twice_is_as_once(files):

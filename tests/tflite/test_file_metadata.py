@@ -25,6 +25,13 @@ def test_what_is_embedded_is_read(content):
     np.testing.assert_array_equal(FileModel(embedded)(images), FileModel(content)(images))
 
 
+def test_embedding_again_replaces(content):
+    facts = {"labels": None, "density": 0.5}
+    twice = file_metadata.embed(file_metadata.embed(content, {"labels": ["other"] * 100}), facts)
+    assert file_metadata.read(twice) == facts
+    assert twice == file_metadata.embed(content, facts)
+
+
 @pytest.mark.parametrize(
     "damaged", [b"", b"no flatbuffer", bytes(100), b"\xff" * 4 + b"TFL3" + b"\xff" * 99]
 )

@@ -167,7 +167,15 @@ def file_facts(model, precision, images):
         "dataset": images.dataset,
         "source_sha256": hash_of_weights(model),
         "calibration": calibrated,
-        "producer": f"tfsparse {importlib.metadata.version('tfsparse')}",
+        **producers(),
+    }
+
+
+def producers():
+    """Returns the entries of the metadata that name the versions on which a file's bytes depend."""
+    return {
+        name: f"{package} {importlib.metadata.version(package)}"
+        for name, package in (("producer", "tfsparse"), ("converter", "tensorflow"))
     }
 
 

@@ -12,6 +12,7 @@ It is in the schema's Model.metadata, under the name "tfsparse", which interpret
     source_sha256       sha256 of the weights of the Keras model that was converted
     calibration         images that set the ranges of a quantized file, and their sha256, or null
     producer            "tfsparse" and its version
+    converter           "tensorflow" and its version
 """
 
 import json

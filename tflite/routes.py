@@ -24,6 +24,7 @@ from tfsparse import pruning
 from tfsparse.errors import UsageError
 from tfsparse.graph import leaf_layers
 from tfsparse.layers import PeriodicConv2D
+from tfsparse.precision import float32_policy
 
 WORTH_MENTION = 0.05  # share of zeros; fewer come about by chance
 
@@ -40,6 +41,7 @@ class Route(NamedTuple):
     notes: list
 
 
+@float32_policy()
 def find_route(model, arithmetic="float", lowered=True):
     """Returns the `Route` of a Keras model.
 

@@ -61,8 +61,12 @@ def copy_model(model, make, weights=lambda original, new: original.get_weights()
     return copies[model]
 
 
-def clone(operation):
+def clone(operation, dtype=None):
     """Returns a new layer or operation with the configuration of `operation`.
+
+    Args:
+        operation: a layer or operation.
+        dtype: of the new one, if it is a Lambda; by default that of `operation`.
 
     Raises:
         UsageError: if it cannot be made again from its configuration.
@@ -75,7 +79,7 @@ def clone(operation):
             operation.mask,
             operation.arguments,
             name=operation.name,
-            dtype=operation.dtype_policy,
+            dtype=dtype or operation.dtype_policy,
             trainable=operation.trainable,
         )
     return make_again(operation, type(operation).from_config)

@@ -67,4 +67,4 @@ class _Fused:
 
 
 def _move(average, value, momentum):
-    average.assign(average * momentum + value * (1.0 - momentum))
+    average.assign(average * momentum + tf.cast(value, average.dtype) * (1.0 - momentum))

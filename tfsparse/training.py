@@ -9,6 +9,7 @@ import tensorflow as tf
 import tqdm
 
 from tfsparse.errors import UsageError
+from tfsparse.examples import UNIT_RANGE, check_images, class_labels
 from tfsparse.fused import fused_batch_norm
 
 
@@ -101,7 +102,7 @@ class Trainer:
 
         Args:
             batches: tf.data.Dataset of known length, the remaining batches: float images
-                [n, h, w, c] in [0, 1] and int labels [n].
+                [n, h, w, c] in [0, 1] and labels, as `tfsparse.examples.class_labels` takes them.
             seed: int that fixes the attack's random starts, together with the step.
             description: label of the progress bar.
             after_step: None, or a function that is called after each step with a bool: whether it
@@ -112,7 +113,8 @@ class Trainer:
             the epoch (of adversarial images only with an attack), and its duration.
 
         Raises:
-            UsageError: if the loss is no longer finite.
+            UsageError: if the loss is no longer finite, labels or, with an attack, images of the
+                first batch do not fit.
         """
         total = self.batches_done + len(batches)
         progress = tqdm.tqdm(
@@ -120,6 +122,7 @@ class Trainer:
         )
         start = time.perf_counter() - self.seconds
         for images, labels in progress:
+            labels = self._labels(images, labels)
             if self.pruner:
                 self.pruner.update(self.step, self.optimizer)
             values = self._train_step(images, labels, tf.constant([seed, self.step])).numpy()
@@ -138,6 +141,20 @@ class Trainer:
         metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}
         self.batches_done, self.sums, self.seconds = 0, np.zeros_like(self.sums), 0.0
         return metrics
+
+    def _labels(self, images, labels):
+        """Returns the labels of a batch as int32 [n], after a check."""
+        outputs = self.model.outputs[0].shape[-1]
+        labels = class_labels(labels, len(images), outputs)
+        if outputs == 1 and labels.any():
+            raise UsageError(
+                "Trainer needs an output for each class, which two classes do not have in a model "
+                "of one output. Give the model two."
+            )
+        if self.attack and not self.batches_done:
+            input_range = getattr(self.attack, "input_range", UNIT_RANGE)
+            check_images(images, images.shape[1:], input_range)
+        return labels
 
     @tf.function(reduce_retracing=True)
     def _train_step(self, images, labels, seed):
@@ -167,7 +184,7 @@ class Trainer:
             )
             loss = tf.reduce_sum(weight * losses) / batch_size
             if self.model.losses:
-                loss += tf.add_n(self.model.losses) / replicas
+                loss += tf.cast(tf.add_n(self.model.losses), tf.float32) / replicas
             scaled = self.optimizer.scale_loss(loss)  # a LossScaleOptimizer scales back
         variables = self.model.trainable_variables
         # Keras' optimizers sum the gradients over the replicas.

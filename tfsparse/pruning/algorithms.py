@@ -163,7 +163,8 @@ class DynamicL2(keras.regularizers.Regularizer):
 
     def update(self):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
-        self.target.assign((self._weight + self.multiplier) * self._mask)
+        mask = tf.cast(self._mask, self.target.dtype)
+        self.target.assign((self._weight + self.multiplier) * mask)
         self.multiplier.assign(self.multiplier + self._weight - self.target)
 
 

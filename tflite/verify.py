@@ -84,7 +84,8 @@ class Verification:
         top1_agreement: share of images for which the file predicts Keras' class, 0 to 1. If classes
             have the same output, the first one is predicted.
         top1_or_tied: share of images for which no class has a higher output than Keras' class, and
-            at most one has the same output. Int8 outputs have few values, so ties are common.
+            at most one of three or more has the same output. Int8 outputs have few values, so ties
+            are common.
         top1_or_close: `top1_or_tied` with near-ties counted as agreement: images for which all
             classes that the file gives its highest output are, in Keras, less than the allowed
             difference below the best class, so that rounding may decide between them. The number of
@@ -277,12 +278,13 @@ def _agreement(expected, actual):
 def _keeps_class(expected, actual):
     """Returns whether no output in a row of `actual` is above that of the expected class, bool [n].
 
-    One other class may have the same output; with more, the file would hardly predict anything. A
-    row with a NaN does not keep its class.
+    One other class of three or more may have the same output; with more, or if no class has a
+    lower one, the file would hardly predict anything. A row with a NaN does not keep its class.
     """
     chosen = actual[np.arange(len(actual)), expected.argmax(axis=1)]
     finite = np.isfinite(expected).all(axis=1)
-    few = (actual == actual.max(axis=1, keepdims=True)).sum(axis=1) <= 2
+    allowed = 2 if actual.shape[1] > 2 else 1
+    few = (actual == actual.max(axis=1, keepdims=True)).sum(axis=1) <= allowed
     return finite & few & (chosen >= actual.max(axis=1))
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tqdm
 
 from tfsparse.errors import UsageError
+from tfsparse.evaluation import shapes
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels
 from tfsparse.fused import fused_batch_norm
 
@@ -52,6 +53,7 @@ class Trainer:
         self.pruner = pruner
         self.beta, self.label_smoothing = beta, label_smoothing
         self.strategy = tf.distribute.get_strategy()
+        self._outputs = None  # how many the model has, once a batch tells
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
 
@@ -144,9 +146,10 @@ class Trainer:
 
     def _labels(self, images, labels):
         """Returns the labels of a batch as int32 [n], after a check."""
-        outputs = self.model.outputs[0].shape[-1]
-        labels = class_labels(labels, len(images), outputs)
-        if outputs == 1 and labels.any():
+        if self._outputs is None:
+            _, self._outputs = shapes(self.model, images)
+        labels = class_labels(labels, len(images), self._outputs)
+        if self._outputs == 1 and labels.any():
             raise UsageError(
                 "Trainer needs an output for each class, which two classes do not have in a model "
                 "of one output. Give the model two."

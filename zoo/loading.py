@@ -10,6 +10,7 @@ import keras
 from tflite.conversion import CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES, Images
 from tflite.convert import check_model
 from tfsparse.errors import UsageError
+from tfsparse.examples import UNIT_RANGE, check_range, from_unit
 from tfsparse.precision import full_precision
 from zoo.data import as_float, open_dataset
 from zoo.models import card, close_names, list_models, load
@@ -141,12 +142,14 @@ def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
     return model, data
 
 
-def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES):
-    """Returns the `tflite.conversion.Images` of a `zoo.data.Dataset`.
+def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES, input_range=UNIT_RANGE):
+    """Returns the `tflite.conversion.Images` of a `zoo.data.Dataset`, scaled to `input_range`.
 
     Calibration takes the first training images; verification the first VERIFICATION_EXAMPLES test
     images, or all if there are fewer.
     """
+    input_range = check_range(input_range)
     images, labels = data.read("test", VERIFICATION_EXAMPLES)
     calibration, _ = data.read("train", calibration_examples)
-    return Images(as_float(calibration), as_float(images), labels, data.class_names, data.name)
+    calibration, images = (from_unit(as_float(each), input_range) for each in (calibration, images))
+    return Images(calibration, images, labels, data.class_names, data.name, input_range)

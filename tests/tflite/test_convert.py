@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+import tflite.convert
 import zoo
 from tests.tflite.networks import residual_network
+from tflite.conversion import Images, file_facts
 from tflite.convert import convert
+from tflite.routes import Route
 from tflite.runtimes import FileModel
 from tflite.verify import BOUNDS, verify
 from tfsparse.errors import UsageError
@@ -192,6 +195,60 @@ def test_operation_without_builtin_operator_is_named():
     model = keras.Model(image, keras.layers.Flatten()(Quantile(name="probit")(image)))
     with pytest.raises(UsageError, match=r"operator for: Erfinv at .*probit"):
         convert(model, "float32")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_the_converter_does_not_survive_in_int8_is_refused(precision, calibration):
+    """Quantizing an LSTM ends the process, so this is refused before it comes to that."""
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.LSTM(4)(keras.layers.Reshape((28, 28))(image))
+    model = keras.Model(image, keras.layers.Dense(3)(x))
+    with pytest.raises(UsageError, match="loops or branches"):
+        convert(model, precision, calibration[:5])
+
+
+def test_a_rewrite_that_changes_the_outputs_is_refused(network, calibration, monkeypatch):
+    other = residual_network(seed=1)
+    monkeypatch.setattr(tflite.convert, "find_route", lambda *_: Route(other, ["periodic: 3"]))
+    with pytest.raises(UsageError, match=r"changed its outputs by .*The rewrites: periodic: 3\."):
+        convert(network, "float32")
+    same = keras.models.clone_model(network)
+    same.set_weights([weight * (1 + 1e-7) for weight in network.get_weights()])
+    monkeypatch.setattr(tflite.convert, "find_route", lambda *_: Route(same, []))
+    assert len(convert(network, "float32")) > 1000
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_dict_of_one_input_and_one_output(precision, calibration, held_out):
+    image = keras.Input((28, 28, 1), name="image")
+    outputs = {"logits": keras.layers.Dense(10)(keras.layers.Flatten()(image))}
+    model = keras.Model({"image": image}, outputs)
+    content = convert(model, precision, calibration)
+    assert verify(content, model, *held_out, precision=precision).difference < 0.01
+    two = keras.Model(image, {**outputs, "more": keras.layers.Flatten()(image)})
+    for refuse in (
+        lambda: convert(two, "float32"),
+        lambda: verify(content, two, *held_out, precision=precision),
+    ):
+        with pytest.raises(UsageError, match="one output.*Received: 2"):
+            refuse()
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_images_of_another_range(network, content, calibration, held_out, precision):
+    """A model of images in 0..255 that divides by 255 has the same logits."""
+    images, labels = held_out
+    image = keras.Input((28, 28, 1))
+    model = keras.Model(image, network(keras.layers.Rescaling(1 / 255)(image)))
+    options = {"precision": precision, "input_range": (0, 255)}
+    found = convert(model, calibration_images=255 * calibration, **options)
+    result = verify(found, model, 255 * images, labels, **options)
+    assert result.passed, result.failures
+    assert not result.at_chance
+    # Given images in [0, 1], it sees black ones, and says so.
+    assert verify(found, model, images, labels, precision=precision).at_chance
+    facts = file_facts(model, precision, Images(calibration, images, labels, input_range=(0, 255)))
+    assert facts["input_range"] == [0, 255]
 
 
 def test_weights_that_are_not_finite_are_named(calibration):

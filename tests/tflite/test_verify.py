@@ -13,6 +13,7 @@ from tflite.verify import (
     Verification,
     _accuracy_loss,
     _agreement,
+    _is_near_tie,
     _keeps_class,
     verify,
 )
@@ -61,6 +62,17 @@ def test_rounding_may_decide_near_ties(gap, is_close):
     found = verify(content, model(gap / 2), images, precision="int8")
     assert (found.top1_or_tied, found.top1_or_close) == (0.0, float(is_close))
     assert ("is a near-tie" in " ".join(found.failures)) != is_close
+
+
+def test_a_near_tie_is_between_the_classes_that_are_near():
+    """Keras' first two classes are nearly tied; a file may choose these, and no other."""
+    keras_logits = np.array([[1.0, 0.99, -5.0]] * 5)
+    file_logits = np.array(
+        [[-5.0, -5.0, 1.0], [0.9, 1.0, -5.0], [1.0, 1.0, -5.0], [1.0, 1.0, 1.0], [0, 1, np.nan]]
+    )
+    found = _is_near_tie(keras_logits, file_logits, 0.1)
+    assert list(found) == [False, True, True, False, False]
+    assert not _is_near_tie(keras_logits, file_logits, 0.001)[1]
 
 
 def test_the_accuracy_may_fall_by_what_few_images_cannot_tell():

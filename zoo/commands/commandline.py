@@ -1,6 +1,7 @@
 """What all commands share: flags, help, and errors in one line."""
 
 import difflib
+import math
 import pathlib
 import sys
 
@@ -81,6 +82,32 @@ def help_text(command):
         text = flag.help.removeprefix(f"<{choices}>: ")  # absl puts the choices in front
         lines.append(f"      {text}{'' if default.endswith('None') else f' ({default})'}")
     return "\n".join(lines)
+
+
+def define_input_range():
+    """Defines --input_range; `FLAGS.input_range` is (low, high), or None without the flag."""
+    flags.DEFINE(
+        _RangeParser(),
+        "input_range",
+        None,
+        "Smallest and largest value of the images that the model takes, such as 0,255; by default "
+        "0,1.",
+    )
+
+
+class _RangeParser(flags.ArgumentParser):
+    """Parses two numbers in ascending order, separated by a comma."""
+
+    def parse(self, argument):
+        if isinstance(argument, tuple):
+            return argument
+        try:
+            low, high = (float(text) for text in argument.split(","))
+        except ValueError:
+            low = high = 0.0
+        if not low < high < math.inf:
+            raise ValueError("must be two numbers in ascending order, such as 0,255")
+        return low, high
 
 
 def exit_with(status, message):

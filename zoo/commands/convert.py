@@ -2,14 +2,17 @@
 
     tfsparse convert --model=model.keras --precision=int8 --output=model.tflite
 
-The file takes one image, [1, h, w, c] in [0, 1] (int8 files: quantized), and returns logits. It is
-written only if it agrees with Keras on the test images; tflite/verify.py has the bounds.
+The file takes one image, [1, h, w, c] in [0, 1] or in --input_range (int8 files: quantized), and
+returns logits. It is written only if it agrees with Keras on the test images; tflite/verify.py has
+the bounds.
 """
 
 import os
 import pathlib
 
 from absl import flags
+
+from zoo.commands import commandline
 
 FLAGS = flags.FLAGS
 PRECISIONS = ("float32", "float16", "dynamic_range", "int8", "int16x8")
@@ -22,6 +25,7 @@ def define_flags():
     flags.DEFINE_string("dataset", None, "Data set; by default the one it was trained on.")
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
+    commandline.define_input_range()
     flags.DEFINE_integer(
         "calibration_examples", 200, "Training images that set the int8 ranges.", lower_bound=1
     )
@@ -45,7 +49,7 @@ def main():
     conversion = convert_and_verify(
         model,
         FLAGS.precision,
-        conversion_images(data, FLAGS.calibration_examples),
+        conversion_images(data, FLAGS.calibration_examples, FLAGS.input_range or (0, 1)),
         float_io=FLAGS.float_io,
         lowered=FLAGS.lowered,
         sparse_storage=FLAGS.sparse_storage,

@@ -37,6 +37,7 @@ def define_flags():
     flags.DEFINE_string("dataset", None, "Data set; by default the one it was trained on.")
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
+    commandline.define_input_range()
 
 
 def main():
@@ -49,9 +50,9 @@ def main():
 
     sweeps = check_flags()
     tf.get_logger().setLevel("ERROR")  # each attack compiles a function of its own on purpose
-    subject = find_subject(FLAGS.model)
+    subject = find_subject(FLAGS.model, FLAGS.input_range)
     source = FLAGS.source or subject.source
-    source = find_subject(source) if source else None
+    source = find_subject(source, subject.input_range) if source else None
     options = Options(
         FLAGS.eps, FLAGS.steps, FLAGS.restarts, FLAGS.step_size, FLAGS.queries, source
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfsparse import machine
 from tfsparse.errors import UsageError
+from tfsparse.examples import at_chance
 from tfsparse.files import write_bytes
 from zoo.data import as_float, hash_of_images
 from zoo.loading import check_fit
@@ -119,6 +120,10 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
     report = {
         "model": subject.name,
         "eps": plan.options.eps,
+        "input_range": list(subject.input_range),
+        "at_chance": at_chance(
+            float(np.mean(results.correct("clean"))), len(labels), data.num_classes
+        ),
         **identity,
         "results": {name: _result(results, name) for name in names},
         "sweeps": plan.sweeps,

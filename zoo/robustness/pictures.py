@@ -6,13 +6,20 @@ from matplotlib.figure import Figure
 from tfsparse.tables import aligned
 from zoo import report as runs
 
+AT_CHANCE = (
+    "warning: clean accuracy is at chance level, so what attacks leave says nothing. The model was "
+    "given images in [{low}, {high}]; if it takes another range, give --input_range, such as 0,255."
+)
+
 
 def text(report):
     """Returns a report as a table to print, and the verdicts of the checks below it."""
     about = f"{report['model']} on the first {report['examples']:,} test images of "
     about += f"{report['dataset']}, L_inf {255 * report['eps']:.4g}/255, seed {report['seed']}"
+    low, high = report["input_range"]
+    chance = report["at_chance"] and AT_CHANCE.format(low=low, high=high)
     verdicts = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
-    parts = [about, aligned(table(report)), "\n".join(verdicts)]
+    parts = [about, aligned(table(report)), chance, "\n".join(verdicts)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -54,6 +61,8 @@ def page(report, examples, class_names):
         )
     checks = {f"{each['verdict']}: {each['rule']}": each["evidence"] for each in report["masking"]}
     facts = {key: str(report[key]) for key in ("dataset", "examples", "seed", "batch_size")}
+    if report["at_chance"]:
+        facts["clean accuracy"] = "at chance level"
     return runs.page(f"{report['model']} under attack", {**checks, **facts}, table(report), shown)
 
 

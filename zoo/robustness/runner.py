@@ -10,6 +10,7 @@ import tqdm
 
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import random_seed
+from tfsparse.examples import check_images, class_labels
 from tfsparse.files import read_tensors, write_tensors
 from tfsparse.graph import leaf_layers
 
@@ -129,15 +130,19 @@ def run(subject, attack, images, labels, results, prefix=""):
     Args:
         subject: a `zoo.robustness.subjects.Subject`.
         attack: a `zoo.robustness.catalogue.Attack`.
-        images: float32 [n, h, w, c] in [0, 1].
-        labels: int32 [n].
+        images: float [n, h, w, c] in [0, 1].
+        labels: as `tfsparse.examples.class_labels` takes them.
         results: `Results`, whose identity has "seed" and "batch_size". They must have the results
             of the attack "clean", unless this is that attack.
         prefix: precedes the attack's name in `results`, to tell several subjects apart.
 
     Raises:
-        UsageError: if an adversarial example leaves the ball or [0, 1].
+        UsageError: if images or labels do not fit the subject, or an adversarial example leaves
+            the ball or [0, 1].
     """
+    check_images(images, subject.image_shape)
+    images = np.asarray(images, np.float32)
+    labels = class_labels(labels, len(images), subject.num_classes)
     name = prefix + attack.name
     seed, batch_size = results.identity["seed"], results.identity["batch_size"]
     examples = results.examples(name, {**attack.settings, "sha256": subject.sha256})

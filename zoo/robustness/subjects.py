@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import keras
 
+from tflite import file_metadata
 from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
+from tfsparse.examples import UNIT_RANGE, check_range, from_unit, interface
 from tfsparse.hashing import hash_of_model
 from zoo.loading import find_model, read_report
 from zoo.models import card, list_models, load_tflite
@@ -23,12 +25,14 @@ class Subject:
         name: as the user gave it.
         logits: function of images, float32 [n, h, w, c] in [0, 1], that returns a NumPy array
             [n, classes].
-        model: the keras.Model, which has gradients; None for a file.
+        model: the keras.Model of images in [0, 1], which has gradients; None for a file.
         image_shape: (h, w, c).
         num_classes: number of logits.
         sha256: identifies the model.
         about: its card, the report of its run, or {}.
         source: name or path of the float model that a file was made from, or None if unknown.
+        input_range: smallest and largest value of the images that the model itself takes; `logits`
+            and `model` take images in [0, 1] all the same.
     """
 
     name: str
@@ -39,22 +43,33 @@ class Subject:
     sha256: str
     about: dict
     source: str | None = None
+    input_range: tuple = UNIT_RANGE
 
 
-def find_subject(name):
+def find_subject(name, input_range=None):
     """Returns the `Subject` of a zoo name, a .keras file, a .tflite file, or ZOO_NAME.tflite.
+
+    Args:
+        name: as above.
+        input_range: smallest and largest value of the images that the model takes; by default what
+            a file's metadata says, and [0, 1].
 
     Raises:
         UsageError: if there is none or it cannot be run.
     """
     if pathlib.Path(name).suffix == ".tflite":
-        return _file(name)
-    return model_subject(name, *find_model(name))
+        return _file(name, input_range)
+    return model_subject(name, *find_model(name), input_range or UNIT_RANGE)
 
 
-def model_subject(name, model, about=None):
+def model_subject(name, model, about=None, input_range=UNIT_RANGE):
     """Returns the `Subject` of a Keras model; raises a `UsageError` if it is not a classifier."""
-    _check_model(model)
+    _check_sizes(*interface(model))
+    input_range = check_range(input_range)
+    if input_range != UNIT_RANGE:
+        low, high = input_range
+        image = keras.Input(model.inputs[0].shape[1:])
+        model = keras.Model(image, model(keras.layers.Rescaling(high - low, low)(image)))
     return Subject(
         name=name,
         logits=lambda images: logits(model, images).numpy(),
@@ -63,10 +78,11 @@ def model_subject(name, model, about=None):
         num_classes=model.outputs[0].shape[-1],
         sha256=hash_of_model(model),
         about=about or {},
+        input_range=input_range,
     )
 
 
-def _file(name):
+def _file(name, input_range):
     path, about, source = pathlib.Path(name), {}, None
     if name.removesuffix(".tflite") in list_models() and not path.exists():
         path = load_tflite(name.removesuffix(".tflite"))
@@ -79,28 +95,32 @@ def _file(name):
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
-    return file_subject(name, content, about, source and str(source))
+    return file_subject(name, content, about, source and str(source), input_range)
 
 
-def file_subject(name, content, about=None, source=None):
+def file_subject(name, content, about=None, source=None, input_range=None):
     """Returns the `Subject` of a .tflite file's bytes `content`, made from the model `source`."""
     file = FileModel(content)
+    _check_sizes(file.image_shape, file.num_classes)
+    if input_range is None:
+        input_range = file_metadata.read(content).get("input_range", UNIT_RANGE)
+    input_range = check_range(input_range)
     return Subject(
         name=name,
-        logits=file,
+        logits=lambda images: file(from_unit(images, input_range)),
         model=None,
         image_shape=file.image_shape,
         num_classes=file.num_classes,
         sha256=hashlib.sha256(content).hexdigest(),
         about=about or {},
         source=source,
+        input_range=input_range,
     )
 
 
-def _check_model(model):
-    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
-    if [len(shape) for shape in shapes] != [4, 2] or None in shapes[0][1:]:
+def _check_sizes(image_shape, outputs):
+    if None in image_shape or not outputs or outputs < 2:
         raise UsageError(
-            "A model under attack must take images of known size, (batch, height, width, "
-            f"channels), and return logits, (batch, classes). Received: {shapes}"
+            "A model under attack must take images of known size and have an output for each of "
+            f"two or more classes. Received: {image_shape} to {outputs}"
         )

@@ -13,7 +13,7 @@ from tflite.flatbuffer import unpack
 from tflite.routes import find_route
 from tflite.verify import EXAMPLES, verify
 from tfsparse.cost import model_cost
-from tfsparse.examples import UNIT_RANGE, check_range
+from tfsparse.examples import UNIT_RANGE
 from tfsparse.graph import leaf_layers
 from tfsparse.hashing import hash_of_weights
 from tfsparse.layers import PeriodicConv2D
@@ -108,6 +108,13 @@ def _verification_lines(verification):
     ]
 
 
+def make_file(model, precision, images, **options):
+    """Returns the bytes of the file with its metadata; arguments as of `convert_and_verify`."""
+    options["input_range"] = images.input_range
+    content = convert(model, precision, images.calibration, **options)
+    return file_metadata.embed(content, file_facts(model, precision, images))
+
+
 def convert_and_verify(model, precision, images, **options):
     """Converts a Keras model, embeds its metadata, and compares the file with Keras in LiteRT.
 
@@ -123,9 +130,7 @@ def convert_and_verify(model, precision, images, **options):
     Raises:
         UsageError: if the model cannot be converted or the images do not fit it.
     """
-    input_range = check_range(images.input_range)
-    content = convert(model, precision, images.calibration, input_range=input_range, **options)
-    content = file_metadata.embed(content, file_facts(model, precision, images))
+    content = make_file(model, precision, images, **options)
     verifications = [
         verify(
             content,
@@ -134,7 +139,7 @@ def convert_and_verify(model, precision, images, **options):
             images.labels[:count],
             precision=precision,
             runtime=runtime,
-            input_range=input_range,
+            input_range=images.input_range,
         )
         for runtime, count in EXAMPLES.items()
         if runtime != "tflm"
@@ -150,8 +155,6 @@ def convert_and_verify(model, precision, images, **options):
 
 def file_facts(model, precision, images):
     """Returns the metadata of a file, a dict; see tflite/file_metadata.py."""
-    costs = [layer for layer in model_cost(model).layers if layer.is_convolution]
-    weights = sum(layer.parameters for layer in costs)
     calibrated = None
     if precision in QUANTIZED:
         pixels = np.ascontiguousarray(images.calibration)
@@ -162,12 +165,21 @@ def file_facts(model, precision, images):
     return {
         "labels": images.class_names,
         "input_range": list(images.input_range),
-        "pattern": _patterns(model),
-        "density": sum(layer.nonzeros for layer in costs) / weights if weights else 1.0,
+        **source_facts(model),
         "dataset": images.dataset,
-        "source_sha256": hash_of_weights(model),
         "calibration": calibrated,
         **producers(),
+    }
+
+
+def source_facts(model):
+    """Returns the entries of the metadata that describe the Keras model itself."""
+    costs = [layer for layer in model_cost(model).layers if layer.is_convolution]
+    weights = sum(layer.parameters for layer in costs)
+    return {
+        "pattern": _patterns(model),
+        "density": sum(layer.nonzeros for layer in costs) / weights if weights else 1.0,
+        "source_sha256": hash_of_weights(model),
     }
 
 

@@ -1,17 +1,22 @@
 """Measures the figures of a card: `zoo.publishing` writes them, `zoo.verification` checks them."""
 
+import hashlib
+
 import numpy as np
 
+from tflite import file_metadata
 from tflite.arena import arena
 from tflite.benchmark import benchmark, facts
-from tflite.conversion import CALIBRATION_EXAMPLES
+from tflite.conversion import CALIBRATION_EXAMPLES, make_file, producers
 from tflite.convert import convert
 from tflite.runtimes import FileModel
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
+from tfsparse.hashing import hash_of_weights
 from zoo.architectures import untrained
 from zoo.data import as_float, hash_of_images
+from zoo.loading import conversion_images
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
 
@@ -56,6 +61,28 @@ def hash_of_test_set(data):
     It tells copies of a data set apart: accuracies on two of them do not compare.
     """
     return hash_of_images(*data.read("test"))
+
+
+def provenance(model, content, data):
+    """Returns what a shipped int8 file is compared with: rows of what it says and what is so.
+
+    Args:
+        model: the Keras model that `zoo.load` returns.
+        content: bytes of the shipped file.
+        data: the `zoo.data.Dataset` whose first training images calibrated it.
+
+    Returns:
+        {"source_sha256": (in the file, of the model), "sha256": (of the file, of one made here)};
+        None if the file was made by other versions, whose bytes may differ.
+    """
+    said = file_metadata.read(content)
+    if any(said.get(name) != version for name, version in producers().items()):
+        return None
+    made = make_file(model, "int8", conversion_images(data))
+    return {
+        "source_sha256": (said.get("source_sha256"), hash_of_weights(model)),
+        "sha256": tuple(hashlib.sha256(each).hexdigest() for each in (content, made)),
+    }
 
 
 def golden(model, content):

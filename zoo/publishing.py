@@ -5,14 +5,17 @@ import pathlib
 import re
 
 from tflite import file_metadata
+from tflite.arena import arena
+from tflite.conversion import convert_and_verify, source_facts
 from tfsparse import pruning, save_weights
 from tfsparse.errors import UsageError
 from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
-from zoo import figures
+from zoo import figures, models
 from zoo.cards import NAME
-from zoo.loading import find_dataset, find_model
+from zoo.loading import conversion_images, find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
+from zoo.verification import is_same_accuracy
 
 _FOLDER = pathlib.Path(__file__).parent
 _COPIED = (
@@ -76,7 +79,13 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
             f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
             "tfsparse train again."
         )
-    small = pruning.remove_channels(model) if report["recipe"]["structure"] == "channel" else model
+    small = model
+    if report["recipe"]["structure"] == "channel":
+        small = pruning.remove_channels(model)
+        # The file is that of the model that `zoo.load` returns.
+        content = file_metadata.embed(
+            content, {**file_metadata.read(content), **source_facts(small)}
+        )
     # Everything is measured before anything is written.
     card = {
         "name": name,
@@ -95,6 +104,41 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
     write_bytes(int8, content)
     card |= {"weights": _entry(weights), "tflite": _entry(int8)}
     write_bytes(path, json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def refresh(name, data, folder=_FOLDER):
+    """Makes the int8 file of a zoo model again, and the entries of its card that depend on it.
+
+    Args:
+        name: of the model.
+        data: the `zoo.data.Dataset` of its card.
+        folder: of the zoo.
+
+    Returns:
+        The card, a dict.
+
+    Raises:
+        UsageError: if the new file fails verification, or has another accuracy than the card says.
+    """
+    card, model = models.card(name), models.load(name)
+    conversion = convert_and_verify(model, "int8", conversion_images(data))
+    content = conversion.content
+    subjects = model_subject(name, model), file_subject(name, content)
+    found = figures.accuracies(["int8"], *subjects, data, card["recipe"]["eps"])["int8"]
+    failures = conversion.failures
+    if not is_same_accuracy(card["results"]["int8"], found):
+        said = card["results"]["int8"]["accuracy"]
+        failures.append(f"Its accuracy is {found['accuracy']:.4f}, that on the card {said:.4f}.")
+    if failures:
+        raise UsageError(f"The int8 file of {name} stays as it is: {' '.join(failures)}")
+    path = folder / "weights" / card["tflite"]["file"]
+    write_bytes(path, content)
+    golden = {**card["golden"], "int8": figures.golden(model, content)["int8"]}
+    device = {**card["device"], "arena_bytes": arena(content).total}
+    results = {**card["results"], "int8": found}
+    card |= {"golden": golden, "device": device, "results": results, "tflite": _entry(path)}
+    write_bytes(folder / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
     return card
 
 

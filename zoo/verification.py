@@ -78,6 +78,7 @@ def measure(name, model, card, data, autoattack=False):
     measured = {**figures.costs(model, card["model"]), "golden": figures.golden(model, content)}
     if data is None:
         return measured
+    measured["provenance"] = figures.provenance(model, content, data)
     measured["test_sha256"] = figures.hash_of_test_set(data)
     if card.get("test_sha256", measured["test_sha256"]) != measured["test_sha256"]:
         return measured  # accuracies on other images do not compare
@@ -92,6 +93,8 @@ def completed(card, measured):
     """Returns the card with the measured figures that it lacks, at any depth."""
     merged = dict(card)
     for key, value in measured.items():
+        if key == "provenance":
+            continue  # no figure: the file has it
         if isinstance(value, dict):
             merged[key] = completed(card.get(key, {}), value)
         elif card.get(key) is None:  # as RAM is if TFLM was not installed
@@ -121,12 +124,18 @@ def compare(card, measured):
     row("golden logits", *_first("logits", claimed, found), _close(claimed, found))
     is_same = claimed.get("int8") == found["int8"]
     row("golden int8", *_first("int8", claimed, found), is_same)
+    if "provenance" in measured:
+        found = measured["provenance"]
+        for key, (said, is_so) in (found or {}).items():
+            row(f"provenance {key}", said[:12], is_so[:12], said == is_so)
+        if not found:
+            row("provenance", "made by other versions", None, None)
     if "test_sha256" in measured:
         claimed, found = (each.get("test_sha256") for each in (card, measured))
         row("test_sha256", claimed, found, claimed == found)
     for name, result in measured.get("results", {}).items():
         claim = card.get("results", {}).get(name, {})
-        good = _is_same_accuracy(claim, result)
+        good = is_same_accuracy(claim, result)
         is_missing = good and not claim.keys() >= result.keys()
         claimed = None if is_missing else claim.get("accuracy")
         row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
@@ -142,7 +151,7 @@ def compare(card, measured):
     return rows
 
 
-def _is_same_accuracy(claim, result):
+def is_same_accuracy(claim, result):
     """Whether nothing that a card says about an accuracy contradicts the measured one."""
     accuracy, examples = claim.get("accuracy", result["accuracy"]), result["examples"]
     is_close = abs(accuracy - result["accuracy"]) <= max(POINTS, 1 / examples) + 1e-9

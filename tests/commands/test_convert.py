@@ -59,7 +59,7 @@ def test_report_and_file(tfsparse, run_folder, tmp_path):
     assert [line[:22].rstrip() for line in out.splitlines()] == [
         *("precision", "sparsity", "file size", "gzip size"),
         *(2 * compared),
-        *("", "verdict"),
+        *("", "verdict", "warning"),  # untrained
     ]
     assert f"{output.stat().st_size:,} bytes" in out
     assert len(list(output.parent.iterdir())) == 1

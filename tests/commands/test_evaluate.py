@@ -2,10 +2,12 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 import zoo
+from tflite import file_metadata
 from tfsparse.evaluation import accuracy
 from tfsparse.files import write_tensors
 from zoo.data import batches, open_dataset
@@ -115,6 +117,54 @@ def test_transfer_from_a_keras_model_of_the_same_images(tfsparse, data_dir, tmp_
     assert results["transfer"]["accuracy"] == results["pgd"]["accuracy"]  # from itself
     assert results["pgd, 3 steps"]["accuracy"] <= results["pgd, 1 steps"]["accuracy"]
     assert results.keys() == {"clean", "transfer", "pgd", "pgd, 1 steps", "pgd, 3 steps"}
+
+
+def test_a_model_of_images_in_0_to_255(evaluated, tfsparse, data_dir, tmp_path):
+    """It is as robust as the model of images in [0, 1] in it; without the flag, it is blind."""
+    image = keras.Input((28, 28, 1))
+    model = keras.Model(image, zoo.load(NAME)(keras.layers.Rescaling(1 / 255)(image)))
+    model.save(tmp_path / "model.keras")
+    data = ("--dataset=fashion_mnist_small", f"--data_dir={data_dir}")
+    source, file, path = (tmp_path / name for name in ("model.keras", "x.tflite", "r.json"))
+
+    def evaluate(model, *arguments):
+        settings = ("--examples=60", "--steps=5", f"--json={path}", *data)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+        result = tfsparse("evaluate", f"--model={model}", *settings, *arguments)
+        assert result.returncode == 0, result.stderr
+        return json.loads(path.read_text()), result.stdout
+
+    report, table = evaluate(source, "--attacks=fgsm,pgd", "--input_range=0,255")
+    assert (report["input_range"], report["at_chance"]) == ([0, 255], False)
+    expected = json.loads(evaluated[0].read_text())["results"]
+    for name in ("clean", "fgsm", "pgd"):
+        assert report["results"][name]["accuracy"] == expected[name]["accuracy"]
+    assert "chance" not in table
+
+    report, table = evaluate(source, "--attacks=fgsm")
+    assert report["at_chance"]
+    assert "chance level" in table
+    assert "images in [0, 1]; if it takes another range, give --input_range" in table
+
+    arguments = (f"--model={source}", "--precision=float32", f"--output={file}", *data)
+    result = tfsparse("convert", *arguments)
+    assert "passed" in result.stdout
+    assert "Keras' accuracy is at chance level" in result.stdout
+    result = tfsparse("convert", *arguments, "--input_range=0,255")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "chance" not in result.stdout
+    # The file itself says what it takes.
+    assert file_metadata.read(file.read_bytes())["input_range"] == [0, 255]
+    report, _ = evaluate(file, "--attacks=uniform", "--source=")
+    assert report["results"]["clean"]["accuracy"] == expected["clean"]["accuracy"]
+
+
+@pytest.mark.parametrize("text", ["0", "255,0", "a,b", "0,inf", "0,1,2"])
+def test_what_is_no_range_is_refused_in_one_line(tfsparse, text):
+    result = tfsparse(*EVALUATE, f"--input_range={text}")
+    (line,) = result.stderr.splitlines()
+    assert "two numbers in ascending order" in line
+    assert result.returncode == 2
 
 
 @pytest.mark.parametrize(

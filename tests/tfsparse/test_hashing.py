@@ -1,8 +1,9 @@
 """Hashes of models: equal for equal models, different for whatever changes their outputs."""
 
 import keras
+import numpy as np
 
-from tfsparse.hashing import hash_of_model
+from tfsparse.hashing import hash_of_model, hash_of_weights
 
 
 def small_model():
@@ -18,6 +19,18 @@ def test_a_layer_without_weights_makes_another_model():
     rounded = keras.layers.Discretization([0.5])(image)
     masked = keras.Model(image, model(keras.ops.cast(rounded, "float32")))
     assert hash_of_model(masked) != hash_of_model(model)
+
+
+def test_zeros_of_either_sign_are_the_same():
+    """Masks leave -0.0, and files of sparse weights do not store it."""
+    hashes = set()
+    for zero in (0.0, -0.0):
+        model = small_model()
+        kernel = model.layers[-1].kernel
+        kernel.assign(np.where(np.arange(3) > 0, kernel, np.float32(zero)))
+        hashes.add((hash_of_weights(model), hash_of_model(model)))
+    assert len(hashes) == 1
+    assert hash_of_weights(small_model()) not in hashes.pop()
 
 
 def test_an_operation_and_other_wiring_make_another_model():

@@ -13,7 +13,8 @@ from tflite.convert import convert
 from tfsparse import UsageError, pruning
 from tfsparse.hashing import hash_of_weights
 from zoo import figures, models, publishing, verification
-from zoo.publishing import publish
+from zoo.data import open_dataset
+from zoo.publishing import publish, refresh
 
 SHIPPED = "resnet8_dnr10_fashion_mnist_small"
 
@@ -63,7 +64,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "channel"])
-def test_what_is_published_loads_and_is_true(runs, structure, folder, monkeypatch):
+def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mnist, monkeypatch):
     workdir = runs[structure]
     monkeypatch.setattr(figures, "PGD_STEPS", 1)
     monkeypatch.setattr(figures, "LATENCY_SECONDS", 0.1)
@@ -82,7 +83,12 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, monkeypatc
     expected, found = np.asarray(trained(images)), np.asarray(model(images))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     content = zoo.load_tflite("mine").read_bytes()
-    assert content == (workdir / "model_int8.tflite").read_bytes()
+    if structure == "unstructured":
+        assert content == (workdir / "model_int8.tflite").read_bytes()
+    # Converting what loads gives what is published, without the channels that were removed.
+    made = convert(model, "int8", fashion_mnist[0][:50])
+    assert content == file_metadata.embed(made, file_metadata.read(content))
+    assert file_metadata.read(content)["source_sha256"] == hash_of_weights(model)
     costs = figures.costs(model, card["model"])
     rows = verification.compare(card, {**costs, "golden": figures.golden(model, content)})
     assert {verdict for *_, verdict in rows} == {"ok"}
@@ -120,3 +126,56 @@ def test_a_run_that_is_not_finished_is_refused(workdir, folder, missing):
 def test_a_name_must_be_a_file_name(workdir, folder):
     with pytest.raises(UsageError, match=r"--name must consist of .* Received: '\.\./x'"):
         publish(workdir, "../x", folder=folder)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A zoo of a copy of the small model."""
+    for kind, pattern in (("cards", f"{SHIPPED}.json"), ("weights", f"{SHIPPED}*")):
+        (tmp_path / "zoo" / kind).mkdir(parents=True)
+        for path in (models._FOLDER / kind).glob(pattern):
+            shutil.copy(path, tmp_path / "zoo" / kind)
+    monkeypatch.setattr(models, "_FOLDER", tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def test_a_refreshed_file_is_that_of_the_loaded_model(shipped, data_dir, monkeypatch):
+    data = open_dataset("fashion_mnist_small", data_dir)
+    before = zoo.card(SHIPPED)
+    path = zoo.load_tflite(SHIPPED)
+    path.write_bytes(b"another file")
+    card = refresh(SHIPPED, data, shipped)
+    assert zoo.card(SHIPPED) == json.loads(json.dumps(card))
+    changed = {key for key in card if card[key] != before[key]}
+    assert changed <= {"tflite", "device", "golden", "results"}
+    assert card["results"]["int8"]["accuracy"] == before["results"]["int8"]["accuracy"]
+
+    def verdicts(model):
+        content = zoo.load_tflite(SHIPPED).read_bytes()
+        measured = {
+            **figures.costs(model, card["model"]),
+            "golden": figures.golden(model, content),
+            "provenance": figures.provenance(model, content, data),
+        }
+        rows = verification.compare(card, measured)
+        return {name: verdict for name, *_, verdict in rows if "provenance" in name}
+
+    names = ("provenance source_sha256", "provenance sha256")
+    assert verdicts(zoo.load(SHIPPED)) == dict.fromkeys(names, "ok")
+    other = zoo.load(SHIPPED)
+    other.weights[0].assign(1.01 * other.weights[0])
+    assert verdicts(other) == dict.fromkeys(names, "WRONG")
+    # Another version may write other bytes: not judged.
+    monkeypatch.setattr(figures, "producers", lambda: {"producer": "tfsparse 9"})
+    assert verdicts(zoo.load(SHIPPED)) == {"provenance": ""}
+
+
+def test_a_refreshed_file_of_another_accuracy_is_not_written(shipped, data_dir):
+    path = shipped / "cards" / f"{SHIPPED}.json"
+    card = json.loads(path.read_text())
+    card["results"]["int8"]["accuracy"] -= 0.01
+    path.write_text(json.dumps(card))
+    before = zoo.load_tflite(SHIPPED).read_bytes()
+    with pytest.raises(UsageError, match="stays as it is: Its accuracy is"):
+        refresh(SHIPPED, open_dataset("fashion_mnist_small", data_dir), shipped)
+    assert zoo.load_tflite(SHIPPED).read_bytes() == before

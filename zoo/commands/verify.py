@@ -6,9 +6,10 @@
 
 Prints each figure beside the card's. An accuracy is wrong if it is off by more than 0.05 points and
 by more than one example, which the rounding of another processor can change (0.1 points of 1,000
-examples, 0.5 of 200), or if it was measured in another way. Any other figure that does not depend
-on the machine is wrong if it is off at all. Latency is shown and not judged. The command fails if a
-figure is wrong or missing.
+examples, 0.5 of 200), or if it was measured in another way. The int8 file is wrong if converting
+the model does not give its bytes; a file that other versions made is not judged. Any other figure
+that does not depend on the machine is wrong if it is off at all. Latency is shown and not judged.
+The command fails if a figure is wrong or missing.
 
 --write adds what a card lacks, unless one of its figures is wrong, and changes nothing else.
 """

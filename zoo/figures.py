@@ -29,6 +29,7 @@ ACCURACIES = {
     "autoattack": ("model", "autoattack", 200),
 }
 SLOW = ("pgd_200", "autoattack")  # a quarter of an hour each; AutoAttack needs PyTorch
+POINTS = 0.0005  # by which an accuracy may be off, a fraction
 PGD_STEPS, PGD_RESTARTS = 50, 2
 BATCH = 250  # it decides which random starts an image gets, so it is part of a figure
 GOLDEN_IMAGES = 4
@@ -144,6 +145,16 @@ def _accuracy(subject, attack, options, images, labels):
         **identity,
         **{key: value for key, value in settings.items() if key != "sha256"},
     }
+
+
+def is_same_accuracy(claim, result):
+    """Whether nothing that a card says about an accuracy contradicts the measured one."""
+    accuracy, examples = claim.get("accuracy", result["accuracy"]), result["examples"]
+    is_close = abs(accuracy - result["accuracy"]) <= max(POINTS, 1 / examples) + 1e-9
+    interval = wilson(round(accuracy * examples), examples)
+    is_close &= np.allclose(claim.get("interval", interval), interval)
+    settings = claim.keys() - {"accuracy", "interval"}
+    return bool(is_close) and all(claim[key] == result.get(key) for key in settings)
 
 
 def on_device(architecture, content, data):

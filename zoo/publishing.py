@@ -15,7 +15,6 @@ from zoo import figures, models
 from zoo.cards import NAME
 from zoo.loading import conversion_images, find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
-from zoo.verification import is_same_accuracy
 
 _FOLDER = pathlib.Path(__file__).parent
 _COPIED = (
@@ -127,7 +126,7 @@ def refresh(name, data, folder=_FOLDER):
     subjects = model_subject(name, model), file_subject(name, content)
     found = figures.accuracies(["int8"], *subjects, data, card["recipe"]["eps"])["int8"]
     failures = conversion.failures
-    if not is_same_accuracy(card["results"]["int8"], found):
+    if not figures.is_same_accuracy(card["results"]["int8"], found):
         said = card["results"]["int8"]["accuracy"]
         failures.append(f"Its accuracy is {found['accuracy']:.4f}, that on the card {said:.4f}.")
     if failures:

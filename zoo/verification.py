@@ -12,11 +12,9 @@ from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
 from zoo import figures
 from zoo.data import open_dataset
-from zoo.robustness.intervals import wilson
 from zoo.robustness.subjects import file_subject, model_subject
 
 CARDS = pathlib.Path(__file__).parent / "cards"
-POINTS = 0.0005  # of an accuracy, a fraction
 LOGITS = 2e-3  # of float32 kernels on different processors
 COSTS = (
     *("density", "dense_parameters", "parameters", "nonzero_parameters"),
@@ -135,7 +133,7 @@ def compare(card, measured):
         row("test_sha256", claimed, found, claimed == found)
     for name, result in measured.get("results", {}).items():
         claim = card.get("results", {}).get(name, {})
-        good = is_same_accuracy(claim, result)
+        good = figures.is_same_accuracy(claim, result)
         is_missing = good and not claim.keys() >= result.keys()
         claimed = None if is_missing else claim.get("accuracy")
         row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
@@ -149,16 +147,6 @@ def compare(card, measured):
             judged = key == "arena_bytes" and value is not None
             row(key, claim, value, claim == value if judged else None)
     return rows
-
-
-def is_same_accuracy(claim, result):
-    """Whether nothing that a card says about an accuracy contradicts the measured one."""
-    accuracy, examples = claim.get("accuracy", result["accuracy"]), result["examples"]
-    is_close = abs(accuracy - result["accuracy"]) <= max(POINTS, 1 / examples) + 1e-9
-    interval = wilson(round(accuracy * examples), examples)
-    is_close &= np.allclose(claim.get("interval", interval), interval)
-    settings = claim.keys() - {"accuracy", "interval"}
-    return bool(is_close) and all(claim[key] == result.get(key) for key in settings)
 
 
 def _close(claimed, found):

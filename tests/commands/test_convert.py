@@ -14,7 +14,7 @@ DATASET = "fashion_mnist_small"
 
 
 @pytest.fixture
-def run_folder(tmp_path, data_dir):
+def run_folder(tmp_path, data_dir, fashion_mnist):
     """What train.py leaves: a model and a report that says what it was trained on."""
     folder = tmp_path / "run"
     folder.mkdir()

@@ -16,7 +16,7 @@ from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 from tfsparse.pruning import DNRSchedule, Pruner
 
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64", "bfloat16")
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64", "bfloat16", "float16")
 L = keras.layers
 
 
@@ -75,6 +75,20 @@ def test_trains_prunes_attacks_saves_converts_and_verifies(policy, tmp_path):
     actual = np.asarray(full_precision(loaded)(images))
     tolerance = 1e-5 if policy in ("float32", "float64") else 0.05 * np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_images_of_another_float_type_stay_of_it(dtype):
+    images, labels = data(2)
+    images, seed = tf.cast(images, dtype), tf.constant([0, 0])
+    for attack in (
+        attacks.pgd(network(), 0.1, 2),
+        attacks.uniform_noise(0.1),
+        attacks.gaussian_noise(0.1),
+    ):
+        attacked = attack(images, labels, seed)
+        assert attacked.dtype == dtype
+        assert 0 < np.abs(tf.cast(attacked - images, tf.float64)).max() < 0.11
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -48,8 +48,9 @@ class Algorithm:
     def regularizer(self, weight, mask):
         """Returns a Keras regularizer of `weight`, or None.
 
-        It has besides `variables`, a list for checkpoints, and a method `update()`, called when
-        `mask` has changed and `weight` is not yet masked.
+        It has besides `variables`, a list for checkpoints, and two methods without arguments:
+        `update()`, called when `mask` has changed and `weight` is not yet masked, and `restart()`,
+        called when something other than training has set `weight`, and `mask` has changed.
         """
 
     @property
@@ -158,14 +159,21 @@ class DynamicL2(keras.regularizers.Regularizer):
 
     def __call__(self, weight):
         distance = weight - self.target + self.multiplier
-        distance *= tf.cast(self._mask, distance.dtype)
+        distance *= self._cast_mask()
         return 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
 
     def update(self):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
-        mask = tf.cast(self._mask, self.target.dtype)
-        self.target.assign((self._weight + self.multiplier) * mask)
+        self.target.assign((self._weight + self.multiplier) * self._cast_mask())
         self.multiplier.assign(self.multiplier + self._weight - self.target)
+
+    def restart(self):
+        """Z = W * mask, U = 0."""
+        self.target.assign(self._weight * self._cast_mask())
+        self.multiplier.assign(tf.zeros_like(self.multiplier))
+
+    def _cast_mask(self):
+        return tf.cast(self._mask, self.target.dtype)
 
 
 ALGORITHMS = {

@@ -124,8 +124,8 @@ class Trainer:
         )
         start = time.perf_counter() - self.seconds
         for images, labels in progress:
-            self._check_size(len(images))
             labels = self._labels(images, labels)
+            self._check_size(len(images))
             if self.pruner:
                 self.pruner.update(self.step, self.optimizer)
             values = self._train_step(images, labels, tf.constant([seed, self.step])).numpy()

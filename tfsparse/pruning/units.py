@@ -161,7 +161,7 @@ def _readers_of_inputs(model):
     before = None
     while before != len(reached):
         before = len(reached)
-        for operation, inputs, outputs in calls:
+        for operation, inputs, outputs, _ in calls:
             found = [x for x in inputs if id(x) in reached]
             if isinstance(operation, keras.Model):
                 pairs = zip(inputs, operation.inputs, strict=False)

@@ -30,6 +30,12 @@ settings.register_profile("long", max_examples=40_000, deadline=None, suppress_h
 settings.load_profile("default")
 
 
+def pytest_collection_modifyitems(items):
+    """Runs the files with slow tests first: the last file should not keep one worker alone busy."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A folder for prepared data sets, so that tests write nowhere else."""

@@ -16,6 +16,8 @@ from tfsparse.layers import PeriodicConv2D
 from tfsparse.precision import full_precision
 from tfsparse.pruning import DNRSchedule, Pruner
 
+pytestmark = pytest.mark.slow
+
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", "float64", "bfloat16", "float16")
 L = keras.layers
 

@@ -97,6 +97,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_command_in_a_process_of_its_own(run, command):
     arguments, expected = RUNS[command]
@@ -105,6 +106,7 @@ def test_command_in_a_process_of_its_own(run, command):
     assert all(text in result.stdout for text in expected), result.stdout
 
 
+@pytest.mark.slow
 def test_publish_refuses_in_a_process_of_its_own(run, tmp_path):
     result = run("-m", "zoo.commands", "publish", f"--workdir={tmp_path}", "--name=x")
     assert (result.returncode, result.stdout) == (1, "")

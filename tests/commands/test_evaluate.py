@@ -13,6 +13,8 @@ from tfsparse.files import write_tensors
 from zoo.data import batches, open_dataset
 from zoo.robustness.runner import CORRECT, NOT_RUN, read_examples
 
+pytestmark = pytest.mark.slow
+
 NAME = "resnet8_dnr10_fashion_mnist_small"
 EVALUATE = ("evaluate", f"--model={NAME}", "--examples=60", "--steps=5")
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MODEL = "resnet8_dnr10_fashion_mnist_small"
 
 

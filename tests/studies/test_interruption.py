@@ -20,6 +20,12 @@ for number in range(start, 20):
 """
 FORGET = COUNT.replace("str(number + 1)", "str(number + 1 - bool(start))")  # is off by one
 
+SMALLER = {
+    "training": ["--image_size=14", "--width=4"],
+    "evaluation": ["--examples=100"],
+    "conversion": [],
+}
+
 
 @pytest.mark.parametrize(("program", "different"), [(COUNT, False), (FORGET, True)])
 def test_a_command_that_forgets_is_found(program, different, tmp_path, monkeypatch):
@@ -39,9 +45,9 @@ def test_a_command_that_forgets_is_found(program, different, tmp_path, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", interruption.COMMANDS)
 def test_killed_commands_end_to_the_bit_as_one_that_was_not(name, tmp_path, data_dir, monkeypatch):
-    train, trained = interruption.COMMANDS["training"]
-    small = lambda folder: [*train(folder), "--image_size=14", "--width=4"]  # noqa: E731
-    monkeypatch.setitem(interruption.COMMANDS, "training", (small, trained))
+    command, outcome = interruption.COMMANDS[name]
+    small = (lambda folder: [*command(folder), *SMALLER[name]], outcome)
+    monkeypatch.setitem(interruption.COMMANDS, name, small)
     found = interruption.compare(name, tmp_path, kills=1, seed=0, data_dir=data_dir)
     assert found["different"] == []
     assert len(found["kills"]) == 1

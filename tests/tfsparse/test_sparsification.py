@@ -116,6 +116,7 @@ def has_room_for_four_taps(layer):
     return np.prod(layer.kernel_size) >= 4  # all but 1x3 and 3x1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "pattern", "filter", "first"),
     [

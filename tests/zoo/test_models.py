@@ -47,6 +47,7 @@ def test_card_says_what_the_model_is(loaded):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == card["tflite"]["sha256"]
 
 
+@pytest.mark.slow
 def test_costs_and_golden_outputs_are_those_of_the_card(loaded):
     name, model = loaded
     golden = figures.golden(model, zoo.load_tflite(name).read_bytes())
@@ -71,6 +72,7 @@ def test_pruned_weights_are_zero(loaded):
     assert zoo.card(name)["density"] == kept / prunable
 
 
+@pytest.mark.slow
 def test_bundled_model_reaches_what_its_card_says(data_dir):
     name = next(name for name in NAMES if zoo.card(name)["dataset"] == "fashion_mnist_small")
     card, model = zoo.card(name), zoo.load(name)

@@ -16,6 +16,8 @@ from zoo import figures, models, publishing, verification
 from zoo.data import open_dataset
 from zoo.publishing import publish, refresh
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = "resnet8_dnr10_fashion_mnist_small"
 
 

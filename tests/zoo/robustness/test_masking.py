@@ -10,6 +10,8 @@ import zoo
 from tests.zoo.robustness.known_models import subject
 from zoo.robustness import catalogue, masking, runner
 
+pytestmark = pytest.mark.slow
+
 NAME = "resnet8_dnr10_fashion_mnist_small"
 EPS, COUNT = 8 / 255, 60
 STEPS = 20

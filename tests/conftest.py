@@ -38,8 +38,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A folder for prepared data sets, so that tests write nowhere else."""
-    return tmp_path_factory.mktemp("tensorflow_datasets")
+    """A folder with the bundled data set, prepared, so that tests write nowhere else."""
+    folder = tmp_path_factory.mktemp("tensorflow_datasets")
+    open_dataset("fashion_mnist_small", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

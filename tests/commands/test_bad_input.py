@@ -7,8 +7,6 @@ import shutil
 import keras
 import pytest
 
-from zoo.data import open_dataset
-
 MODEL = "resnet8_dnr10_fashion_mnist_small"
 QUICK = ["--flagfile=quickstart", "--width=4", "--workdir={new}"]
 
@@ -177,7 +175,6 @@ def _rename_in_zip(path):
 @pytest.fixture(scope="module")
 def results(places, data_dir, tfsparse):
     """{(command, case): its `Result`}, and what the folder held before and after all of them."""
-    open_dataset("fashion_mnist_small", data_dir)  # prepares it
     before = listing(places)
     found = {}
     for command, cases in CASES.items():

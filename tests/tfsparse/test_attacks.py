@@ -151,11 +151,11 @@ def test_dlr_finds_what_saturated_logits_hide_from_cross_entropy(linear, data):
     images = data[0]
     labels = tf.argmax(model(images), axis=-1)
 
-    def fooled(loss):
+    def success_rate(loss):
         adversarial = pgd(model, 0.3, steps=20, loss=loss)(images, labels, SEED)
         return np.mean(tf.argmax(model(adversarial), axis=-1) != labels)
 
-    assert fooled("dlr") > fooled("cross_entropy")
+    assert success_rate("dlr") > success_rate("cross_entropy")
 
 
 @pytest.mark.parametrize("noise", [uniform_noise, gaussian_noise])

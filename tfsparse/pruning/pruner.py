@@ -336,7 +336,6 @@ class Pruner:
                 self.masks[index].assign(mask)
                 if self._regularizers and self._regularizers[index]:
                     self._regularizers[index].restart()
-
         if not self.algorithm.rewires and changed:
             self._note_zeros()
 

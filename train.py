@@ -21,6 +21,7 @@ from zoo.commands.commandline import define_fraction
 ARCHITECTURES = ("mobilenet_v2", "resnet18", "resnet8", "shufflenet", "vgg16")
 ALGORITHMS = ("none", "dnr", "magnitude", "global_magnitude", "erk_magnitude", "set", "rigl")
 STRUCTURES = ("unstructured", "channel")
+BUDGETS = ("weights", "macs")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("one_cycle", "cosine", "piecewise")
 STRATEGIES = ("none", "mirrored", "multi_worker")
@@ -35,7 +36,8 @@ flags.DEFINE_integer("width", None, "Channels of the first stage; by default the
 flags.DEFINE_string("pattern", None, "Periodic pattern of spatial convolutions, such as PSD2_P8.")
 flags.DEFINE_enum("prune", "none", ALGORITHMS, "Pruning during training.")
 flags.DEFINE_enum("structure", "unstructured", STRUCTURES, "What is pruned together.")
-define_fraction("density", 0.1, "Fraction of prunable weights that remain, (0, 1].")
+define_fraction("density", 0.1, "Fraction of the prunable budget that remains, (0, 1].")
+flags.DEFINE_enum("budget", "weights", BUDGETS, "What density is of: weights, or MACs.")
 flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
 define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
 flags.DEFINE_integer("attack_steps", 1, "PGD steps of the training attack, from a random start.")
@@ -296,6 +298,7 @@ def check_flags():
     for name, needed in {
         "density": ("prune", "none"),
         "structure": ("prune", "none"),
+        "budget": ("prune", "none"),
         "attack_steps": ("loss", "standard"),
         "synchronized": ("distribution", "none"),
     }.items():
@@ -339,7 +342,12 @@ def make_pruner(model, steps, steps_per_epoch):
         end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
         schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
     return pruning.Pruner(
-        model, schedule, structure=FLAGS.structure, algorithm=algorithm, seed=FLAGS.seed
+        model,
+        schedule,
+        structure=FLAGS.structure,
+        algorithm=algorithm,
+        seed=FLAGS.seed,
+        budget=FLAGS.budget,
     )
 
 

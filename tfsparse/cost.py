@@ -178,6 +178,14 @@ def model_cost(model):
     )
 
 
+def macs_per_weight(model):
+    """Returns {layer: MACs of each weight of its kernel for one image, in all calls}.
+
+    Of all layers that `model_cost` counts, and with the same errors.
+    """
+    return {layer: _positions(layer, calls) for layer, calls in _calls(model).items()}
+
+
 def _with_matrices(layer, counted):
     """Returns the names of `layer` and the layers inside it that own a weight matrix."""
     inside = [each for each in graph.tracked_layers(layer) if each not in counted]
@@ -210,21 +218,24 @@ def _calls(model):
     return calls
 
 
-def _layer_cost(layer, calls):
+def _positions(layer, calls):
     for shape in (shape for shapes in calls for shape in shapes):
         if None in shape:
             raise UsageError(
                 "MACs can be counted for images of known size only. Received: layer "
                 f"{layer.name} with a shape of {shape}. Build the model with a fixed input shape."
             )
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
-    shape, rows = _matrix(layer, kernel)
-    inputs = sum(math.prod(before) for before, _ in calls)
-    outputs = sum(math.prod(after) for _, after in calls)
     # In a transposed convolution, each input meets all weights of its channel; in the others, each
     # output meets all weights of its row.
-    transposed = isinstance(layer, keras.layers.Conv2DTranspose)
-    positions = inputs // shape[-1] if transposed else outputs // rows
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        return sum(math.prod(before) for before, _ in calls) // layer.kernel.shape[-1]
+    return sum(math.prod(after) for _, after in calls) // _matrix(layer)[1]
+
+
+def _layer_cost(layer, calls):
+    positions = _positions(layer, calls)
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    shape, rows = _matrix(layer)
     nonzeros = int(np.count_nonzero(kernel))
     return LayerCost(
         name=layer.name,
@@ -237,20 +248,21 @@ def _layer_cost(layer, calls):
         nonzeros=nonzeros,
         macs=positions * kernel.size,
         nonzero_macs=positions * nonzeros,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=sum(math.prod(before) for before, _ in calls),
+        outputs=sum(math.prod(after) for _, after in calls),
         rows=rows,
         period=_period(layer),
     )
 
 
-def _matrix(layer, kernel):
+def _matrix(layer):
     """Returns the shape of the layer's dense kernel and the number of its output channels."""
     if isinstance(layer, PeriodicConv2D):
         return layer.dense_kernel_shape, layer.filters
+    shape = tuple(layer.kernel.shape)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
-        return kernel.shape, math.prod(kernel.shape[2:])
-    return kernel.shape, kernel.shape[2 if isinstance(layer, keras.layers.Conv2DTranspose) else -1]
+        return shape, math.prod(shape[2:])
+    return shape, shape[2 if isinstance(layer, keras.layers.Conv2DTranspose) else -1]
 
 
 def _period(layer):

@@ -10,8 +10,10 @@ import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
 from tests.conftest import ROOT
+from tests.tfsparse.test_prunable_layers import Everything
 from tfsparse import UsageError
 from tfsparse._tfmot import PolynomialDecay
+from tfsparse.cost import model_cost
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.pruning import (
     ALGORITHMS,
@@ -59,12 +61,13 @@ def batches(fashion_mnist):
 class Run:
     """A model, its pruner and its optimizer, in a loop as docs/pruning.md has one."""
 
-    def __init__(self, batches, algorithm, structure="unstructured", seed=0, optimizer=None):
+    def __init__(
+        self, batches, algorithm, structure="unstructured", seed=0, optimizer=None, budget="weights"
+    ):
         self.batches, self.model = batches, small_model(seed)
         # Initial weights differ with the seed, and so do masks.
-        self.pruner = Pruner(
-            self.model, schedule_of(algorithm), None, structure, algorithm, seed=seed
-        )
+        settings = {"structure": structure, "algorithm": algorithm, "seed": seed, "budget": budget}
+        self.pruner = Pruner(self.model, schedule_of(algorithm), **settings)
         self.optimizer = optimizer or keras.optimizers.SGD(0.1, momentum=0.9)
         self.optimizer.build(self.model.trainable_variables)
 
@@ -133,6 +136,36 @@ def test_conservation(name, structure, batches):
     masked = np.concatenate([to_numpy(momentum)[mask == 0] for momentum, mask in momenta])
     # Alive, unless a ReLU lets no gradient through.
     assert np.count_nonzero(masked) > 0.3 * masked.size
+
+
+@pytest.mark.parametrize(("name", "structure"), ALL)
+def test_a_budget_of_macs_is_met_as_cost_counts_them(name, structure, batches):
+    run = Run(batches, ALGORITHMS[name](), structure, budget="macs")
+    macs = {layer.name: layer.macs for layer in model_cost(run.model).layers}
+    pruned = {name: macs[name] for name in run.pruner.layer_names}
+    positions = {"first": 64, "periodic": 9, "last": 4}
+    unit = {"unstructured": positions, "channel": {"periodic": 9 * 64, "last": 4 * 48}}[structure]
+    for _ in range(STEPS):
+        run.step()
+    kept = run.pruner.layer_densities()
+    spent = sum(pruned[name] * kept[name] for name in pruned)
+    assert run.pruner.density == pytest.approx(spent / sum(pruned.values()))
+    left = round(DENSITY * sum(pruned.values())) - spent
+    if name == "magnitude":  # rounds in each layer
+        assert abs(left) <= sum(unit.values()) / 2
+    else:
+        assert -1e-6 <= left < max(unit.values())
+    nonzero = {layer.name: layer.nonzero_macs for layer in model_cost(run.model).layers}
+    for name in pruned:  # a regrown weight whose filter died at once stays 0
+        assert nonzero[name] <= pruned[name] * kept[name] * (1 + 1e-6)
+
+
+def test_macs_that_cannot_be_counted_are_refused():
+    model = keras.Sequential([keras.Input((8, 3)), keras.layers.Conv1D(4, 3)])
+    with pytest.raises(UsageError, match=r"budget='macs' counts .* of a Conv1D"):
+        Pruner(model, DNRSchedule(0.5, 6, 2), Everything(keras.layers.Conv1D), budget="macs")
+    with pytest.raises(UsageError, match=r"budget must be one of .* Received: 'flops'"):
+        Pruner(model, DNRSchedule(0.5, 6, 2), Everything(keras.layers.Conv1D), budget="flops")
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

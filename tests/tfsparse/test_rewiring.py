@@ -102,6 +102,31 @@ def test_budgets_are_exact_and_leave_no_layer_empty(budget, unit_size, density):
     assert (units <= counts).all()
 
 
+@pytest.mark.parametrize("budget", [erdos_renyi_kernel, ranked, uniform])
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.4, 1.0])
+def test_budgets_of_macs_leave_less_than_a_unit(budget, density):
+    layers = dense_layers([np.prod(shape) // 3 for shape in SHAPES], 1, SHAPES)
+    for index, layer in enumerate(layers):
+        layer.unit_cost = 4 ** (len(layers) - index)  # the first of them run at more positions
+    units = budget(layers, density)
+    costs = np.array([layer.unit_cost for layer in layers])
+    sizes = np.array([layer.active.size for layer in layers])
+    left = round(density * (sizes * costs).sum()) - (units * costs).sum()
+    if budget is ranked:  # ends at the first unit in the ranking that is too much
+        assert 0 <= left < costs.max()
+    else:
+        assert 0 <= left < costs[units < sizes].min(initial=costs.max())
+    assert (units >= 1).all()
+    assert (units <= sizes).all()
+    if budget is uniform:
+        assert np.abs(units / sizes - density).max() < 0.02
+    if budget is erdos_renyi_kernel:  # weights follow its rule, whatever a budget counts
+        part = units / [sum(shape) for shape in SHAPES]
+        is_partial = (units > 1) & (units < sizes)
+        if is_partial.sum() > 1:
+            assert part[is_partial].std() < 0.1 * part[is_partial].mean()
+
+
 @pytest.mark.parametrize("budget", [erdos_renyi_kernel, ranked])
 def test_layers_too_small_for_their_part_keep_one_unit(budget):
     layers = dense_layers([5, 1000, 1000], 1, [(1, 1, 1, 1), (3, 3, 999, 999), (3, 3, 999, 999)])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from tfsparse.errors import UsageError
-from tfsparse.pruning.budget import allot, total_weights
+from tfsparse.pruning.budget import allot, total_cost
 
 CHOICES = (None, "random", "magnitude")
 
@@ -29,15 +29,13 @@ def budget(algorithm, layers, density):
     """Returns int [layers], the units that `algorithm` gives each of the `LayerState`s.
 
     Raises:
-        UsageError: if `density` leaves too few weights for a unit in each layer.
+        UsageError: if `density` leaves too little for a unit in each layer.
     """
-    total, weights = total_weights(layers, density), total_weights(layers, 1.0)
-    least = sum(layer.unit_size for layer in layers)
-    if total < least:
+    least = sum(layer.unit_cost for layer in layers)
+    if total_cost(layers, density) < least:
         raise UsageError(
-            f"A density of {density:g} leaves {total} of {weights} weights, too few for one "
-            f"unit in each of {len(layers)} layers. Choose a density of at least "
-            f"{least / weights:.2g}."
+            f"A density of {density:g} leaves too little for one unit in each of {len(layers)} "
+            f"layers. Choose a density of at least {least / total_cost(layers, 1.0):.2g}."
         )
     return algorithm.budget(layers, density)
 
@@ -69,12 +67,12 @@ def magnitude_masks(rng, layers, kept):
         layers: list of `LayerState`.
         kept: int [layers], the units of each layer, at least 1.
     """
-    sizes = np.array([layer.unit_size for layer in layers])
+    costs = np.array([layer.unit_cost for layer in layers])
     counts = np.array([np.count_nonzero(layer.weight) for layer in layers])
-    missing = np.sum((kept - counts) * sizes)
+    missing = np.sum((kept - counts) * costs)
     if missing > -1e-6:
         free = np.array([layer.weight.size for layer in layers]) - counts
-        kept = counts + allot(np.maximum(kept - counts, 0), sizes, free, missing)
+        kept = counts + allot(np.maximum(kept - counts, 0) * costs, costs, free, missing)
     masks = []
     for layer, keep in zip(layers, np.maximum(kept, 1), strict=True):
         order = rng.permutation(layer.weight.size)  # of those that are 0

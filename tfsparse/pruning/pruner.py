@@ -6,9 +6,16 @@ import tensorflow as tf
 
 from tfsparse.errors import UsageError
 from tfsparse.pruning import algorithms, constraints, initial, optimizer_state, rewiring
-from tfsparse.pruning.budget import total_weights
+from tfsparse.pruning.budget import total_cost
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
-from tfsparse.pruning.units import STRUCTURES, Units, names_of, prunable_by_channel, variable_beside
+from tfsparse.pruning.units import (
+    STRUCTURES,
+    Units,
+    names_of,
+    prunable_by_channel,
+    variable_beside,
+    weight_costs,
+)
 
 
 class Pruner:
@@ -44,6 +51,9 @@ class Pruner:
             of each layer; if no more weights than the density allows are not 0, it keeps all of
             these, and zeros drawn at random fill up the number. None for "magnitude" if the model
             appears to be trained (see `tfsparse.pruning.initial.is_trained`), else "random".
+        budget: what the schedule's sparsity is of, and layers share: "weights", or "macs", the
+            multiply-accumulates for one image, of which a weight of an early layer takes more than
+            one of a late layer.
 
     Raises:
         UsageError: if an argument is out of range, the algorithm rewires and the schedule has no
@@ -61,6 +71,7 @@ class Pruner:
         algorithm=None,
         seed=0,
         initial_masks=None,
+        budget="weights",
     ):
         if structure not in STRUCTURES:
             raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
@@ -84,6 +95,7 @@ class Pruner:
         self.masks = [variable_beside(w, tf.ones(w.shape), "mask") for w in self.weights]
         self._seed = [seed, 0xD42]
         self._units = [Units(*item, structure) for item in found]
+        self._weight_costs = weight_costs(model, found, budget)
         self._most_units = [units.count for units in self._units]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
         self._regularizers = []
@@ -134,9 +146,10 @@ class Pruner:
 
     @property
     def density(self):
-        """Kept weights / all weights of the layers that are pruned."""
-        kept = self._kept()
-        return sum(int(np.sum(mask)) for mask in kept) / sum(mask.size for mask in kept)
+        """Kept / all of what the budget counts, weights or MACs, of the layers that are pruned."""
+        pairs = list(zip(self._weight_costs, self._kept(), strict=True))
+        kept = sum(cost * int(np.sum(mask)) for cost, mask in pairs)
+        return kept / sum(cost * mask.size for cost, mask in pairs)
 
     def layer_densities(self):
         """Returns {layer name: kept weights / all weights of its kernel}."""
@@ -285,6 +298,7 @@ class Pruner:
                 active=units.active(mask),
                 weight=units.norm(keras.ops.convert_to_numpy(weight)),
                 unit_size=units.size,
+                unit_cost=units.size * self._weight_costs[index],
                 kernel_shape=units.kernel_shape,
             )
             if momenta:
@@ -365,7 +379,7 @@ class Pruner:
                 drop_scores,
                 [algorithm.grow_score(state, rng) for state in states],
                 self.schedule.prune_rate(step),
-                total_weights(states, 1.0 - self.schedule.target_sparsity),
+                total_cost(states, 1.0 - self.schedule.target_sparsity),
                 algorithm.regrowth_shares(states),
             )
         else:

@@ -26,6 +26,7 @@ class LayerState:
         momentum_mean: mean magnitude of the momentum over active weights.
         gradient: float [n], the norm of the last gradient, up to a factor that all layers share;
             None if the algorithm does not read it.
+        unit_cost: what a unit takes of the budget: its weights (None), or its MACs for one image.
     """
 
     active: np.ndarray
@@ -35,6 +36,11 @@ class LayerState:
     momentum: np.ndarray | None = None
     momentum_mean: float = 0.0
     gradient: np.ndarray | None = None
+    unit_cost: float | None = None
+
+    def __post_init__(self):
+        if self.unit_cost is None:
+            self.unit_cost = self.unit_size
 
 
 def top(score, count):
@@ -66,8 +72,8 @@ def rewire(layers, drop_scores, grow_scores, prune_rate, total, shares=None):
         grow_scores: for each layer float [units], not negative; the largest of the others are
             regrown, units dropped just now included.
         prune_rate: fraction of each layer's active units that is dropped.
-        total: the number of weights that exist afterwards, if `shares` are given.
-        shares: float [layers], how the regrown weights are shared among layers; if None, each layer
+        total: the cost of the units that exist afterwards, if `shares` are given.
+        shares: float [layers], how layers share the budget of what is regrown; if None, each layer
             regrows as many units as it dropped.
 
     Returns:
@@ -110,8 +116,8 @@ def _drop_counts(layers, prune_rate, shares):
 
 
 def _grow_counts(layers, survived, grow_scores, total, shares):
-    """Returns how many units each layer regrows, by `shares`, so that `total` weights exist."""
-    sizes = np.array([layer.unit_size for layer in layers])
+    """Returns how many units each layer regrows, by `shares`, so that `total` is spent."""
+    costs = np.array([layer.unit_cost for layer in layers])
     free = np.array([active.size - active.sum() for active in survived])
     # A unit without momentum has no gradient either: its filter is dead, and it would stay 0.
     alive = np.array(
@@ -120,8 +126,8 @@ def _grow_counts(layers, survived, grow_scores, total, shares):
             for active, score in zip(survived, grow_scores, strict=True)
         ]
     )
-    quota = total - sum(size * active.sum() for size, active in zip(sizes, survived, strict=True))
+    quota = total - sum(cost * active.sum() for cost, active in zip(costs, survived, strict=True))
     capacities = np.minimum(alive, np.floor(0.99 * free).astype(np.int64))
-    if np.sum(capacities * sizes) < quota:
+    if np.sum(capacities * costs) < quota:
         capacities = free
-    return allot(shares, sizes, capacities, quota)
+    return allot(shares, costs, capacities, quota)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse import graph
+from tfsparse.cost import macs_per_weight
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.pruning.policy import all_layers
@@ -18,6 +19,7 @@ _TRANSPOSED = (
     keras.layers.Conv3DTranspose,
 )
 STRUCTURES = ("unstructured", "channel")
+BUDGETS = ("weights", "macs")
 
 
 class Units:
@@ -94,6 +96,26 @@ def prunable_by_channel(model, found):
                 "'unstructured'."
             )
     return found
+
+
+def weight_costs(model, found, budget):
+    """Returns what each weight of a (layer, weight) of `found` takes of a budget, a list of ints.
+
+    Raises:
+        UsageError: if `budget` is unknown, or is "macs" and those of a layer cannot be counted.
+    """
+    if budget not in BUDGETS:
+        raise UsageError(f"budget must be one of {BUDGETS}. Received: {budget!r}")
+    if budget == "weights":
+        return [1] * len(found)
+    macs = macs_per_weight(model)
+    for layer, weight in found:
+        if layer not in macs:
+            raise UsageError(
+                "budget='macs' counts those of 2D convolutions and Dense layers. Received: "
+                f"{weight.path!r} of a {type(layer).__name__}. Leave it out by a policy."
+            )
+    return [macs[layer] for layer, _ in found]
 
 
 def names_of(layers):

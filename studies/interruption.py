@@ -138,11 +138,10 @@ def compare(name, workdir, kills, seed, data_dir=None):
         while len(moments) < kills:
             folder = workdir / "killed"
             shutil.rmtree(folder, ignore_errors=True)
-            number, after = SIGNALS[0], rng.uniform(0, duration)
-            while run([*command(folder), *rest], number, after):
-                moments.append({"signal": number.name, "seconds": round(after, 2)})
+            after = rng.uniform(0, duration)
+            while run([*command(folder), *rest], signal_of(len(moments)), after):
+                moments.append({"signal": signal_of(len(moments)).name, "seconds": round(after, 2)})
                 bar.update()
-                number = SIGNALS[len(moments) % len(SIGNALS)]
                 after = rng.uniform(0, duration) if len(moments) < kills else None
             runs += 1
             found = results(folder)
@@ -154,6 +153,11 @@ def compare(name, workdir, kills, seed, data_dir=None):
         "compared": len(expected),
         "different": different,
     }
+
+
+def signal_of(kill):
+    """Returns the signal of a kill, counted from 0: they take turns, whichever run they hit."""
+    return SIGNALS[kill % len(SIGNALS)]
 
 
 def run(command, number=None, after=None):

@@ -28,7 +28,7 @@ def arguments(data_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(run, arguments):
+def finished(tfsparse, arguments):
     """`(workdir, stdout)` of a run that was interrupted after its first epoch and continued."""
     workdir = ROOT / arguments[-2].removeprefix("--workdir=")
     process = subprocess.Popen(
@@ -41,7 +41,7 @@ def finished(run, arguments):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
-    result = run("train.py", *arguments)
+    result = tfsparse("train", *arguments)
     assert result.returncode == 0, result.stderr
     assert "epoch 1/2" not in result.stdout
     assert "epoch 2/2" in result.stdout

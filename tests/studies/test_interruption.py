@@ -21,8 +21,8 @@ for number in range(start, 20):
 FORGET = COUNT.replace("str(number + 1)", "str(number + 1 - bool(start))")  # is off by one
 
 SMALLER = {
-    "training": ["--image_size=14", "--width=4"],
-    "evaluation": ["--examples=100"],
+    "training": ["--image_size=8", "--width=4", "--epochs=1"],
+    "evaluation": ["--attacks=pgd,gaussian", "--steps=5", "--examples=60"],
     "conversion": [],
 }
 
@@ -51,7 +51,7 @@ def test_killed_commands_end_to_the_bit_as_one_that_was_not(name, tmp_path, data
     found = interruption.compare(name, tmp_path, kills=1, seed=0, data_dir=data_dir)
     assert found["different"] == []
     assert len(found["kills"]) == 1
-    assert found["compared"] > {"training": 50, "evaluation": 9, "conversion": 0}[name]
+    assert found["compared"] > {"training": 50, "evaluation": 4, "conversion": 0}[name]
 
 
 def test_one_bit_is_a_difference():

@@ -5,6 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from tfsparse import tables
+from tfsparse.errors import UsageError
 
 TIGHT = 0.75  # of flash or RAM: code, stack, and the camera's image need some, too
 
@@ -34,6 +35,20 @@ def _read(path):
 
 
 BOARDS = _read(pathlib.Path(__file__).with_suffix(".csv"))
+
+
+def find_board(name):
+    """Returns the `Board` whose name contains `name`, without regard to case.
+
+    Raises:
+        UsageError: if that is not one board.
+    """
+    found = [board for board in BOARDS if str(name).lower() in board.name.lower()]
+    exact = [board for board in BOARDS if board.name == name]
+    if len(exact or found) != 1:
+        names = ", ".join(board.name for board in found or BOARDS)
+        raise UsageError(f"board must be one of {names}. Received: {name!r}")
+    return (exact or found)[0]
 
 
 def fit_table(variants):

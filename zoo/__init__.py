@@ -6,6 +6,7 @@ _MODULES = {
     "ARCHITECTURES": "zoo.architectures",
     "build": "zoo.architectures",
     "card": "zoo.models",
+    "find": "zoo.models",
     "list_models": "zoo.models",
     "load": "zoo.models",
     "load_tflite": "zoo.models",

@@ -3,8 +3,10 @@
 import json
 import pathlib
 import re
+import textwrap
 
 from tfsparse.errors import UsageError
+from tfsparse.tables import aligned
 
 NAME = r"\w[\w.-]*"  # of a model, and of a file beside its card
 MAX_BYTES = 1 << 20  # of a card; those of this package have some thousand
@@ -22,10 +24,60 @@ _FIELDS = {
     **{"name": str, "note": str, "dataset": str, "image_size": (int, type(None))},
     **{"class_names": list, "recipe": dict, "results": dict},
 }
+# The results of a card, on its page.
+_ATTACKS = {
+    "clean": "clean",
+    "int8": "int8 file, clean",
+    "pgd": "PGD-{steps} x {restarts}",
+    "pgd_200": "PGD-{steps} x {restarts}",
+    "autoattack": "AutoAttack",
+}
+
+
+class Card(dict):
+    """A card: a dict that prints as a page of at most 100 columns."""
+
+    def __str__(self):
+        return "\n".join([self["name"], "", aligned(_lines(self), left=2), "", _prose(self)])
+
+
+def _lines(card):
+    """Returns the rows of a card's page, [what, figure]."""
+    model, recipe = card["model"], card["recipe"]
+    height, width, channels = model["input_shape"]
+    note = f" ({card['note']})" if card["note"] else ""
+    pattern = f", {model['pattern']}" if model["pattern"] else ""
+    pruned = f"{recipe['prune']}, {recipe['structure']}" if recipe["prune"] != "none" else "none"
+    robust = f", robust: L_inf {recipe['eps'] * 255:.4g}/255" if recipe["loss"] == "hybrid" else ""
+    rows = [
+        ["network", f"{model['arch']}, width {model['width'] or 'as published'}{pattern}"],
+        ["pruning", pruned],
+        ["data", f"{card['dataset']}{note}"],
+        ["images", f"{height} x {width} x {channels}, {model['num_classes']} classes"],
+        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs{robust}"],
+        [
+            "weights",
+            f"{card['nonzero_parameters']:,} non-zero of {card['dense_parameters']:,} dense",
+        ],
+        ["MACs", f"{card['nonzero_macs']:,} non-zero of {card['dense_macs']:,} dense"],
+        ["int8 file", f"{card['tflite']['bytes']:,} bytes"],
+        ["RAM in TFLM", f"{card['device']['arena_bytes'] or 0:,} bytes"],
+    ]
+    for name, found in card["results"].items():
+        low, high = found["interval"]
+        settings = _ATTACKS[name].format(**found)
+        images = f"n={found['examples']:,}, 95 % interval {low:.1%} to {high:.1%}"
+        rows.append([f"accuracy, {settings}", f"{found['accuracy']:.2%}  ({images})"])
+    return rows
+
+
+def _prose(card):
+    paragraphs = card["intended_use"], card["limits"], f"License: {card['license']}"
+    return "\n".join(textwrap.fill(each, 100) for each in paragraphs)
 
 
 def read_card(path):
-    """Returns the card at `path`, a dict.
+    """Returns the `Card` at `path`.
 
     Raises:
         UsageError: if the file cannot be read, or is not a card: a field is missing or of
@@ -57,7 +109,7 @@ def read_card(path):
             raise _damaged(path, f"{kind}.bytes is negative: {entry['bytes']!r:.60}")
         if not re.fullmatch(r"[0-9a-f]{64}", entry["sha256"]):
             raise _damaged(path, f"{kind}.sha256={entry['sha256']!r:.80} is none")
-    return card
+    return Card(card)
 
 
 def _check(path, prefix, values, fields):

@@ -5,8 +5,10 @@ A model NAME is three files: its card, `cards/NAME.json`, its weights,
 """
 
 import difflib
+import math
 import pathlib
 
+from tflite.boards import find_board
 from tfsparse import files, load_weights, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
@@ -15,15 +17,62 @@ from zoo.cards import read_card
 _FOLDER = pathlib.Path(__file__).parent
 
 
-def list_models():
-    """Returns the names of the trained models, a sorted list of str."""
+def list_models(**conditions):
+    """Returns the names of the trained models, a sorted list of str.
+
+    Args:
+        conditions: as `find` takes them; without any, all models are listed.
+    """
+    if conditions:
+        return sorted(card["name"] for card in find(**conditions))
     paths = (_FOLDER / "cards").glob("*.json")
     # If `tfsparse publish` is killed, it may leave an incomplete card beside the others.
     return sorted(path.stem for path in paths if not path.name.startswith(files.PARTIAL))
 
 
+def find(robust=None, dataset=None, max_flash=None, max_ram=None, board=None):
+    """Returns the cards of the trained models that meet all conditions, the most accurate first.
+
+    Args:
+        robust: True for models that were trained on adversarial images, too, which are ordered by
+            their accuracy under AutoAttack; False for the others; None for all, which, as the
+            others, are ordered by their clean accuracy.
+        dataset: name of the data set.
+        max_flash: most bytes of the int8 file.
+        max_ram: most bytes of RAM that the int8 file needs in TFLM.
+        board: name of a board in `tflite.boards.BOARDS`, or a part of it, such as "micro:bit":
+            flash and the largest bank of RAM must have room for the model.
+
+    Raises:
+        UsageError: if no model of the zoo has the data set, or there is no such board.
+    """
+    cards = [card(name) for name in list_models()]
+    datasets = sorted({each["dataset"] for each in cards})
+    if dataset is not None and dataset not in datasets:
+        raise UsageError(f"dataset must be one of {', '.join(datasets)}. Received: {dataset!r}")
+    most_flash, most_ram = [math.inf if most is None else most for most in (max_flash, max_ram)]
+    if board is not None:
+        found = find_board(board)
+        most_flash = min(most_flash, 1024 * found.flash_kb)
+        most_ram = min(most_ram, 1024 * found.bank_kb)
+    ranking = "autoattack" if robust else "clean"
+    return sorted(
+        (
+            each
+            for each in cards
+            if robust in (None, each["recipe"]["loss"] == "hybrid")
+            and dataset in (None, each["dataset"])
+            and each["tflite"]["bytes"] <= most_flash
+            and (each["device"]["arena_bytes"] or math.inf) <= most_ram
+        ),
+        key=lambda each: -each["results"][ranking]["accuracy"],
+    )
+
+
 def card(name):
-    """Returns the card of model `name`, a dict: what it is, how it was made, how well it does.
+    """Returns the card of model `name`: what it is, how it was made, how well it does.
+
+    A card is a dict; printed, it is a page.
 
     Raises:
         UsageError: if there is no model of that name, or its card is damaged.

@@ -39,7 +39,7 @@ def test_help_of_a_command_lists_its_flags(tfsparse):
     assert "--eps=fraction\n      L_inf bound; images are in [0, 1]. (default: " in text
     assert "--model=string\n      Zoo model, .keras or .tflite file. (required)" in text
     assert "--bits=8|16|32\n      Bits of" in tfsparse("summary", "--help").stdout
-    assert "flags:" not in tfsparse("models", "--help").stdout
+    assert "--max_flash=string\n      Most bytes" in tfsparse("models", "--help").stdout
 
 
 @pytest.mark.parametrize("argument", ["help", "-h", None])
@@ -116,7 +116,8 @@ def test_publish_refuses_in_a_process_of_its_own(run, tmp_path):
 
 def test_models_shows_all_cards(tfsparse):
     rows = [line.split() for line in tfsparse("models").stdout.splitlines()]
-    names = zoo.list_models()
+    names = [card["name"] for card in zoo.find()]
+    assert sorted(names) == zoo.list_models()
     assert [row[0] for row in rows[1 : len(names) + 1]] == names
     card = zoo.card(MODEL)
     row = dict(zip(rows[0], rows[1 + names.index(MODEL)], strict=True))
@@ -127,6 +128,18 @@ def test_models_shows_all_cards(tfsparse):
     card["device"]["arena_bytes"] = None
     _, line = models_command.table([card]).splitlines()
     assert line.split().count("-") == 2
+
+
+def test_models_that_meet_conditions(tfsparse):
+    lines = tfsparse("models", "--robust", "--max_flash=100k", "--board=micro:bit").stdout
+    names = [card["name"] for card in zoo.find(robust=True, max_flash=100_000, board="micro:bit")]
+    assert [line.split()[0] for line in lines.splitlines()[1:-2]] == names
+    assert tfsparse("models", "--max_flash=1k").stdout.startswith("No model of the zoo meets")
+    status, _, stderr = tfsparse("models", "--max_ram=64 pages")
+    assert (status, stderr) == (
+        1,
+        "error: --max_ram must be a number of bytes, such as 100k. Received: 64 pages\n",
+    )
 
 
 def test_models_fit_a_terminal(tfsparse):

@@ -1,18 +1,58 @@
-"""Lists the models of the zoo.
+"""Lists the models of the zoo, the most accurate first.
 
     tfsparse models
+    tfsparse models --robust --max_flash=100k
+    tfsparse models --board=micro:bit
 
 "clean" is the accuracy on all test images, "robust" that under AutoAttack with the card's bound.
 "int8" is the size of the .tflite file in kB, "nonzero_macs" are multiply-accumulates with non-zero
-weights, and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB.
+weights, and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB. For a model's card:
+print(zoo.card(NAME)).
 """
+
+import re
+
+from absl import flags
+
+FLAGS = flags.FLAGS
+MULTIPLES = {"": 1, "k": 1000, "m": 1_000_000}
+
+
+def define_flags():
+    flags.DEFINE_boolean("robust", None, "Only models trained to be robust, or only others.")
+    flags.DEFINE_string("dataset", None, "Only models of this data set.")
+    flags.DEFINE_string("max_flash", None, "Most bytes of the int8 file, such as 100k.")
+    flags.DEFINE_string("max_ram", None, "Most bytes of RAM, such as 64k.")
+    flags.DEFINE_string("board", None, "Only models that fit on this board, such as micro:bit.")
 
 
 def main():
-    from zoo.models import card, list_models
+    from zoo.models import find
 
-    print(table(map(card, list_models())))
+    cards = find(
+        FLAGS.robust,
+        FLAGS.dataset,
+        size("max_flash", FLAGS.max_flash),
+        size("max_ram", FLAGS.max_ram),
+        FLAGS.board,
+    )
+    if not cards:
+        print("No model of the zoo meets these conditions.")
+        return
+    print(table(cards))
     print("\nint8, RAM: kB. robust: under AutoAttack. See tfsparse models --help")
+
+
+def size(flag, text):
+    """Returns the number of bytes that a flag names, such as 100k, or None for None."""
+    from tfsparse.errors import UsageError
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(k|m|)b?", text.strip().lower())
+    if not match:
+        raise UsageError(f"--{flag} must be a number of bytes, such as 100k. Received: {text}")
+    return float(match[1]) * MULTIPLES[match[2]]
 
 
 def table(cards):

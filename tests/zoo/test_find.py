@@ -1,0 +1,67 @@
+"""Models of the zoo by what they need and what they can do."""
+
+import json
+
+import pytest
+
+import zoo
+from tflite.boards import BOARDS, find_board
+from tfsparse import UsageError
+
+CARDS = [zoo.card(name) for name in zoo.list_models()]
+
+
+@pytest.mark.parametrize("robust", [True, False, None])
+def test_the_best_comes_first(robust):
+    cards = zoo.find(robust=robust)
+    ranking = "autoattack" if robust else "clean"
+    accuracies = [card["results"][ranking]["accuracy"] for card in cards]
+    assert accuracies == sorted(accuracies, reverse=True)
+    losses = {True: {"hybrid"}, False: {"standard"}, None: {"hybrid", "standard"}}[robust]
+    assert {card["recipe"]["loss"] for card in cards} == losses
+    assert len(cards) == sum(card["recipe"]["loss"] in losses for card in CARDS)
+
+
+def test_limits_are_met_and_none_is_left_out():
+    sizes = {
+        card["name"]: (card["tflite"]["bytes"], card["device"]["arena_bytes"]) for card in CARDS
+    }
+    for limit in (0, 93_296, 10**9):
+        assert zoo.list_models(max_flash=limit) == [n for n in sizes if sizes[n][0] <= limit]
+    for limit in (20_735, 20_736):
+        assert zoo.list_models(max_ram=limit) == [n for n in sizes if sizes[n][1] <= limit]
+    board = find_board("micro:bit")
+    fit = [n for n, (flash, ram) in sizes.items() if flash <= 512 * 1024 and ram <= 128 * 1024]
+    assert 0 < len(fit) < len(sizes)
+    assert zoo.list_models(board="micro:bit") == fit
+    assert board.flash_kb == 512
+    (only,) = zoo.find(dataset="fashion_mnist_small")
+    assert only["dataset"] == "fashion_mnist_small"
+
+
+def test_boards_by_name():
+    for board in BOARDS:  # a name that is part of another one, too
+        assert find_board(board.name) == board
+    for name in ("nucleo", "Commodore 64", None):
+        with pytest.raises(UsageError, match=f"board must be one of .*Received: {name!r}"):
+            find_board(name)
+    with pytest.raises(UsageError, match=r"dataset must be one of cifar10, .*Received: 'mnist'"):
+        zoo.find(dataset="mnist")
+
+
+def test_a_card_prints_as_a_page_and_is_a_dict():
+    for card in CARDS:
+        lines = str(card).splitlines()
+        assert lines[0] == card["name"]
+        assert max(map(len, lines)) <= 100
+        assert json.loads(json.dumps(card)) == card
+    page = " ".join(str(zoo.card("resnet8_dnr10_cifar10")).split())
+    for text in (
+        "pruning dnr, unstructured",
+        "data cifar10 (JPEG copy)",
+        "weights 9,666 non-zero of 78,714 dense",
+        "accuracy, clean 55.14% (n=10,000, 95 % interval 54.2% to 56.1%)",
+        "accuracy, AutoAttack 20.00% (n=200, ",
+        "up to 8/255",
+    ):
+        assert text in page

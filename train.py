@@ -5,7 +5,8 @@
 Reads top to bottom: flags, data, model, training, evaluation, export, report. Running the same
 command again continues the run. Afterwards --workdir holds model.keras, best.keras (from the epoch
 with the best validation accuracy: robust accuracy if the loss is hybrid), model_int8.tflite,
-history.csv, report.json, report.html, checkpoint.safetensors, flags.json, and tensorboard/.
+history.csv, report.json, report.html, checkpoint.safetensors, flags.json, data.json (the names of
+the classes), and tensorboard/.
 """
 
 import json
@@ -27,9 +28,10 @@ SCHEDULES = ("one_cycle", "cosine", "piecewise")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
-flags.DEFINE_string("dataset", "fashion_mnist_small", "Image classification data set of TFDS.")
+flags.DEFINE_string("dataset", "fashion_mnist_small", commandline.DATASET)
 flags.DEFINE_string("data_dir", None, "Folder of TFDS's data; by default TFDS's own.")
 flags.DEFINE_integer("image_size", None, "Height and width to which images are resized.")
+define_fraction("validation_fraction", None, "Of a folder or .npz file's images; by default 0.1.")
 flags.DEFINE_boolean("augment", True, "Random crops (padding 4) and horizontal flips.")
 flags.DEFINE_enum("arch", "resnet8", ARCHITECTURES, "Network architecture.")
 flags.DEFINE_integer("width", None, "Channels of the first stage; by default the published width.")
@@ -98,10 +100,13 @@ def main():
         return
     with distribution.scope("none" if is_trained else FLAGS.distribution):
         # --- data ------------------------------------------------------------------------------
-        dataset = open_dataset(FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size)
+        dataset = open_dataset(
+            FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size, FLAGS.validation_fraction
+        )
         steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
         check_batch_size(dataset, tf.distribute.get_strategy().num_replicas_in_sync)
         steps = steps_per_epoch * FLAGS.epochs
+        data_facts = runs.check_data(workdir, dataset)
         training_data, held_out = (on_cpu(*dataset.read(part)) for part in ("train", "validation"))
 
         # --- model -----------------------------------------------------------------------------
@@ -135,6 +140,7 @@ def main():
         # --- training --------------------------------------------------------------------------
         if distribution.is_chief():
             write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
+            write_bytes(workdir / "data.json", json.dumps(data_facts, indent=2) + "\n")
         train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return

@@ -1,4 +1,4 @@
-"""Data: any image-classification set of tensorflow-datasets as arrays, and batches of it.
+"""Data: image-classification sets as arrays, and batches of them.
 
     dataset = open_dataset("fashion_mnist_small")
     images, labels = dataset.read("train")
@@ -7,7 +7,8 @@
             ...
 
 `fashion_mnist_small` comes with the package and needs no network; `tiny_imagenet` is also defined
-in this package. Every other name is tensorflow-datasets' own.
+in this package. Every other name is tensorflow-datasets' own, or that of a folder of images or of
+an .npz file; see zoo/own_data.py.
 """
 
 import hashlib
@@ -19,9 +20,8 @@ import tqdm
 
 from tfsparse.errors import UsageError
 from zoo.datasets.preparation import damage_reported, find_builder, prepare
+from zoo.own_data import OwnDataset, check_memory, is_own
 
-# The memory that a split may take, as uint8.
-MAX_BYTES = 8e9
 # Augmentation shifts an image by up to this many pixels each way.
 PADDING = 4
 
@@ -75,13 +75,7 @@ class Dataset:
             UsageError: if the images take more than 8 GB or have no labels.
         """
         shape = (min(self.sizes[split], count or self.sizes[split]), *self.image_shape)
-        size = np.prod(shape, dtype=float)
-        if size > MAX_BYTES:
-            raise UsageError(
-                f"The {split} images of {self.name!r} take {size / 1e9:.1f} GB of memory at "
-                f"{shape[1]}x{shape[2]}, but at most {MAX_BYTES / 1e9:.0f} GB are allowed. "
-                "Give a smaller --image_size."
-            )
+        check_memory(self.name, split, shape)
         images = np.empty(shape, np.uint8)
         labels = np.empty(shape[0], np.int32)
         start = 0
@@ -99,6 +93,10 @@ class Dataset:
             )
         return images, labels
 
+    def identity(self):
+        """Returns what tells its training images from others, a str: name and version."""
+        return self._builder.info.full_name
+
     def _batches(self, split, count):
         dataset = self._builder.as_dataset(
             split=self._slices[split],
@@ -114,17 +112,20 @@ class Dataset:
         return tf.saturate_cast(tf.round(image), tf.uint8), label
 
 
-def open_dataset(name, data_dir=None, image_size=None):
-    """Opens a data set by its tensorflow-datasets name; downloads and prepares it if necessary.
+def open_dataset(name, data_dir=None, image_size=None, validation_fraction=None):
+    """Opens a data set; one of tensorflow-datasets is downloaded and prepared if necessary.
 
     Args:
-        name: such as "fashion_mnist_small", "cifar10", "tiny_imagenet", or "imagenette/160px".
+        name: of tensorflow-datasets, such as "fashion_mnist_small", "cifar10", "tiny_imagenet", or
+            "imagenette/160px"; or the path of a folder of images or of an .npz file.
         data_dir: where tensorflow-datasets keeps prepared data; None is its own default.
         image_size: resizes every image to this height and width (bilinear, antialiased). Required
             if a set's images vary in size.
+        validation_fraction: of a folder or file, the share of validation images; see
+            `zoo.own_data.OwnDataset`.
 
     Returns:
-        A `Dataset`.
+        A `Dataset`, or a `zoo.own_data.OwnDataset`.
 
     Raises:
         UsageError: if there is no such data set, it does not consist of labeled images, or it
@@ -132,6 +133,13 @@ def open_dataset(name, data_dir=None, image_size=None):
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image_size must be at least 1. Received: {image_size}")
+    if is_own(name):
+        return OwnDataset(name, image_size, validation_fraction)
+    if validation_fraction is not None:
+        raise UsageError(
+            f"--validation_fraction has no effect with the data set {name!r} of "
+            f"tensorflow-datasets. Received: {validation_fraction}"
+        )
     builder = find_builder(name, data_dir)
     # Before preparing it, which may take hours.
     image, _ = _image_and_label(name, builder.info)

@@ -35,13 +35,9 @@ def check_recipe(workdir, recipe, defaults):
     Raises:
         UsageError: if the folder's flags.json differs from `recipe` or cannot be read.
     """
-    path = workdir / "flags.json"
-    if not path.exists():
+    before = _read(workdir / "flags.json")
+    if before is None:
         return
-    try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
     before = {name: before.get(name, defaults[name]) for name in recipe}
     differing = [name for name in recipe if before[name] != recipe[name]]
     if differing:
@@ -53,6 +49,41 @@ def check_recipe(workdir, recipe, defaults):
         raise UsageError(
             f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
         )
+
+
+def check_data(workdir, dataset):
+    """Refuses to continue the run in a folder with other images than it began with.
+
+    Args:
+        workdir: pathlib.Path of the folder.
+        dataset: a `zoo.data.Dataset` or `zoo.own_data.OwnDataset`.
+
+    Returns:
+        What data.json says, a dict: "class_names", and the "identity" of the training images.
+
+    Raises:
+        UsageError: if the folder's data.json differs or cannot be read.
+    """
+    facts = {"class_names": dataset.class_names, "identity": dataset.identity()}
+    before = _read(workdir / "data.json")
+    for name, what in {"class_names": "classes", "identity": "images"}.items():
+        if before is not None and before.get(name) != facts[name]:
+            raise UsageError(
+                f"--workdir={workdir} holds a run on other {what}: {dataset.name} has changed. "
+                "Choose another folder, or restore the data set. Received: "
+                f"{facts[name]!s:.80}, before: {before.get(name)!s:.80}"
+            )
+    return facts
+
+
+def _read(path):
+    """Returns the JSON object at `path`, a dict; None if there is no file."""
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
 
 
 class Log:

@@ -34,7 +34,9 @@ def define_flags():
     flags.DEFINE_list("sweep_steps", [], "Also run PGD with each of these numbers of steps.")
     flags.DEFINE_boolean("masking", False, "Check whether the model only hides its gradients.")
     flags.DEFINE_integer("batch_size", None, "Images in a batch; by default as many as fit.", 1)
-    flags.DEFINE_string("dataset", None, "Data set; by default the one it was trained on.")
+    flags.DEFINE_string(
+        "dataset", None, f"By default what it was trained on. {commandline.DATASET}"
+    )
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
     commandline.define_input_range()

@@ -10,13 +10,17 @@ import math
 
 from absl import flags
 
+from zoo.commands import commandline
+
 FLAGS = flags.FLAGS
 
 
 def define_flags():
     flags.DEFINE_string("model", None, "Zoo model, .keras file, or folder of a run.", required=True)
     flags.DEFINE_string("output", None, "The folder to make.", required=True)
-    flags.DEFINE_string("dataset", None, "Data set; by default the one it was trained on.")
+    flags.DEFINE_string(
+        "dataset", None, f"By default what it was trained on. {commandline.DATASET}"
+    )
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
 

@@ -30,7 +30,10 @@ def find_builder(name, data_dir):
     except tfds.core.registered.DatasetNotFoundError as error:
         close = difflib.get_close_matches(name.split("/")[0], tfds.list_builders(), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(close)}?" if close else "See tfds.list_builders()."
-        raise UsageError(f"There is no data set {name!r} in tensorflow-datasets. {hint}") from error
+        raise UsageError(
+            f"There is no data set {name!r} in tensorflow-datasets, and no folder or .npz file of "
+            f"that name. {hint}"
+        ) from error
     except Exception as error:
         # An unknown configuration or version, a name that cannot be parsed, or damaged files: each
         # builder fails in its own way.

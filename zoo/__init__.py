@@ -10,6 +10,7 @@ _MODULES = {
     "list_models": "zoo.models",
     "load": "zoo.models",
     "load_tflite": "zoo.models",
+    "predict": "zoo.prediction",
 }
 __all__ = list(_MODULES)
 

@@ -101,6 +101,16 @@ class Folder:
         return in_parallel(sha256, indices, "hashing")
 
 
+def read_image(path, shape):
+    """Returns the image at `path` as uint8 [h, w, c], resized and converted to `shape`.
+
+    Raises:
+        UsageError: if it is not an 8-bit image; it names the file.
+    """
+    _header(path)
+    return _decoded(path, shape)
+
+
 def resized(image, shape):
     """Returns a PIL.Image as uint8 [h, w, c]; resizing is bilinear and antialiased."""
     height, width, channels = shape

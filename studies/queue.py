@@ -1,0 +1,146 @@
+"""Trains the networks of data/queue.csv at the papers' width, as many as time allows.
+
+    python -m studies queue --seconds=600 --workdir=runs/queue --parallel=2
+
+Each row is a network with its seeds. All first seeds come before all second ones, in the order of
+the table, which has the most valuable rows first. When the seconds are over, runs that are not done
+save a checkpoint and end; the same command continues them before it begins others. It only trains,
+with the backend that Keras uses: without TensorFlow, run `train.py` with a finished folder's flags
+again where TensorFlow is, and it converts and reports.
+"""
+
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+from absl import flags
+
+from studies import ROOT, records
+from tfsparse import tables
+from tfsparse.errors import UsageError
+
+SAVING_SECONDS = 20  # that runs have to save what they have done, of --seconds
+POLLING_SECONDS = 0.2
+
+FLAGS = flags.FLAGS
+
+
+class Job(NamedTuple):
+    """A network, its seed, train.py's flags, and the folder of the run."""
+
+    name: str
+    seed: int
+    arguments: list
+    folder: pathlib.Path
+
+    @property
+    def is_done(self):
+        return (self.folder / "model.keras").exists()
+
+    @property
+    def epochs_done(self):
+        history = self.folder / "history.csv"
+        return len(history.read_text().splitlines()) - 1 if history.exists() else 0
+
+
+def define_flags():
+    flags.DEFINE_float("seconds", None, "When to stop.", lower_bound=1, required=True)
+    flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of TFDS's data.")
+    flags.DEFINE_string("dataset", None, "Data set of all runs, instead of the recipes'.")
+    flags.DEFINE_integer("parallel", 1, "Runs at a time, which share a GPU.", lower_bound=1)
+    flags.DEFINE_list("rows", None, "Rows to run; by default all.")
+
+
+def main():
+    end = time.monotonic() + FLAGS.seconds
+    waiting = jobs(records.read_csv("queue"), pathlib.Path(FLAGS.workdir).resolve())
+    run([job for job in waiting if not job.is_done], FLAGS.parallel, end)
+    print(table(waiting))
+    failed = [job.folder.name for job in waiting if not job.is_done and status(job) == "failed"]
+    if failed:
+        raise UsageError(f"These runs failed: {', '.join(failed)}. Each folder has a log.txt.")
+
+
+def jobs(rows, workdir):
+    """Returns the `Job`s of the rows of data/queue.csv, in the order in which they are due.
+
+    Raises:
+        UsageError: if --rows names one that is not there.
+    """
+    names = [row["row"] for row in rows]
+    for name in FLAGS.rows or ():
+        if name not in names:
+            raise UsageError(f"--rows are some of {', '.join(names)}. Received: {name}")
+    rest = [f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}"] if FLAGS.data_dir else []
+    rest += [f"--dataset={FLAGS.dataset}"] if FLAGS.dataset else []
+    found = []
+    for row in rows:
+        for seed in map(int, row["seeds"].split()):
+            folder = workdir / f"{row['row']}_seed{seed}"
+            own = [f"--seed={seed}", f"--workdir={folder}"]
+            arguments = [*shlex.split(row["flags"]), *rest, *own]
+            found.append(Job(row["row"], seed, arguments, folder))
+    wanted = [job for job in found if not FLAGS.rows or job.name in FLAGS.rows]
+    return sorted(wanted, key=lambda job: job.seed)  # stable: in the order of the table
+
+
+def run(waiting, parallel, end):
+    """Runs jobs, `parallel` at a time, to their ends or until `end`, a time of time.monotonic."""
+    waiting, running = list(waiting), {}
+    try:
+        while (waiting or running) and time.monotonic() < end - SAVING_SECONDS:
+            while waiting and len(running) < parallel:
+                job = waiting.pop(0)
+                print(f"{job.folder.name} from epoch {job.epochs_done + 1}", flush=True)
+                running[job.folder] = start(job)
+            running = {folder: each for folder, each in running.items() if each.poll() is None}
+            time.sleep(POLLING_SECONDS)
+    finally:
+        for process in running.values():
+            process.send_signal(signal.SIGTERM)
+        for process in running.values():
+            try:
+                process.wait(max(1.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()  # its last checkpoint is complete
+                process.wait()
+
+
+def start(job):
+    """Starts train.py; what it prints goes to log.txt in the folder of the run."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    # JAX would take most of a GPU's memory for its first process.
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    with (job.folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "train.py", *job.arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def status(job):
+    """Returns what became of a job: "done", "stopped", "failed", or "waiting"."""
+    log = job.folder / "log.txt"
+    if job.is_done:
+        return "done"
+    if not log.exists():
+        return "waiting"
+    errors = re.findall(r"^error: (.*)$", log.read_text(errors="replace"), re.MULTILINE)
+    return "failed" if errors and "stopped by" not in errors[-1] else "stopped"
+
+
+def table(waiting):
+    """Returns what became of each job, a table."""
+    rows = [["network", "seed", "epochs", "status"]]
+    rows += [[job.name, str(job.seed), str(job.epochs_done), status(job)] for job in waiting]
+    return tables.aligned(rows)

@@ -1,0 +1,97 @@
+"""Runs that share a time budget: their order, and how they go on; these runs only count."""
+
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+import train
+from studies import queue, records
+from tests.conftest import ROOT
+from tfsparse import UsageError
+
+# Counts to 20 epochs in history.csv, some of them a call; then it writes model.keras.
+COUNT = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: stopped by SIGTERM; it continues"))
+folder = pathlib.Path(sys.argv[1])
+path = folder / "history.csv"
+if "broken" in folder.name:
+    sys.exit("error: The loss is nan at step 3.")
+if not path.exists():
+    path.write_text("epoch\\n")
+while path.read_text().count("\\n") <= 20:
+    time.sleep(float(sys.argv[2]))
+    with path.open("a") as file:
+        file.write("1\\n")
+(folder / "model.keras").touch()
+"""
+
+
+@pytest.fixture
+def start_queue(monkeypatch, tmp_path):
+    """Returns a function that runs the queue of two rows for some seconds."""
+
+    def start_queue(seconds, pause, parallel=1, rows="a b"):
+        def start(job):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            started.append(job.folder.name)
+            with (job.folder / "log.txt").open("ab") as log:
+                command = [sys.executable, "-c", COUNT, str(job.folder), str(pause)]
+                return subprocess.Popen(command, stdout=log, stderr=log)
+
+        started = []
+        monkeypatch.setattr(queue, "start", start)
+        monkeypatch.setattr(queue, "SAVING_SECONDS", 0.5)
+        monkeypatch.setattr(queue, "POLLING_SECONDS", 0.01)
+        table = [{"row": row, "flags": "", "seeds": "0 1"} for row in rows.split()]
+        monkeypatch.setattr(records, "read_csv", lambda name: table)
+        values = {"seconds": seconds, "workdir": str(tmp_path), "parallel": parallel}
+        names = {**values, "rows": None, "data_dir": None, "dataset": None}
+        monkeypatch.setattr(queue, "FLAGS", type("Flags", (), names))
+        queue.main()
+        return started
+
+    return start_queue
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_all_first_seeds_come_first(start_queue, parallel, capsys):
+    expected = ["a_seed0", "b_seed0", "a_seed1", "b_seed1"]
+    assert start_queue(60, 0, parallel) == expected
+    assert capsys.readouterr().out.count(" 20    done") == 4
+    assert start_queue(60, 0) == []  # all are done
+
+
+def test_a_run_that_was_stopped_goes_on(start_queue, capsys):
+    assert start_queue(2, 0.1) == ["a_seed0"]
+    assert "stopped" in capsys.readouterr().out
+    found = start_queue(60, 0)
+    assert found == ["a_seed0", "b_seed0", "a_seed1", "b_seed1"]
+    printed = capsys.readouterr().out
+    assert "a_seed0 from epoch 1\n" not in printed
+    assert printed.count(" 20    done") == 4
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(start_queue, capsys):
+    with pytest.raises(UsageError, match="runs failed: broken_seed0, broken_seed1"):
+        start_queue(60, 0, rows="broken a")
+    assert capsys.readouterr().out.count(" 20    done") == 2
+
+
+def test_rows_are_accepted_by_train(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    names = {"rows": None, "data_dir": "data", "dataset": None}
+    monkeypatch.setattr(queue, "FLAGS", type("Flags", (), names))
+    found = queue.jobs(records.read_csv("queue"), tmp_path)
+    assert len({job.folder for job in found}) == len(found)
+    for job in found:
+        flags.FLAGS(["train.py", *job.arguments])
+        train.check_flags()
+        assert flags.FLAGS.batch_size == 256
+        assert flags.FLAGS.workdir == str(job.folder)
+        flags.FLAGS.unparse_flags()
+    monkeypatch.setattr(queue.FLAGS, "rows", ["resnet19"], raising=False)
+    with pytest.raises(UsageError, match=r"--rows are some of resnet18_robust, .*: resnet19"):
+        queue.jobs(records.read_csv("queue"), tmp_path)

@@ -65,7 +65,7 @@ def test_all_first_seeds_come_first(start_queue, parallel, capsys):
 
 
 def test_a_run_that_was_stopped_goes_on(start_queue, capsys):
-    assert start_queue(2, 0.1) == ["a_seed0"]
+    assert start_queue(4, 0.25) == ["a_seed0"]
     assert "stopped" in capsys.readouterr().out
     found = start_queue(60, 0)
     assert found == ["a_seed0", "b_seed0", "a_seed1", "b_seed1"]

@@ -58,10 +58,11 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             `pattern` is.
         strides: int or pair.
         padding: "valid" or "same".
-        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-            bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: as in
-            `keras.layers.Conv2D`. Initializers that scale with the fan-in or fan-out count kept
-            taps only. Regularizer and constraint of the kernel see `dense_kernel()`.
+        activation, use_bias, bias_initializer, bias_regularizer: as in `keras.layers.Conv2D`.
+        activity_regularizer, bias_constraint: likewise.
+        kernel_initializer: likewise; one that scales with the fan-in or fan-out counts kept taps
+            only.
+        kernel_regularizer, kernel_constraint: likewise; they see `dense_kernel()`.
 
     Input: [batch, height, width, channels] (channels last). Output: [batch, new height, new width,
     filters], sizes as in `keras.layers.Conv2D`.
@@ -70,7 +71,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         UsageError: if the pattern is unknown or does not fit the kernel; or, when called, if an
             image is smaller than the kernel and padding is "valid".
 
-    Example:
+    Examples:
         >>> layer = tfsparse.layers.PeriodicConv2D(128, 3, pattern="PS4_P4", padding="same")
         >>> layer(np.zeros((1, 32, 32, 64), "float32")).shape
         TensorShape([1, 32, 32, 128])

@@ -40,7 +40,7 @@ def sparsify(model, pattern, filter=None):
             not fit the kernel of a layer; a layer to convert is dilated or has its channels first;
             a layer cannot be made again from its configuration; or there is none to convert.
 
-    Example:
+    Examples:
         >>> model = keras.applications.ResNet50(weights=None)
         >>> sparse = tfsparse.sparsify(model, "PS4_P4")
 

@@ -31,7 +31,7 @@ def summary(model, bits=32, print_fn=print):
     Raises:
         UsageError: if the model is another one, or `bits` another number.
 
-    Example:
+    Examples:
         >>> cost = tfsparse.summary(keras.applications.ResNet50())
     """
     cost = model_cost(model)

@@ -50,7 +50,7 @@ def predict(model, images, top=5, class_names=None):
         UsageError: if there is no such model, an image cannot be read or does not fit, or there is
             another number of classes than of class names.
 
-    Example:
+    Examples:
         >>> zoo.predict("resnet8_cifar10", "photo.jpg")[0][0].class_name
     """
     run, shape, known = _find(model)

@@ -49,7 +49,7 @@ def remove_channels(model, print_fn=None):
         UsageError: if the model is of another kind or not built; a layer cannot be made again from
             its configuration; or a nested model is called with other inputs than its own.
 
-    Example:
+    Examples:
         >>> pruner = Pruner(model, DNRSchedule(0.5, end_step=9, frequency=1), structure="channel")
         >>> small = tfsparse.pruning.remove_channels(model)
     """

@@ -19,7 +19,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     Args:
         pruner: `tfsparse.pruning.Pruner` of the model.
 
-    Example:
+    Examples:
         >>> schedule = tfsparse.pruning.DNRSchedule(0.9, end_step=4500, frequency=450)
         >>> pruner = tfsparse.pruning.Pruner(model, schedule)
         >>> model.fit(data, epochs=11, callbacks=[tfsparse.pruning.UpdatePruningStep(pruner)])

@@ -72,8 +72,10 @@ def pgd(
         `attack(images, labels, seed)`, which returns images of the same shape in `input_range` that
         differ from `images` by at most eps (scaled) in each value. `labels` are as
         `tfsparse.examples.class_labels` takes them; `seed` is an int tensor [2] that fixes the
-        random start. It raises a UsageError if images or labels do not fit the model; within a
-        tf.function values are not checked, and labels must be int [n].
+        random starts of the batch, or the starts themselves, float [n, h, w, c] in [-1, 1] times
+        eps, as `tfsparse.starts.random_starts` draws them. It raises a UsageError if images or
+        labels do not fit the model; within a tf.function values are not checked, and labels must
+        be int [n].
 
     Raises:
         UsageError: if eps, steps, step_size, loss, or input_range is out of range.
@@ -105,8 +107,7 @@ def pgd(
         high = tf.minimum(images + eps, high_end)
         adversarial = images
         if random_start:
-            noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
-            adversarial = tf.clip_by_value(images + noise, low, high)
+            adversarial = tf.clip_by_value(images + _uniform(images, seed, eps), low, high)
         # A single step needs no loop, in which XLA would run convolutions on one thread.
         for _ in tf.range(steps) if steps > 1 else [0]:
             step = step_size * tf.sign(gradient(adversarial, labels))
@@ -126,10 +127,25 @@ def _checked(attack, input_range, model=None):
             if model:
                 labels = class_labels(labels, len(images), outputs)
             images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+            seed = tf.convert_to_tensor(seed)
         return attack(images, labels, seed)
 
     checked.input_range = input_range
     return checked
+
+
+def _uniform(images, seed, eps):
+    """Returns noise of the images' shape in [-eps, eps]; `seed` is as attacks take it."""
+    if seed.dtype.is_floating:
+        return eps * tf.cast(seed, images.dtype)
+    return tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
+
+
+def _normal(images, seed, deviation):
+    """Returns normal noise of the images' shape; of random starts, it takes the quantiles."""
+    if seed.dtype.is_floating:
+        return deviation * tf.sqrt(2.0) * tf.math.erfinv(tf.cast(seed, images.dtype))
+    return tf.random.stateless_normal(tf.shape(images), seed, stddev=deviation, dtype=images.dtype)
 
 
 def uniform_noise(eps, input_range=UNIT_RANGE):
@@ -139,8 +155,7 @@ def uniform_noise(eps, input_range=UNIT_RANGE):
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
-        return tf.clip_by_value(images + noise, low, high)
+        return tf.clip_by_value(images + _uniform(images, seed, eps), low, high)
 
     return _checked(attack, (low, high))
 
@@ -152,8 +167,7 @@ def gaussian_noise(eps, input_range=UNIT_RANGE):
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        shape = tf.shape(images)
-        noise = tf.random.stateless_normal(shape, seed, stddev=eps / 2, dtype=images.dtype)
-        return tf.clip_by_value(images + tf.clip_by_value(noise, -eps, eps), low, high)
+        noise = tf.clip_by_value(_normal(images, seed, eps / 2), -eps, eps)
+        return tf.clip_by_value(images + noise, low, high)
 
     return _checked(attack, (low, high))

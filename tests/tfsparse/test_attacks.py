@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfsparse import UsageError
-from tfsparse.attacks import LOSSES, fgsm, gaussian_noise, pgd, uniform_noise
+from tfsparse.attacks import LOSSES, fgsm, gaussian_noise, nfgsm, pgd, uniform_noise
 from tfsparse.evaluation import accuracy
 from tfsparse.starts import image_seeds, random_starts
 
@@ -41,6 +41,20 @@ def worst_case(images, labels, w):
 def test_fgsm_on_a_linear_model_is_exact(linear, data):
     model, w = linear
     np.testing.assert_allclose(fgsm(model, EPS)(*data, SEED), worst_case(*data, w), atol=1e-6)
+
+
+def test_nfgsm_steps_from_larger_noise_and_does_not_project(linear, data):
+    """de Jorge et al., equation 6: x + noise + eps sign(gradient), within the range of images."""
+    model, w = linear
+    images, labels = (array.numpy() for array in data)
+    starts = random_starts(image_seeds(0, 0, np.arange(40)), images.shape[1:])
+    noisy = np.clip(images + 2 * EPS * starts, 0, 1)
+    sign = np.where(labels == 1, -1.0, 1.0)[:, None, None, None] * np.sign(w)
+    found = nfgsm(model, EPS)(images, labels, starts)
+    np.testing.assert_allclose(found, np.clip(noisy + EPS * sign, 0, 1), atol=1e-6)
+    assert np.abs(found - images).max() > 2.9 * EPS
+    ints = nfgsm(model, EPS, input_range=(-1, 1))(2 * images - 1, labels, SEED)
+    assert 2 * 2.9 * EPS < np.abs(ints - (2 * images - 1)).max() <= 2 * 3 * EPS + 1e-6
 
 
 @pytest.mark.parametrize("random_start", [True, False])

@@ -1,6 +1,7 @@
 """Overfitting to the attack: a network that does, and what becomes of the run."""
 
 import csv
+import shutil
 import types
 
 import keras
@@ -105,10 +106,6 @@ class DoneError(Exception):
     """Training is over; the rest of the command is not tested here."""
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.slow
 def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
     tfsparse, data_dir, tmp_path, monkeypatch
@@ -133,36 +130,36 @@ def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
             raise DoneError
         return read(dataset, split, *count)
 
-    def train(name, error):
+    def after_step(checkpoints, is_last, after_step=Checkpoints.after_step):
+        after_step(checkpoints, is_last)
+        done = checkpoints.epoch, checkpoints.trainer.batches_done
+        if checkpoints.recoveries and done == (1, 3):
+            # What a kill at this moment would leave.
+            shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+
+    def train(name):
         arguments = [f"--workdir={tmp_path / name}", f"--data_dir={data_dir}", "--image_size=8"]
         arguments += ["--loss=hybrid", "--prune=dnr", "--density=0.5", "--epochs=3"]
         arguments += ["--batch_size=900", "--checkpoint_minutes=0", "--deterministic"]
-        with pytest.raises(error):
+        with pytest.raises(DoneError):
             tfsparse("train", *arguments)
 
     monkeypatch.setattr("tfsparse.training.overfits_attack", rule)
     monkeypatch.setattr(zoo.data.Dataset, "read", read)
     monkeypatch.setattr(zoo, "build", build)
-    train("whole", DoneError)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "after_step", after_step)
+        train("whole")
     assert len(found) == 2
     assert found[0] != found[1]  # the attack of the second time is another
-
-    def kill(checkpoints, is_last, after_step=Checkpoints.after_step):
-        after_step(checkpoints, is_last)
-        if checkpoints.recoveries and checkpoints.trainer.batches_done == 3:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "after_step", kill)
-        train("stopped", KilledError)
-    train("stopped", DoneError)
+    train("killed")
     models = [
-        keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "stopped")
+        keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "killed")
     ]
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, other)
     rows = []
-    for name in ("whole", "stopped"):
+    for name in ("whole", "killed"):
         with open(tmp_path / name / "history.csv", newline="") as file:
             rows.append([{**row, "seconds": None} for row in csv.DictReader(file)])
     assert rows[0] == rows[1]

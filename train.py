@@ -30,7 +30,7 @@ SCHEDULES = ("one_cycle", "cosine", "piecewise")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
-flags.DEFINE_string("dataset", "fashion_mnist_small", commandline.DATASET)
+flags.DEFINE_string("dataset", "fashion_mnist_small", "TFDS name, folder of images, or .npz file.")
 flags.DEFINE_string("data_dir", None, "Folder of TFDS's data; by default TFDS's own.")
 flags.DEFINE_integer("image_size", None, "Height and width to which images are resized.")
 define_fraction("validation_fraction", None, "Of a folder or .npz file's images; by default 0.1.")

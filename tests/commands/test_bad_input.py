@@ -172,7 +172,7 @@ def places(tmp_path_factory):
     (folder / "damaged_run" / "flags.json").write_text("{")
     (folder / "damaged_checkpoint" / "checkpoint.safetensors").write_bytes(b"\xff" * 99)
     (folder / "odd_recipe").write_text("--epochs=1\n--frobnicate=2\n")
-    for suffix in ("keras", "tflite", "safetensors"):
+    for suffix in ("keras", "tflite", "safetensors", "npz"):
         (folder / f"noise.{suffix}").write_bytes(bytes(range(256)))
     (folder / "empty.keras").write_bytes(b"")
     image, other = keras.Input((28, 28, 1)), keras.Input((28, 28, 1))

@@ -9,7 +9,7 @@ import pytest
 from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
 from tfsparse.starts import image_seeds
-from zoo.robustness import catalogue, runner
+from zoo.robustness import catalogue, runner, square
 
 IDENTITY = {"sha256": "x", "examples": 60, "seed": 0, "batch_size": 16}
 
@@ -229,3 +229,12 @@ def test_large_models_are_attacked_in_small_batches(monkeypatch):
     model = keras.Model(image, keras.layers.Conv2D(64, 3)(image))  # 17 MB an image
     monkeypatch.setattr(runner.os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 8e9}.get)
     assert 10 < runner.fitting_batch(model) < 20
+
+
+def test_seeds_of_torchattacks_are_those_of_the_cards_figures():
+    """A hundred images have one; which of them are left does not matter."""
+    for batch, images in enumerate([[0, 5], [103, 105], [200]]):
+        expected = np.random.SeedSequence([0, batch]).generate_state(1)[0]
+        assert square.seed_of_batch(image_seeds(0, 0, images)) == expected
+    seeds = [square.seed_of_batch(image_seeds(seed, r, [0])) for seed in (0, 1) for r in (0, 1)]
+    assert len(set(seeds)) == 4

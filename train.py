@@ -64,9 +64,9 @@ define_fraction("checkpoint_minutes", 10, "Between checkpoints, besides one afte
 # Robust accuracy during training is a guide only; the test set's is reported.
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
 TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
-# Where a run reads and writes does not make it another run.
+# Where a run reads and writes does not make it another run, and what has stopped may continue.
 NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "distribution")
-NOT_RECIPE += ("on_overfitting",)  # what has stopped may continue
+NOT_RECIPE += ("on_overfitting",)
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
@@ -209,7 +209,7 @@ def set_up(workdir, architecture, steps, steps_per_epoch):
     if FLAGS.dtype_policy == "mixed_float16":  # in which small gradients would be 0
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     kind = FLAGS.attack, FLAGS.attack_steps, FLAGS.eps
-    attack = training_attack(model, *kind, []) if FLAGS.loss == "hybrid" else None
+    attack = training_attack(model, *kind) if FLAGS.loss == "hybrid" else None
     trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=FLAGS.label_smoothing)
     checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
     checkpoints.restore()
@@ -264,8 +264,7 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
             history.append(row)
             if log:
                 log.write(history)
-            overfits = bool(trainer.attack) and overfits_attack(history, chance)
-            if overfits:
+            if overfits := bool(trainer.attack) and overfits_attack(history, chance):
                 steps = FLAGS.attack_steps + len(checkpoints.recoveries)
                 line, goes_on = respond(FLAGS.on_overfitting, checkpoints, steps)
                 if log:

@@ -10,7 +10,7 @@ ACTIONS = ("restore", "stop", "continue")
 MAX_STEPS = 10  # that `restore` chooses
 
 
-def training_attack(model, name, steps, eps, recoveries):
+def training_attack(model, name, steps, eps, recoveries=()):
     """Returns the attack of training, which has one step more after each recovery.
 
     Args:

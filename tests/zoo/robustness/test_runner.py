@@ -233,8 +233,8 @@ def test_large_models_are_attacked_in_small_batches(monkeypatch):
 
 def test_seeds_of_torchattacks_are_those_of_the_cards_figures():
     """A hundred images have one; which of them are left does not matter."""
-    for batch, images in enumerate([[0, 5], [103, 105], [200]]):
+    for batch, left in enumerate([[0, 5], [103, 105], [200]]):
         expected = np.random.SeedSequence([0, batch]).generate_state(1)[0]
-        assert square.seed_of_batch(image_seeds(0, 0, images)) == expected
+        assert square.seed_of_batch(image_seeds(0, 0, left)) == expected
     seeds = [square.seed_of_batch(image_seeds(seed, r, [0])) for seed in (0, 1) for r in (0, 1)]
     assert len(set(seeds)) == 4

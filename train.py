@@ -23,12 +23,14 @@ ARCHITECTURES = ("mobilenet_v2", "resnet18", "resnet8", "shufflenet", "vgg16")
 ALGORITHMS = ("none", "dnr", "magnitude", "global_magnitude", "erk_magnitude", "set", "rigl")
 STRUCTURES = ("unstructured", "channel")
 BUDGETS = ("weights", "macs")
+ATTACKS = ("pgd", "nfgsm")
+ACTIONS = ("restore", "stop", "continue")
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("one_cycle", "cosine", "piecewise")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run; continues a run that is there.")
-flags.DEFINE_string("dataset", "fashion_mnist_small", commandline.DATASET)
+flags.DEFINE_string("dataset", "fashion_mnist_small", "TFDS name, folder of images, or .npz file.")
 flags.DEFINE_string("data_dir", None, "Folder of TFDS's data; by default TFDS's own.")
 flags.DEFINE_integer("image_size", None, "Height and width to which images are resized.")
 define_fraction("validation_fraction", None, "Of a folder or .npz file's images; by default 0.1.")
@@ -42,7 +44,9 @@ define_fraction("density", 0.1, "Fraction of the prunable budget that remains, (
 flags.DEFINE_enum("budget", "weights", BUDGETS, "What density is of: weights, or MACs.")
 flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
 define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
+flags.DEFINE_enum("attack", "pgd", ATTACKS, "In training; nfgsm: one step from larger noise.")
 flags.DEFINE_integer("attack_steps", 1, "PGD steps of the training attack, from a random start.")
+flags.DEFINE_enum("on_overfitting", "restore", ACTIONS, "restore: go back, one more attack step.")
 flags.DEFINE_integer("epochs", 10, "Training epochs.")
 flags.DEFINE_integer("batch_size", 128, "Images per training step.")
 define_fraction("learning_rate", 0.1, "Its peak.")
@@ -60,8 +64,9 @@ define_fraction("checkpoint_minutes", 10, "Between checkpoints, besides one afte
 # Robust accuracy during training is a guide only; the test set's is reported.
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
 TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
-# Where a run reads and writes does not make it another run.
+# Where a run reads and writes does not make it another run, and what has stopped may continue.
 NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "distribution")
+NOT_RECIPE += ("on_overfitting",)
 VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
 
 
@@ -73,11 +78,10 @@ def main():
     from tflite.conversion import convert_and_verify
     from tflite.convert import convert
     from tfsparse import attacks, distribution, machine
-    from tfsparse.checkpoints import Checkpoints
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
     from tfsparse.files import write_bytes
-    from tfsparse.training import Trainer, best_epoch, sgd
+    from tfsparse.training import best_epoch
     from zoo import figures, runs
     from zoo.architectures import untrained
     from zoo.data import batches, on_cpu, open_dataset
@@ -109,7 +113,6 @@ def main():
         data_facts = runs.check_data(workdir, dataset)
         training_data, held_out = (on_cpu(*dataset.read(part)) for part in ("train", "validation"))
 
-        # --- model -----------------------------------------------------------------------------
         architecture = {
             "arch": FLAGS.arch,
             "input_shape": dataset.image_shape,
@@ -117,34 +120,23 @@ def main():
             "width": FLAGS.width,
             "pattern": FLAGS.pattern,
         }
-        keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
-        model = build(architecture, FLAGS.dtype_policy, FLAGS.synchronized)
-        pruner = make_pruner(model, steps, steps_per_epoch)
-        optimizer = sgd(
-            steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
-        )
-        if FLAGS.dtype_policy == "mixed_float16":  # in which small gradients would be 0
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        attack = None
-        if FLAGS.loss == "hybrid":
-            attack = attacks.pgd(model, FLAGS.eps, FLAGS.attack_steps)
-        trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=FLAGS.label_smoothing)
-        checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
-        checkpoints.restore()
-        if is_trained and checkpoints.epoch < FLAGS.epochs:
-            raise UsageError(
-                f"{workdir} has a trained model.keras but no checkpoint of its last epoch. This "
-                "run would train again and overwrite it. Choose another --workdir."
-            )
 
         # --- training --------------------------------------------------------------------------
-        if distribution.is_chief():
-            write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
-            write_bytes(workdir / "data.json", json.dumps(data_facts, indent=2) + "\n")
-        train(training_data, held_out, trainer, checkpoints, workdir)
+        is_done = False
+        while not is_done:  # again if it goes back to an epoch before it overfitted
+            trainer, checkpoints = set_up(workdir, architecture, steps, steps_per_epoch)
+            if is_trained and checkpoints.epoch < FLAGS.epochs:
+                raise UsageError(
+                    f"{workdir} has a trained model.keras but no checkpoint of its last epoch. "
+                    "This run would train again and overwrite it. Choose another --workdir."
+                )
+            if distribution.is_chief():
+                write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
+                write_bytes(workdir / "data.json", json.dumps(data_facts, indent=2) + "\n")
+            is_done = train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return
-        save(model, workdir / "model.keras")
+        save(trainer.model, workdir / "model.keras")
     # --- evaluation: the test set is read here, once -------------------------------------------
     model = keras.saving.load_model(workdir / "model.keras", compile=False)  # on one device
     images, labels = dataset.read("test")
@@ -165,6 +157,8 @@ def main():
     )
 
     # --- report --------------------------------------------------------------------------------
+    if checkpoints.recoveries:
+        recipe["recoveries"] = checkpoints.recoveries
     report = {
         "clean_accuracy": clean,
         "clean_examples": len(images),
@@ -198,18 +192,52 @@ def main():
     print(f"\nmodel, .tflite, history, and report.html are in {workdir}")
 
 
+def set_up(workdir, architecture, steps, steps_per_epoch):
+    """Returns the `Trainer` and `Checkpoints` of the run, at the state of its newest checkpoint."""
+    import keras
+
+    from tfsparse.checkpoints import Checkpoints
+    from tfsparse.training import Trainer, sgd
+    from zoo.overfitting import training_attack
+
+    keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
+    model = build(architecture, FLAGS.dtype_policy, FLAGS.synchronized)
+    pruner = make_pruner(model, steps, steps_per_epoch)
+    optimizer = sgd(
+        steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
+    )
+    if FLAGS.dtype_policy == "mixed_float16":  # in which small gradients would be 0
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    kind = FLAGS.attack, FLAGS.attack_steps, FLAGS.eps
+    attack = training_attack(model, *kind) if FLAGS.loss == "hybrid" else None
+    trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=FLAGS.label_smoothing)
+    checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
+    checkpoints.restore()
+    if checkpoints.recoveries:
+        trainer.attack = training_attack(model, *kind, checkpoints.recoveries)
+    return trainer, checkpoints
+
+
 def train(training_data, held_out, trainer, checkpoints, workdir):
-    """Trains to the last epoch. Several workers all do the same; only the chief writes."""
+    """Trains to the last epoch. Several workers all do the same; only the chief writes.
+
+    Returns:
+        Whether it is done. If not, it went back to an epoch before it overfitted to its attack, and
+        the run must be set up again.
+    """
     from tfsparse import attacks, distribution
     from tfsparse.evaluation import accuracy
-    from tfsparse.training import best_epoch
+    from tfsparse.examples import highest_chance
+    from tfsparse.training import best_epoch, overfits_attack
     from zoo import runs
     from zoo.data import batches, training_batches
+    from zoo.overfitting import respond
 
     model, pruner, history = trainer.model, trainer.pruner, checkpoints.history
     log = runs.Log(workdir, FLAGS.epochs) if distribution.is_chief() else None
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
+    chance = highest_chance(len(attacked[1]), model.output_shape[-1])
     with checkpoints:  # on a signal, it saves what is done and ends the run
         for epoch in range(checkpoints.epoch, FLAGS.epochs):
             data = training_batches(
@@ -236,11 +264,19 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
             history.append(row)
             if log:
                 log.write(history)
-                if best_epoch(history) == epoch + 1:
-                    with trainer.averaged_weights():
-                        save(model, workdir / "best.keras")
-            checkpoints.after_epoch()
+            if overfits := bool(trainer.attack) and overfits_attack(history, chance):
+                steps = FLAGS.attack_steps + len(checkpoints.recoveries)
+                line, goes_on = respond(FLAGS.on_overfitting, checkpoints, steps)
+                if log:
+                    print(f"warning: {line}", flush=True)
+                if not goes_on:
+                    return False
+            if log and best_epoch(history) == epoch + 1:
+                with trainer.averaged_weights():
+                    save(model, workdir / "best.keras")
+            checkpoints.after_epoch(is_sound=bool(trainer.attack) and not overfits)
     trainer.average_weights()
+    return True
 
 
 def build(architecture, dtype_policy, synchronized):
@@ -301,16 +337,19 @@ def check_flags():
             raise UsageError(f"--{name} must be {allowed}. Received: {received}")
     if FLAGS.pattern is not None:
         patterns.parse(FLAGS.pattern)
-    for name, needed in {
-        "density": ("prune", "none"),
-        "structure": ("prune", "none"),
-        "budget": ("prune", "none"),
-        "attack_steps": ("loss", "standard"),
-        "synchronized": ("distribution", "none"),
-    }.items():
-        if FLAGS[name].present and FLAGS[needed[0]].value == needed[1]:
+    for name, other, value in (
+        ("density", "prune", "none"),
+        ("structure", "prune", "none"),
+        ("budget", "prune", "none"),
+        ("attack", "loss", "standard"),
+        ("attack_steps", "loss", "standard"),
+        ("on_overfitting", "loss", "standard"),
+        ("attack_steps", "attack", "nfgsm"),
+        ("synchronized", "distribution", "none"),
+    ):
+        if FLAGS[name].present and FLAGS[other].value == value:
             raise UsageError(
-                f"--{name} has no effect with --{needed[0]}={needed[1]}. "
+                f"--{name} has no effect with --{other}={value}. "
                 f"Received: --{name}={FLAGS[name].value}"
             )
 

@@ -1,12 +1,14 @@
 """Adversarial examples within an L_inf ball: FGSM and PGD as compiled functions, and noise.
 
-FGSM and PGD attack the model as it is deployed (inference mode: BatchNorm uses its moving
-statistics and nothing in the model changes) and differentiate with respect to the images only.
+N-FGSM, whose examples leave the ball, is for training only. All of them attack the model as it is
+deployed (inference mode: BatchNorm uses its moving statistics and nothing in the model changes) and
+differentiate with respect to the images only.
 
 Sources: FGSM, Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015; PGD,
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018; one step
-from a random start, Wong et al., "Fast is better than free", ICLR 2020; the difference of logits
-ratio, Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020, equation 6.
+from a random start, Wong et al., "Fast is better than free", ICLR 2020; N-FGSM, de Jorge et al.,
+"Make Some Noise", NeurIPS 2022; the difference of logits ratio, Croce and Hein, "Reliable
+evaluation of adversarial robustness", ICML 2020, equation 6.
 """
 
 import keras
@@ -44,6 +46,17 @@ def fgsm(model, eps, input_range=UNIT_RANGE):
     return pgd(model, eps, 1, step_size=eps, random_start=False, input_range=input_range)
 
 
+def nfgsm(model, eps, input_range=UNIT_RANGE):
+    """Returns N-FGSM as `attack(images, labels, seed)`; see `pgd`.
+
+    It takes one step of eps from uniform noise of up to 2 eps and does not project onto the ball,
+    so its images differ from the originals by up to 3 eps. For training only.
+    """
+    return pgd(
+        model, eps, 1, step_size=eps, random_start=2, projected=False, input_range=input_range
+    )
+
+
 def pgd(
     model,
     eps,
@@ -52,6 +65,7 @@ def pgd(
     random_start=True,
     loss="cross_entropy",
     input_range=UNIT_RANGE,
+    projected=True,
 ):
     """Returns projected gradient descent on `model` as a compiled function.
 
@@ -62,18 +76,21 @@ def pgd(
         step_size: length of a step, in the same unit; None for 1.25 eps with one step (Wong et
             al.) and 2.5 eps / steps with more (Madry et al.).
         random_start: whether to start at a uniformly random point of the ball instead of at the
-            image.
+            image. A number is the radius of that noise as a multiple of eps.
         loss: what the attack maximizes: "cross_entropy", or "dlr", the difference of logits ratio,
             which needs at least three classes.
         input_range: smallest and largest value of an image. `eps` and `step_size` are those of
             images in [0, 1] and are scaled to it.
+        projected: whether images stay within the ball; if not, they stay within `input_range`.
 
     Returns:
         `attack(images, labels, seed)`, which returns images of the same shape in `input_range` that
         differ from `images` by at most eps (scaled) in each value. `labels` are as
         `tfsparse.examples.class_labels` takes them; `seed` is an int tensor [2] that fixes the
-        random start. It raises a UsageError if images or labels do not fit the model; within a
-        tf.function values are not checked, and labels must be int [n].
+        random starts of the batch, or the starts themselves, float [n, h, w, c] in [-1, 1] times
+        eps, as `tfsparse.starts.random_starts` draws them. It raises a UsageError if images or
+        labels do not fit the model; within a tf.function values are not checked, and labels must
+        be int [n].
 
     Raises:
         UsageError: if eps, steps, step_size, loss, or input_range is out of range.
@@ -101,11 +118,11 @@ def pgd(
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        low = tf.maximum(images - eps, low_end)
-        high = tf.minimum(images + eps, high_end)
+        low = tf.maximum(images - eps, low_end) if projected else low_end
+        high = tf.minimum(images + eps, high_end) if projected else high_end
         adversarial = images
         if random_start:
-            noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
+            noise = _uniform(images, seed, random_start * eps)
             adversarial = tf.clip_by_value(images + noise, low, high)
         # A single step needs no loop, in which XLA would run convolutions on one thread.
         for _ in tf.range(steps) if steps > 1 else [0]:
@@ -126,10 +143,25 @@ def _checked(attack, input_range, model=None):
             if model:
                 labels = class_labels(labels, len(images), outputs)
             images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+            seed = tf.convert_to_tensor(seed)
         return attack(images, labels, seed)
 
     checked.input_range = input_range
     return checked
+
+
+def _uniform(images, seed, eps):
+    """Returns noise of the images' shape in [-eps, eps]; `seed` is as attacks take it."""
+    if seed.dtype.is_floating:
+        return eps * tf.cast(seed, images.dtype)
+    return tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
+
+
+def _normal(images, seed, deviation):
+    """Returns normal noise of the images' shape; of random starts, it takes the quantiles."""
+    if seed.dtype.is_floating:
+        return deviation * tf.sqrt(2.0) * tf.math.erfinv(tf.cast(seed, images.dtype))
+    return tf.random.stateless_normal(tf.shape(images), seed, stddev=deviation, dtype=images.dtype)
 
 
 def uniform_noise(eps, input_range=UNIT_RANGE):
@@ -139,8 +171,7 @@ def uniform_noise(eps, input_range=UNIT_RANGE):
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        noise = tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
-        return tf.clip_by_value(images + noise, low, high)
+        return tf.clip_by_value(images + _uniform(images, seed, eps), low, high)
 
     return _checked(attack, (low, high))
 
@@ -152,8 +183,7 @@ def gaussian_noise(eps, input_range=UNIT_RANGE):
 
     @tf.function(reduce_retracing=True)
     def attack(images, labels, seed):
-        shape = tf.shape(images)
-        noise = tf.random.stateless_normal(shape, seed, stddev=eps / 2, dtype=images.dtype)
-        return tf.clip_by_value(images + tf.clip_by_value(noise, -eps, eps), low, high)
+        noise = tf.clip_by_value(_normal(images, seed, eps / 2), -eps, eps)
+        return tf.clip_by_value(images + noise, low, high)
 
     return _checked(attack, (low, high))

@@ -23,7 +23,7 @@ import numpy as np
 
 from tfsparse import distribution
 from tfsparse.errors import UsageError
-from tfsparse.files import read_tensors, replacing, tensor_bytes
+from tfsparse.files import copy_file, read_tensors, replacing, tensor_bytes
 
 PROGRESS = "progress/sums"
 
@@ -35,32 +35,39 @@ class Stopped(SystemExit):
 class Checkpoints:
     """The newest checkpoint of a run, and the previous one in case the newest is damaged.
 
+    A third one, if asked for, is that of the last epoch that was sound: the state to go back to if
+    a later epoch is not.
+
     Args:
-        folder: of "checkpoint.safetensors" and "checkpoint-previous.safetensors".
+        folder: of "checkpoint.safetensors", "checkpoint-previous.safetensors", and
+            "checkpoint-sound.safetensors".
         trainer: the `tfsparse.training.Trainer` whose state they hold.
         minutes: least time between two checkpoints of `after_step` within an epoch.
 
     Attributes:
         epoch: number of finished epochs.
         history: list of dicts, one per finished epoch.
+        recoveries: list of dicts, one for each time that the run went back; see `go_back`.
     """
 
     def __init__(self, folder, trainer, minutes=10.0):
         self.path = pathlib.Path(folder) / "checkpoint.safetensors"
         self.previous = self.path.with_name("checkpoint-previous.safetensors")
+        self.sound = self.path.with_name("checkpoint-sound.safetensors")
         self.trainer = trainer
-        self.epoch, self.history = 0, []
+        self.epoch, self.history, self.recoveries = 0, [], []
         self._settings = settings(trainer)  # now: training may change the learning rate
         self._newest_is_whole = False  # as this process has read or written it
         self._minutes = minutes
         self._saved = time.monotonic()
         self._signal = None
 
-    def save(self):
+    def save(self, is_sound=False):
         """Writes the trainer's state, completely or not at all.
 
-        Keeps the previous checkpoint, unless it is damaged. If there are several workers, which all
-        hold the same state, only the chief writes.
+        If it `is_sound`, it becomes the state to go back to. Keeps the previous checkpoint, unless
+        it is damaged. If there are several workers, which all hold the same state, only the chief
+        writes.
 
         Raises:
             UsageError: if the state is not finite or cannot be written.
@@ -83,16 +90,43 @@ class Checkpoints:
         metadata = {
             "epoch": str(self.epoch),
             "history": json.dumps(self.history),
+            "recoveries": json.dumps(self.recoveries),
             "batches_done": str(self.trainer.batches_done),
             "seconds": str(self.trainer.seconds),
             "settings": json.dumps(self._settings),
         }
+        self._write(tensors, metadata, is_sound)
+
+    def _write(self, tensors, metadata, is_sound=False):
         metadata["sha256"] = _digest(tensors, metadata)
         with replacing(self.path) as partial:
             partial.write_bytes(tensor_bytes(tensors, metadata))
+            if is_sound:  # first: a run that is killed between the two repeats the validation
+                copy_file(partial, self.sound)
             if self._newest_is_whole and self.path.exists():
                 os.replace(self.path, self.previous)
         self._newest_is_whole = True
+
+    def go_back(self, recovery):
+        """Makes the sound checkpoint the newest one, with `recovery` added to its recoveries.
+
+        The trainer stays as it is: to continue, make model, trainer, and checkpoints again and call
+        `restore`, as in a new process.
+
+        Args:
+            recovery: dict for JSON.
+
+        Raises:
+            UsageError: if there is no sound checkpoint or it is damaged.
+            Stopped: if the run was asked to stop.
+        """
+        if distribution.is_chief():
+            tensors, metadata = _read(self.sound)
+            metadata["recoveries"] = json.dumps([*self.recoveries, recovery])
+            self._write(tensors, metadata)
+        # The other workers wait here for the chief.
+        if distribution.any_worker(self._signal):
+            self._stop()
 
     def restore(self):
         """Loads the newest undamaged checkpoint into the trainer; does nothing if there is none.
@@ -146,6 +180,7 @@ class Checkpoints:
         self.trainer.sums, self.trainer.batches_done = sums, int(metadata["batches_done"])
         self.trainer.seconds = float(metadata["seconds"])
         self.epoch, self.history = int(metadata["epoch"]), json.loads(metadata["history"])
+        self.recoveries = json.loads(metadata.get("recoveries", "[]"))
 
     def _check_settings(self, path, found):
         """Raises a `UsageError` unless the settings `found` in a checkpoint are the run's."""
@@ -193,14 +228,17 @@ class Checkpoints:
         if asked:
             self._stop()
 
-    def after_epoch(self):
+    def after_epoch(self, is_sound=False):
         """Saves; called after the row of an epoch was appended to `history`.
+
+        Args:
+            is_sound: whether this is a state to go back to.
 
         Raises:
             Stopped: after saving, if the run was asked to stop.
         """
         self.epoch += 1
-        self.save()
+        self.save(is_sound)
         if distribution.any_worker(self._signal):
             self._stop()
 

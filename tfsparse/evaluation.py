@@ -9,6 +9,7 @@ import tqdm
 
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
 from tfsparse.graph import producer
+from tfsparse.starts import image_seeds, random_starts
 
 
 @tf.function(reduce_retracing=True)
@@ -32,11 +33,6 @@ def shapes(model, images):
     if getattr(model, "outputs", None):
         return interface(model)
     return tuple(images.shape[1:]), logits(model, images[:1]).shape[-1]  # a class of the user's own
-
-
-def random_seed(seed, restart):
-    """Returns the seed of an attack's restart, below 1000; unique for every seed and restart."""
-    return seed * 1000 + restart
 
 
 def decision_threshold(model):
@@ -82,9 +78,9 @@ def accuracy(
         batches: tf.data.Dataset of (images, labels), labels as `tfsparse.examples.class_labels`
             takes them.
         attack: None, or a function as `tfsparse.attacks.pgd` returns, whose adversarial examples
-            are classified instead of the images.
-        seed: int that fixes the attack's random starts, together with the index of the batch and
-            the restart.
+            are classified instead of the images. It gets the random starts of the images.
+        seed: int, 0 or more. The random start of an image follows from it, the restart, and the
+            index of the image among all; the size of the batches does not matter.
         restarts: how often each image is attacked. It counts as correct if the model classifies
             all of its adversarial examples correctly.
         description: label of the progress bar.
@@ -98,7 +94,7 @@ def accuracy(
     """
     correct = count = 0
     progress = tqdm.tqdm(batches, description, leave=False, disable=None)
-    for index, (images, labels) in enumerate(progress):
+    for images, labels in progress:
         shape, outputs = shapes(model, images)
         check_images(images, shape, input_range)
         labels = class_labels(labels, len(images), outputs)
@@ -106,7 +102,8 @@ def accuracy(
         for restart in range(restarts if attack else 1):
             attacked = images
             if attack:
-                attacked = attack(images, labels, tf.constant([random_seed(seed, restart), index]))
+                seeds = image_seeds(seed, restart, np.arange(count, count + len(labels)))
+                attacked = attack(images, labels, random_starts(seeds, images.shape[1:]))
             held &= predicted_classes(model, logits(model, attacked).numpy()) == labels
         correct += int(np.sum(held))
         count += len(held)

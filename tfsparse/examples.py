@@ -146,5 +146,10 @@ def at_chance(accuracy, count, classes):
 
     It is if it is below the upper end of the 95 % interval around 1 / classes.
     """
+    return bool(accuracy <= highest_chance(count, classes))
+
+
+def highest_chance(count, classes):
+    """Returns the highest accuracy on `count` images that guessing one of `classes` reaches."""
     chance = 1 / max(classes, 2)
-    return bool(accuracy <= chance + 1.959964 * np.sqrt(chance * (1 - chance) / count))
+    return float(chance + 1.959964 * np.sqrt(chance * (1 - chance) / count))

@@ -47,6 +47,21 @@ def replacing(path):
             partial.unlink(missing_ok=True)
 
 
+def copy_file(source, target):
+    """Gives the file `target` the content of `source`; a link if the file system has them.
+
+    Both must only be replaced, never changed.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    with replacing(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # of a file system without links
+            shutil.copyfile(source, partial)
+
+
 def _partial(path):
     """Returns a path beside `path` that no other process uses; some writers check its suffix."""
     return path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}")

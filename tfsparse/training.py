@@ -260,24 +260,38 @@ def sgd(steps, learning_rate, weight_decay, schedule="one_cycle", ema_momentum=0
     return optimizer
 
 
-def overfits_attack(history):
-    """Returns whether training has overfitted to its one-step attack ("catastrophic overfitting").
+def overfits_attack(history, chance=0.0):
+    """Returns whether training has overfitted to its attack in the last epoch.
 
-    The network then classifies the one-step adversarial examples of training, but fails under an
-    attack of several steps. The criterion is ours: the robust accuracy on held-out images is less
-    than half of the adversarial accuracy in training, and less than half of its own best value. So
-    a network that has not learned anything yet does not count.
+    In "catastrophic overfitting", the network classifies the examples of its one-step attack, but
+    fails under an attack of several steps (Andriushchenko and Flammarion, "Understanding and
+    improving fast adversarial training", NeurIPS 2020). All of this must hold in the last epoch:
+
+    - Robust accuracy on held-out images is more than 20 points below that of the epoch before, as
+      in the early stopping of Wong et al. ("Fast is better than free", ICLR 2020, section 5.4; the
+      number is that of their code); or it is less than half of its best.
+    - Adversarial accuracy in training is more than 20 points above it, or more than twice it.
+    - Clean accuracy on held-out images is at least three quarters of its best. Otherwise training
+      is unstable, which more attack steps do not mend.
+
+    The halves, for networks that are never far above 20 %, and the last two conditions are ours.
+    Robust accuracies up to `chance` are none: a network has to learn before it can overfit.
 
     Args:
-        history: list of dicts, one per epoch, with "train_adversarial_accuracy" and
-            "validation_robust_accuracy".
-
-    Source: Wong et al., "Fast is better than free", ICLR 2020, section 5.4.
+        history: list of dicts, one per epoch, with "train_adversarial_accuracy",
+            "validation_robust_accuracy", and "validation_clean_accuracy".
+        chance: the highest accuracy that guessing reaches.
     """
-    last = history[-1]
-    best = max(row["validation_robust_accuracy"] for row in history)
-    known = min(best, last["train_adversarial_accuracy"])
-    return last["validation_robust_accuracy"] < 0.5 * known
+    *before, last = history
+    robust, trained = last["validation_robust_accuracy"], last["train_adversarial_accuracy"]
+    learned = [row["validation_robust_accuracy"] for row in before]
+    learned = [accuracy if accuracy > chance else 0.0 for accuracy in learned]
+    if not any(learned):
+        return False
+    falls = learned[-1] - robust > 0.2 or robust < 0.5 * max(learned)
+    is_one_sided = trained - robust > 0.2 or robust < 0.5 * trained
+    clean = [row["validation_clean_accuracy"] for row in history]
+    return falls and is_one_sided and clean[-1] >= 0.75 * max(clean)
 
 
 def best_epoch(history):

@@ -10,14 +10,9 @@ import tensorflow as tf
 from tfsparse import tables
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing, write_bytes
-from tfsparse.training import best_epoch, overfits_attack
 from zoo import report as pictures
 from zoo.data import as_float
 
-_OVERFITTED = (
-    "warning: catastrophic overfitting: the training attack no longer finds what PGD finds. "
-    "Use --attack_steps=2 or more, or a smaller --learning_rate. best.keras is of epoch {best}."
-)
 _EXAMPLES_CAPTION = (
     "Test images that the model classifies correctly, the perturbations that PGD finds for them, "
     "and the adversarial examples, with the class that the model predicts."
@@ -117,8 +112,6 @@ class Log:
                 f"Cannot write to {self._workdir / 'tensorboard'}: {error.message}. The same "
                 "command continues this run once there is space."
             ) from error
-        if "validation_robust_accuracy" in row and overfits_attack(history):
-            print(_OVERFITTED.format(best=best_epoch(history)))
 
     def _line(self, row):
         shown = ", ".join(

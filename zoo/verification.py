@@ -34,7 +34,7 @@ def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
 
     Returns:
         `(text, wrong)`: the table of all figures, a str of lines, and a list of those that are not
-        confirmed.
+        confirmed, with the difference of an accuracy.
     """
     card, model = zoo.card(name), zoo.load(name)
     data, problem = None, None
@@ -53,7 +53,7 @@ def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
             f"on{note}. Give the --data_dir of those, or --fast."
         )
     failures = ("WRONG",) if write else ("WRONG", "MISSING")
-    wrong = [figure for figure, _, _, verdict in rows if verdict in failures]
+    wrong = [_named(*row[:3]) for row in rows if row[-1] in failures]
     wrong = wrong or (["test images"] if problem else [])
     if write and not wrong:
         card = zoo.card(name)  # read again: another process may have added to it
@@ -139,7 +139,7 @@ def compare(card, measured):
         row(f"{name}, n={result['examples']:,}", claimed, result["accuracy"], good)
     if "results" in measured:
         for name, claim in card.get("results", {}).items():
-            if name not in measured["results"]:  # AutoAttack and PGD on its images
+            if name not in measured["results"]:  # AutoAttack
                 row(name, claim.get("accuracy"), "with --autoattack", None)
     for key in ("arena_bytes", "latency_ratio"):
         if "device" in measured:
@@ -147,6 +147,12 @@ def compare(card, measured):
             judged = key == "arena_bytes" and value is not None
             row(key, claim, value, claim == value if judged else None)
     return rows
+
+
+def _named(figure, claimed, found):
+    """Returns the name of a figure and, of an accuracy, by how much the measured one differs."""
+    is_accuracy = isinstance(claimed, float) and isinstance(found, float)
+    return f"{figure} ({found - claimed:+.4f})" if is_accuracy else figure
 
 
 def _close(claimed, found):

@@ -69,6 +69,26 @@ CASES = {
             1,
             "--attack_steps has no effect with --loss=standard",
         ),
+        "attack": (["--attack=fgsm"], 2, "fgsm"),
+        "what to do if it overfits": (["--on_overfitting=hope"], 2, "hope"),
+        "steps of an attack of one": (
+            ["--attack=nfgsm", "--attack_steps=2"],
+            1,
+            "--attack_steps has no effect with --attack=nfgsm",
+        ),
+        "overfitting without an attack": (
+            ["--loss=standard", "--on_overfitting=stop"],
+            1,
+            "--on_overfitting has no effect with --loss=standard",
+        ),
+        "no folder of images": (["--dataset={new}"], 1, "Cannot read"),
+        "a file as data set": (["--dataset={file}"], 1, "ends in .npz. Received"),
+        "noise as data set": (["--dataset={noise}.npz"], 1, "noise.npz is not an .npz file"),
+        "no share of a TFDS set": (
+            ["--validation_fraction=0.2"],
+            1,
+            "--validation_fraction has no",
+        ),
         "one device": (["--synchronized"], 1, "--synchronized has no effect with"),
         "no cluster": (["--distribution=multi_worker"], 1, "TF_CONFIG"),
         "loss that diverges": (["--learning_rate=1e30", "--epochs=1"], 1, "loss is"),
@@ -152,7 +172,7 @@ def places(tmp_path_factory):
     (folder / "damaged_run" / "flags.json").write_text("{")
     (folder / "damaged_checkpoint" / "checkpoint.safetensors").write_bytes(b"\xff" * 99)
     (folder / "odd_recipe").write_text("--epochs=1\n--frobnicate=2\n")
-    for suffix in ("keras", "tflite", "safetensors"):
+    for suffix in ("keras", "tflite", "safetensors", "npz"):
         (folder / f"noise.{suffix}").write_bytes(bytes(range(256)))
     (folder / "empty.keras").write_bytes(b"")
     image, other = keras.Input((28, 28, 1)), keras.Input((28, 28, 1))

@@ -262,4 +262,6 @@ def test_the_zoo_s_models_are_the_runs_of_seed_0(module):
             assert run[key] == card[key]
         assert run["clean_accuracy"] == card["results"]["clean"]["accuracy"]
         if "robust_accuracy" in run:
-            assert run["robust_accuracy"] == card["results"]["pgd"]["accuracy"]
+            # The card's may be measured again, from other random starts.
+            pgd = card["results"]["pgd"]["accuracy"]
+            assert run["robust_accuracy"] == pytest.approx(pgd, abs=0.005)

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tfsparse import UsageError
-from tfsparse.attacks import LOSSES, fgsm, gaussian_noise, pgd, uniform_noise
+from tfsparse.attacks import LOSSES, fgsm, gaussian_noise, nfgsm, pgd, uniform_noise
 from tfsparse.evaluation import accuracy
+from tfsparse.starts import image_seeds, random_starts
 
 EPS = 8 / 255
 SEED = tf.constant([1, 2])
@@ -40,6 +41,20 @@ def worst_case(images, labels, w):
 def test_fgsm_on_a_linear_model_is_exact(linear, data):
     model, w = linear
     np.testing.assert_allclose(fgsm(model, EPS)(*data, SEED), worst_case(*data, w), atol=1e-6)
+
+
+def test_nfgsm_steps_from_larger_noise_and_does_not_project(linear, data):
+    """de Jorge et al., equation 6: x + noise + eps sign(gradient), within the range of images."""
+    model, w = linear
+    images, labels = (array.numpy() for array in data)
+    starts = random_starts(image_seeds(0, 0, np.arange(40)), images.shape[1:])
+    noisy = np.clip(images + 2 * EPS * starts, 0, 1)
+    sign = np.where(labels == 1, -1.0, 1.0)[:, None, None, None] * np.sign(w)
+    found = nfgsm(model, EPS)(images, labels, starts)
+    np.testing.assert_allclose(found, np.clip(noisy + EPS * sign, 0, 1), atol=1e-6)
+    assert np.abs(found - images).max() > 2.9 * EPS
+    ints = nfgsm(model, EPS, input_range=(-1, 1))(2 * images - 1, labels, SEED)
+    assert 2 * 2.9 * EPS < np.abs(ints - (2 * images - 1)).max() <= 2 * 3 * EPS + 1e-6
 
 
 @pytest.mark.parametrize("random_start", [True, False])
@@ -106,24 +121,47 @@ def test_settings_out_of_range(linear, arguments):
         pgd(linear[0], **{"eps": EPS, "steps": 3, **arguments})
 
 
-def test_restarts_count_what_fools_once(linear, data):
-    """An attack that inverts other images at each restart."""
+@pytest.mark.parametrize("batch_size", [16, 40])  # the first leaves a remainder of 8
+def test_restarts_count_what_is_misclassified_once(linear, data, batch_size):
+    """An attack that inverts the images whose start begins above 0."""
     model, _ = linear
     images, labels = (array.numpy() for array in data)
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
     right, right_inverted = (
         np.argmax(model(seen), axis=-1) == labels for seen in (images, 1 - images)
     )
 
-    def attack(images, labels, seed):
-        inverted = tf.range(len(labels)) % 4 == seed[0]
-        return tf.where(inverted[:, None, None, None], 1 - images, images)
+    def attack(images, labels, starts):
+        assert starts.shape == images.shape
+        return tf.where(starts[:, :1, :1] > 0, 1 - images, images)
 
-    for restarts in (1, 2, 4):
-        attacked = np.arange(len(labels)) % 4 < restarts
-        held = np.where(attacked, right_inverted & (right | (restarts == 1)), right)
-        result = accuracy(model, batches, attack, restarts=restarts)
+    held = np.ones(len(labels), bool)
+    for restart in range(3):
+        first = [np.random.default_rng([7, restart, i]).random(dtype="f4") for i in range(40)]
+        held &= np.where(np.array(first) > 0.5, right_inverted, right)
+        result = accuracy(model, batches, attack, seed=7, restarts=restart + 1)
         assert result == pytest.approx(np.mean(held))
+
+
+@pytest.mark.parametrize("make", [uniform_noise, gaussian_noise, pgd])
+def test_starts_are_noise_as_a_fraction_of_eps(linear, data, make):
+    """Of one image, they are the same alone and in the batch."""
+    images, labels = 0.25 + 0.5 * data[0], data[1]
+    attack = pgd(linear[0], EPS, 1, step_size=1e-9) if make is pgd else make(EPS)
+    starts = random_starts(image_seeds(3, 1, np.arange(40)), images.shape[1:])
+    assert -1 <= starts.min() < -0.999
+    assert 0.999 < starts.max() < 1
+    difference = attack(images, labels, starts).numpy() - images
+    if make is gaussian_noise:
+        spread = np.std(difference[np.abs(difference) < EPS * 0.999])
+        assert spread == pytest.approx(0.88 * EPS / 2, rel=0.01)  # of a normal one cut at 2
+        np.testing.assert_array_equal(np.sign(difference), np.sign(starts))
+    else:
+        np.testing.assert_allclose(difference, EPS * starts, atol=1e-6)
+    alone = random_starts(image_seeds(3, 1, [9]), images.shape[1:])
+    np.testing.assert_array_equal(
+        attack(images[9:10], labels[9:10], alone)[0] - images[9], difference[9]
+    )
 
 
 def test_difference_of_logits_ratio_is_its_formula():

@@ -299,22 +299,41 @@ def test_weight_decay_leaves_norms_and_biases_alone():
         np.testing.assert_allclose(to_numpy(variable), decayed * old, rtol=1e-6)
 
 
-def test_best_epoch_and_catastrophic_overfitting():
-    def row(clean, trained, held_out):
-        return {
-            "validation_clean_accuracy": clean,
-            "train_adversarial_accuracy": trained,
-            "validation_robust_accuracy": held_out,
-        }
+def row(clean, trained, held_out):
+    return {
+        "validation_clean_accuracy": clean,
+        "train_adversarial_accuracy": trained,
+        "validation_robust_accuracy": held_out,
+    }
 
-    history = [row(0.5, 0.3, 0.25), row(0.6, 0.4, 0.35), row(0.7, 0.45, 0.35)]
-    assert best_epoch(history) == 2
-    assert not overfits_attack(history)
-    history.append(row(0.8, 0.9, 0.02))
-    assert best_epoch(history) == 2
-    assert overfits_attack(history)
-    assert not overfits_attack([row(0.3, 0.2, 0.01)])  # has yet to learn
-    assert not overfits_attack([*history[:3], row(0.2, 0.1, 0.1)])  # diverged: all is lost
+
+LEARNED = [row(0.5, 0.3, 0.25), row(0.6, 0.4, 0.35), row(0.7, 0.45, 0.35)]
+
+
+@pytest.mark.parametrize(
+    ("history", "overfits"),
+    [
+        (LEARNED, False),
+        ([*LEARNED, row(0.8, 0.9, 0.02)], True),
+        ([*LEARNED, row(0.8, 0.9, 0.02), row(0.9, 0.95, 0.03)], True),  # still
+        ([*LEARNED, row(0.8, 0.45, 0.17)], True),  # less than half
+        ([*LEARNED, row(0.8, 0.45, 0.18)], False),
+        ([*LEARNED, row(0.7, 0.6, 0.45), row(0.8, 0.6, 0.24)], True),  # 21 points, and 36 below
+        ([*LEARNED, row(0.7, 0.6, 0.45), row(0.8, 0.43, 0.24)], False),  # the attack finds as much
+        ([*LEARNED, row(0.2, 0.1, 0.1)], False),  # diverged: all is lost
+        ([*LEARNED, row(0.5, 0.5, 0.1)], False),  # so is clean accuracy
+        ([row(0.3, 0.2, 0.01)], False),  # has yet to learn
+        ([row(0.1, 0.2, 0.1), row(0.5, 0.3, 0.01)], False),  # was at chance level
+        ([row(0.3, 0.2, 0.15), row(0.5, 0.3, 0.01)], True),
+    ],
+)
+def test_catastrophic_overfitting(history, overfits):
+    assert overfits_attack(history, chance=0.12) == overfits
+
+
+def test_best_epoch():
+    assert best_epoch(LEARNED) == 2
+    assert best_epoch([*LEARNED, row(0.8, 0.9, 0.02)]) == 2
     assert best_epoch([{"validation_clean_accuracy": accuracy} for accuracy in (0.5, 0.6)]) == 2
     pruned = [(1.0, 0.9), (0.5, 0.8), (0.1, 0.6), (0.1, 0.7), (0.1, 0.65)]
     history = [{"density": d, "validation_clean_accuracy": a} for d, a in pruned]

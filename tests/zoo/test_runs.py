@@ -89,15 +89,6 @@ def test_each_epoch_is_printed_and_written(tmp_path, capsys):
     assert len(scalars) == 2 * len(row(1))
 
 
-def test_catastrophic_overfitting_is_a_warning(tmp_path, capsys):
-    log, history = runs.Log(tmp_path, 3), [row(1), row(2, 0.9, 0.01)]
-    log.write(history[:1])
-    assert "warning" not in capsys.readouterr().out
-    log.write(history)
-    assert "warning: catastrophic overfitting" in (printed := capsys.readouterr().out)
-    assert "best.keras is of epoch 1" in printed
-
-
 def int8_facts(failures=()):
     verification = types.SimpleNamespace(top1_agreement=0.9, top1_or_tied=0.95, examples=100)
     conversion = types.SimpleNamespace(

@@ -79,6 +79,13 @@ def test_a_figure_that_the_card_does_not_have_is_missing(measured):
     assert {found["golden logits"], found["golden int8"], found["pgd, n=1,000"]} == {"MISSING"}
 
 
+def test_an_accuracy_that_is_wrong_is_named_with_its_difference(measured, monkeypatch):
+    card = {**zoo.card(NAME), "results": {"pgd": {"accuracy": 0.5, "examples": 1000}}}
+    found = {**measured, "results": {"pgd": {"accuracy": 0.497, "examples": 1000}}}
+    _, wrong = verify_with(monkeypatch, card, found, fast=True)
+    assert wrong == ["pgd, n=1,000 (-0.0030)"]
+
+
 def test_a_slower_machine_is_not_wrong(measured):
     card = {**zoo.card(NAME), "device": {"arena_bytes": 100, "latency_ratio": 2.0}}
     device = {"arena_bytes": None, "latency_ratio": 1.0}

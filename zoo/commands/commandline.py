@@ -11,7 +11,7 @@ from zoo.commands import environment
 
 flags.disclaim_key_flags()  # a flag that `define_fraction` defines belongs to its caller
 
-DATASET = "TFDS name, folder of train/CLASS/ and test/CLASS/ or of CLASS/, or .npz file."
+DATASET = "TFDS name, folder of images, or .npz file; by default what it was trained on."
 RECIPES = pathlib.Path(__file__).parents[1] / "recipes"
 
 

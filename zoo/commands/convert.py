@@ -13,6 +13,7 @@ import pathlib
 from absl import flags
 
 from zoo.commands import commandline
+from zoo.commands.commandline import DATASET
 
 FLAGS = flags.FLAGS
 PRECISIONS = ("float32", "float16", "dynamic_range", "int8", "int16x8")
@@ -22,9 +23,7 @@ def define_flags():
     flags.DEFINE_string("model", None, "Zoo model, .keras file, or folder of a run.", required=True)
     flags.DEFINE_enum("precision", None, PRECISIONS, "Precision of the weights.", required=True)
     flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)
-    flags.DEFINE_string(
-        "dataset", None, f"By default what it was trained on. {commandline.DATASET}"
-    )
+    flags.DEFINE_string("dataset", None, DATASET)
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
     commandline.define_input_range()

@@ -13,6 +13,7 @@ import pathlib
 from absl import flags
 
 from zoo.commands import commandline
+from zoo.commands.commandline import DATASET
 from zoo.robustness import ATTACKS
 
 FLAGS = flags.FLAGS
@@ -34,9 +35,7 @@ def define_flags():
     flags.DEFINE_list("sweep_steps", [], "Also run PGD with each of these numbers of steps.")
     flags.DEFINE_boolean("masking", False, "Check whether the model only hides its gradients.")
     flags.DEFINE_integer("batch_size", None, "Images in a batch; by default as many as fit.", 1)
-    flags.DEFINE_string(
-        "dataset", None, f"By default what it was trained on. {commandline.DATASET}"
-    )
+    flags.DEFINE_string("dataset", None, DATASET)
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
     commandline.define_input_range()

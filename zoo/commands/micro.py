@@ -10,7 +10,7 @@ import math
 
 from absl import flags
 
-from zoo.commands import commandline
+from zoo.commands.commandline import DATASET
 
 FLAGS = flags.FLAGS
 
@@ -18,9 +18,7 @@ FLAGS = flags.FLAGS
 def define_flags():
     flags.DEFINE_string("model", None, "Zoo model, .keras file, or folder of a run.", required=True)
     flags.DEFINE_string("output", None, "The folder to make.", required=True)
-    flags.DEFINE_string(
-        "dataset", None, f"By default what it was trained on. {commandline.DATASET}"
-    )
+    flags.DEFINE_string("dataset", None, DATASET)
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
 

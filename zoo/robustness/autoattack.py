@@ -19,7 +19,7 @@ import numpy as np
 from tfsparse.errors import UsageError
 from tfsparse.files import read_tensors, write_tensors
 from tfsparse.graph import leaf_layers
-from zoo.robustness.square import import_torch
+from zoo.robustness.square import import_torch, seed_of_batch
 
 # Of APGD and FAB, as published and as is usual; torchattacks' own default is 10.
 STEPS = 100
@@ -31,7 +31,7 @@ CLASSES_TIE = 1e-5
 
 
 def autoattack(model, eps):
-    """Returns AutoAttack's standard version on `model` as `perturb(images, labels, seed, index)`.
+    """Returns AutoAttack's standard version on `model` as `perturb(images, labels, seeds)`.
 
     Args:
         model: keras.Model from images [n, h, w, c] in [0, 1] to logits.
@@ -55,13 +55,13 @@ def autoattack(model, eps):
     path = pathlib.Path(folder.name)
     model.save(path / "model.keras")
 
-    def perturb(images, labels, seed, index, folder=folder):  # the folder lives as long as this
+    def perturb(images, labels, seeds, folder=folder):  # the folder lives as long as this
         tensors = {
             "images": images,
             "labels": labels,
             "logits": np.asarray(model(images, training=False)),
             "eps": np.array(eps),
-            "seed": np.random.SeedSequence([seed, index]).generate_state(1).astype(np.int64),
+            "seed": np.array([seed_of_batch(seeds)], np.int64),
         }
         write_tensors(path / "in.safetensors", tensors)
         environment = {

@@ -3,15 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 
-import tensorflow as tf
-
 from tfsparse import attacks
 from tfsparse.errors import UsageError
+from tfsparse.starts import random_starts
 from zoo.robustness import ATTACKS, WHITE_BOX, autoattack, square
 
 RANDOM_DRAWS = 100
 # Of AutoAttack and Square: the most images whose results an interruption loses.
-SLOW_BATCH = 100
+SLOW_BATCH = square.IMAGES_OF_A_SEED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +20,10 @@ class Attack:
     Attributes:
         name: its name in the results.
         settings: all that its result depends on besides model, images, and seed; a dict for JSON.
-        perturb: function of (images, labels, seed, index): float32 [n, h, w, c], int32 [n], an int,
-            and the index of the batch. It returns images of the same shape, or
-            `(images, misclassified)` if the attack also judges them itself: a bool array [n].
+        perturb: function of (images, labels, seeds): float32 [n, h, w, c], int32 [n], and int64
+            [n, 3] as `tfsparse.starts.image_seeds` returns them. It returns images of the same
+            shape, or `(images, misclassified)` if the attack also judges them itself: a bool array
+            [n].
         restarts: how often each image is attacked, each time with another seed.
         largest_batch: maximum number of images in a batch; None for as many as fit.
     """
@@ -69,7 +69,7 @@ def check_name(name):
 
 
 def _clean(subject, options):
-    return Attack("clean", {}, lambda images, labels, seed, index: images)
+    return Attack("clean", {}, lambda images, labels, seeds: images)
 
 
 def _fgsm(subject, options):
@@ -147,7 +147,7 @@ _MAKERS = {
 def _compiled(attack):
     """Returns an attack of `tfsparse.attacks` as a function of NumPy arrays."""
 
-    def perturb(images, labels, seed, index):
-        return attack(tf.constant(images), tf.constant(labels), tf.constant([seed, index])).numpy()
+    def perturb(images, labels, seeds):
+        return attack(images, labels, random_starts(seeds, images.shape[1:])).numpy()
 
     return perturb

@@ -10,6 +10,7 @@ from tfsparse import machine
 from tfsparse.errors import UsageError
 from tfsparse.examples import at_chance
 from tfsparse.files import write_bytes
+from tfsparse.starts import image_seeds
 from zoo.data import as_float, hash_of_images
 from zoo.loading import check_fit
 from zoo.robustness import catalogue, masking, pictures, runner
@@ -174,5 +175,6 @@ def adversarial_examples(subject, options, images, labels, seed, count=8):
     if attacked is None or not len(right):
         return None
     images, labels = images[right], labels[right]
-    adversarial = catalogue.pgd(attacked, options).perturb(images, labels, seed, 0)
+    seeds = image_seeds(seed, 0, right)
+    adversarial = catalogue.pgd(attacked, options).perturb(images, labels, seeds)
     return images, adversarial, labels, subject.logits(adversarial).argmax(axis=1)

@@ -9,10 +9,10 @@ import numpy as np
 import tqdm
 
 from tfsparse.errors import UsageError
-from tfsparse.evaluation import random_seed
 from tfsparse.examples import check_images, class_labels
 from tfsparse.files import read_tensors, write_tensors
 from tfsparse.graph import leaf_layers
+from tfsparse.starts import image_seeds
 
 # For each example: not attacked yet; misclassified under the attack; or still classified correctly.
 NOT_RUN, MISCLASSIFIED, CORRECT = -1, 0, 1
@@ -127,6 +127,8 @@ def read_examples(path):
 def run(subject, attack, images, labels, results, prefix=""):
     """Runs `attack` on all examples that `subject` classifies correctly as they are.
 
+    An example gets the same seed whichever others are in its batch or have left it.
+
     Args:
         subject: a `zoo.robustness.subjects.Subject`.
         attack: a `zoo.robustness.catalogue.Attack`.
@@ -152,7 +154,7 @@ def run(subject, attack, images, labels, results, prefix=""):
     starts = range(0, len(labels), size)
     done = sum((examples[start : start + size] != NOT_RUN).all() for start in starts)
     with tqdm.tqdm(total=len(starts), desc=name, initial=done, leave=False, disable=None) as bar:
-        for index, start in enumerate(starts):
+        for start in starts:
             batch = np.arange(start, min(start + size, len(labels)))
             if (examples[batch] != NOT_RUN).all():
                 continue
@@ -162,15 +164,16 @@ def run(subject, attack, images, labels, results, prefix=""):
             for restart in range(attack.restarts):
                 left = batch[correct]
                 if len(left):
-                    attempt = images[left], labels[left], random_seed(seed, restart), index
+                    seeds = image_seeds(seed, restart, left)
+                    attempt = images[left], labels[left], seeds
                     correct[correct] = _still_correct(subject, attack, *attempt)
             results.add(name, batch, correct, attacked, time.perf_counter() - begin)
             bar.update()
 
 
-def _still_correct(subject, attack, images, labels, seed, index):
+def _still_correct(subject, attack, images, labels, seeds):
     """Returns which images `subject` still classifies correctly after one attack, bool [n]."""
-    adversarial = attack.perturb(images, labels, seed, index)
+    adversarial = attack.perturb(images, labels, seeds)
     misclassified = np.zeros(len(labels), bool)
     if isinstance(adversarial, tuple):
         adversarial, misclassified = adversarial

@@ -7,9 +7,11 @@ import numpy as np
 
 from tfsparse.errors import UsageError
 
+IMAGES_OF_A_SEED = 100
+
 
 def square(logits, eps, queries):
-    """Returns the Square attack as `perturb(images, labels, seed, index)`.
+    """Returns the Square attack as `perturb(images, labels, seeds)`.
 
     Args:
         logits: function of float32 images [n, h, w, c] in [0, 1] that returns a NumPy array
@@ -32,15 +34,25 @@ def square(logits, eps, queries):
             values = logits(images.permute(0, 2, 3, 1).contiguous().numpy())
             return torch.from_numpy(ranked(values))
 
-    def perturb(images, labels, seed, index):
-        # torchattacks takes a single number as its seed; each batch needs another one.
-        seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    def perturb(images, labels, seeds):
+        seed = seed_of_batch(seeds)
         attack = torchattacks.Square(Classifier(), eps=eps, n_queries=queries, seed=seed)
         images = torch.from_numpy(images).permute(0, 3, 1, 2)
         adversarial = attack(images, torch.from_numpy(labels).long())
         return adversarial.permute(0, 2, 3, 1).contiguous().numpy()
 
     return perturb
+
+
+def seed_of_batch(seeds):
+    """Returns the only number that torchattacks takes for a batch; each hundred has its own.
+
+    Args:
+        seeds: int [n, 3], as `tfsparse.starts.image_seeds` returns them.
+    """
+    seed, restart, image = (int(value) for value in seeds[0])
+    entropy = [1000 * seed + restart, image // IMAGES_OF_A_SEED]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def ranked(logits):

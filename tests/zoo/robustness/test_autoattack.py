@@ -8,6 +8,7 @@ from studies.robustness import behind_rounding
 from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
 from tfsparse.layers import PeriodicConv2D
+from tfsparse.starts import image_seeds
 from zoo.robustness import autoattack, catalogue, runner, square
 
 EPS = 0.02
@@ -45,7 +46,9 @@ def test_layers_of_ours_run_there():
     model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
     x = images(8)
     labels = np.asarray(model(x)).argmax(axis=1).astype(np.int32)
-    adversarial, misclassified = autoattack.autoattack(model, EPS)(x, labels, 0, 0)
+    adversarial, misclassified = autoattack.autoattack(model, EPS)(
+        x, labels, image_seeds(0, 0, np.arange(len(x)))
+    )
     assert np.abs(adversarial - x).max() <= EPS + 1e-6
     there = np.asarray(model(adversarial)).argmax(axis=1) != labels
     assert (there == misclassified).mean() >= 7 / 8
@@ -72,7 +75,9 @@ def test_a_model_without_gradients_is_attacked_all_the_same():
     masked = behind_rounding(model)
     x = images(12)
     labels = np.asarray(masked(x)).argmax(axis=1).astype(np.int32)
-    adversarial, misclassified = autoattack.autoattack(masked, 0.1)(x, labels, 0, 0)
+    adversarial, misclassified = autoattack.autoattack(masked, 0.1)(
+        x, labels, image_seeds(0, 0, np.arange(len(x)))
+    )
     assert misclassified.any()  # by Square
     assert np.abs(adversarial - x).max() <= 0.1 + 1e-6
 
@@ -97,7 +102,9 @@ def test_a_model_with_average_pooling_is_the_same_there():
     ]
     model = keras.Sequential(layers)
     labels = np.argmax(model(x), axis=1)
-    adversarial, _ = autoattack.autoattack(model, 0.01)(x, labels, 0, 0)  # which compares logits
+    adversarial, _ = autoattack.autoattack(model, 0.01)(
+        x, labels, image_seeds(0, 0, np.arange(len(x)))
+    )  # which compares logits
     assert np.abs(adversarial - x).max() <= 0.01 + 1e-6
 
 
@@ -132,7 +139,12 @@ def test_our_pgd_finds_what_torchattacks_finds(torchattacks):
     adversarial = theirs(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(labels).long())
     theirs = np.asarray(model(adversarial.permute(0, 2, 3, 1).numpy())).argmax(axis=1) == labels
     attack = catalogue.make("pgd", subject(model), catalogue.Options(eps=eps, steps=20))
-    ours = np.asarray(model(attack.perturb(x, labels, 0, 0))).argmax(axis=1) == labels
+    ours = (
+        np.asarray(model(attack.perturb(x, labels, image_seeds(0, 0, np.arange(len(x)))))).argmax(
+            axis=1
+        )
+        == labels
+    )
     assert 20 < ours.sum() < 180
     assert abs(int(ours.sum()) - int(theirs.sum())) <= 2
     assert (ours != theirs).sum() <= 4

@@ -8,7 +8,8 @@ import pytest
 
 from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
-from zoo.robustness import catalogue, runner
+from tfsparse.starts import image_seeds
+from zoo.robustness import catalogue, runner, square
 
 IDENTITY = {"sha256": "x", "examples": 60, "seed": 0, "batch_size": 16}
 
@@ -88,10 +89,44 @@ def test_results_repeat_and_depend_on_the_seed(setting):
     np.testing.assert_array_equal(first, again)
     target, x, labels, _, eps = setting
     attack = catalogue.make("uniform", target, catalogue.Options(eps=eps))
-    seeds = [runner.random_seed(seed, restart) for seed in (0, 1, 2**31 - 1) for restart in (0, 1)]
-    made = [np.asarray(attack.perturb(x, labels, seed, 0)) for seed in seeds]
+    seeds = [(seed, restart) for seed in (0, 1, 2**31 - 1) for restart in (0, 1)]
+    made = [attack.perturb(x, labels, image_seeds(*each, np.arange(60))) for each in seeds]
     for index, images_ in enumerate(made):
         assert not any((images_ == other).all() for other in made[:index])
+
+
+@pytest.mark.parametrize("name", ["pgd", "random", "gaussian"])
+def test_results_do_not_depend_on_the_batch(setting, name):
+    """One step at restarts: the random starts decide."""
+    target, x, labels, _, eps = setting
+    options = catalogue.Options(eps=eps, steps=1, restarts=5, step_size=eps / 2)
+    correct = []
+    for size in (60, 16, 7):
+        results = runner.Results(None, {**IDENTITY, "batch_size": size}, 60)
+        for each in ("clean", name):
+            runner.run(target, catalogue.make(each, target, options), x, labels, results)
+        correct.append(results.correct(name))
+    np.testing.assert_array_equal(correct[1], correct[0])
+    np.testing.assert_array_equal(correct[2], correct[0])
+
+
+def test_an_image_keeps_its_seeds_when_others_leave_the_batch(setting):
+    """At each restart, the attack finds the even ones of those that are left."""
+    left, seen = [], []
+
+    def perturb(images, labels, seeds):
+        seen.append(seeds)
+        is_found = np.arange(len(seeds)) % 2 == 0
+        left.append(seeds[~is_found, 2])
+        return images, is_found
+
+    run(setting, catalogue.Attack("halves", {}, perturb, restarts=3), identity=IDENTITY)
+    assert len(seen) == 3 * 4  # batches
+    for index, seeds in enumerate(seen):
+        assert set(seeds[:, 0]) == {0}
+        assert set(seeds[:, 1]) == {index % 3}
+        if index % 3:
+            np.testing.assert_array_equal(seeds[:, 2], left[index - 1])
 
 
 def test_an_interrupted_run_is_continued(setting, tmp_path):
@@ -100,11 +135,11 @@ def test_an_interrupted_run_is_continued(setting, tmp_path):
     whole = catalogue.make("pgd", target, catalogue.Options(eps=eps, steps=3))
     batches = []
 
-    def perturb(images, labels, seed, index):
-        batches.append(index)
+    def perturb(images, labels, seeds):
+        batches.append(int(seeds[0, 2]) // 16)
         if len(batches) == 3:
             raise KeyboardInterrupt
-        return whole.perturb(images, labels, seed, index)
+        return whole.perturb(images, labels, seeds)
 
     path = tmp_path / "r.safetensors"
     attack = dataclasses.replace(whole, perturb=perturb)
@@ -151,7 +186,7 @@ def test_results_are_not_lost_to_other_settings_of_an_attack(setting, tmp_path):
 
 @pytest.mark.parametrize("change", [0.02, 5.0])
 def test_an_attack_that_leaves_its_bounds_is_refused(setting, change):
-    def perturb(images, labels, seed, index):
+    def perturb(images, labels, seeds):
         return images + change
 
     attack = catalogue.Attack("cheat", {"eps": 0.01}, perturb)
@@ -162,7 +197,7 @@ def test_an_attack_that_leaves_its_bounds_is_refused(setting, change):
 def test_what_an_attack_judges_itself_counts(setting):
     """An example on the decision boundary may be misclassified in one backend only."""
 
-    def perturb(images, labels, seed, index):
+    def perturb(images, labels, seeds):
         return images, np.arange(len(labels)) == 0
 
     correct = run(setting, catalogue.Attack("edge", {}, perturb)).correct("edge")
@@ -194,3 +229,12 @@ def test_large_models_are_attacked_in_small_batches(monkeypatch):
     model = keras.Model(image, keras.layers.Conv2D(64, 3)(image))  # 17 MB an image
     monkeypatch.setattr(runner.os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 8e9}.get)
     assert 10 < runner.fitting_batch(model) < 20
+
+
+def test_seeds_of_torchattacks_are_those_of_the_cards_figures():
+    """A hundred images have one; which of them are left does not matter."""
+    for batch, left in enumerate([[0, 5], [103, 105], [200]]):
+        expected = np.random.SeedSequence([0, batch]).generate_state(1)[0]
+        assert square.seed_of_batch(image_seeds(0, 0, left)) == expected
+    seeds = [square.seed_of_batch(image_seeds(seed, r, [0])) for seed in (0, 1) for r in (0, 1)]
+    assert len(set(seeds)) == 4

@@ -4,17 +4,21 @@ import functools
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tqdm
 
+from tfsparse import backend
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
 from tfsparse.graph import producer
 
 
-@tf.function(reduce_retracing=True)
 def logits(model, images):
-    """Returns the logits of images (a tensor or an array) in inference mode."""
-    return one_output(model, images)
+    """Returns the logits of images (a tensor or an array) in inference mode, a tensor."""
+    return _compiled()(model, images)
+
+
+@functools.cache
+def _compiled():
+    return backend.compiled(one_output)
 
 
 def one_output(model, images):
@@ -79,8 +83,8 @@ def accuracy(
 
     Args:
         model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].
-        batches: tf.data.Dataset of (images, labels), labels as `tfsparse.examples.class_labels`
-            takes them.
+        batches: iterable of (images, labels), such as a tf.data.Dataset; labels as
+            `tfsparse.examples.class_labels` takes them.
         attack: None, or a function as `tfsparse.attacks.pgd` returns, whose adversarial examples
             are classified instead of the images.
         seed: int that fixes the attack's random starts, together with the index of the batch and
@@ -106,8 +110,10 @@ def accuracy(
         for restart in range(restarts if attack else 1):
             attacked = images
             if attack:
-                attacked = attack(images, labels, tf.constant([random_seed(seed, restart), index]))
-            held &= predicted_classes(model, logits(model, attacked).numpy()) == labels
+                start = backend.seed(random_seed(seed, restart), index)
+                attacked = attack(images, labels, start)
+            outputs_of_batch = keras.ops.convert_to_numpy(logits(model, attacked))
+            held &= predicted_classes(model, outputs_of_batch) == labels
         correct += int(np.sum(held))
         count += len(held)
     return correct / count

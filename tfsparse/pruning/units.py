@@ -5,7 +5,7 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from tfsparse import graph
 from tfsparse.cost import macs_per_weight
@@ -128,7 +128,13 @@ def names_of(layers):
 def variable_beside(weight, value, role):
     """Returns a variable of the pruner's state, named after the weight that it belongs to."""
     name = f"{weight.path}/{role}".replace("/", "_")  # paths of one model's weights are unique
-    return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)
+    value = ops.copy(ops.convert_to_tensor(value))  # JAX would share it with `weight`
+    return keras.Variable(value, dtype=value.dtype, trainable=False, autocast=False, name=name)
+
+
+def counter():
+    """Returns a variable for the number of a step, none as yet: int32 [1], -1."""
+    return keras.Variable(np.array([-1], np.int32), dtype="int32", trainable=False)
 
 
 def _channels(layer, weight):

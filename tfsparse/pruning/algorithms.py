@@ -152,7 +152,7 @@ class DynamicL2(keras.regularizers.Regularizer):
     def __init__(self, rho, weight, mask):
         self.rho, self._weight, self._mask = rho, weight, mask
         self.target = variable_beside(weight, weight, "target")
-        self.multiplier = variable_beside(weight, ops.zeros_like(weight), "multiplier")
+        self.multiplier = variable_beside(weight, ops.zeros(weight.shape, weight.dtype), "multiplier")
         self.variables = [self.target, self.multiplier]
 
     def __call__(self, weight):
@@ -168,7 +168,7 @@ class DynamicL2(keras.regularizers.Regularizer):
     def restart(self):
         """Z = W * mask, U = 0."""
         self.target.assign(self._weight * self._cast_mask())
-        self.multiplier.assign(ops.zeros_like(self.multiplier))
+        self.multiplier.assign(ops.zeros(self.multiplier.shape, self.multiplier.dtype))
 
     def _cast_mask(self):
         return ops.cast(self._mask, self.target.dtype)

@@ -86,7 +86,8 @@ class LastGradient:
     def __init__(self, weights):
         self._step = counter()
         self._momenta = [
-            variable_beside(weight, ops.zeros_like(weight), "last_momentum") for weight in weights
+            variable_beside(weight, ops.zeros(weight.shape, weight.dtype), "last_momentum")
+            for weight in weights
         ]
         self.variables = [self._step, *self._momenta]
 

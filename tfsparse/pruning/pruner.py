@@ -198,7 +198,8 @@ class Pruner:
         if self._gradient and _tfmot.ask(self.schedule, step + 1)[0]:
             # Before the first step `fit` has not built the optimizer, whose momenta will be 0.
             built = optimizer.built
-            momenta = self._momenta(optimizer) if built else map(ops.zeros_like, self.weights)
+            zeros = (ops.zeros(weight.shape, weight.dtype) for weight in self.weights)
+            momenta = self._momenta(optimizer) if built else zeros
             self._gradient.remember(step, momenta)
         return changes
 

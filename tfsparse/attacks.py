@@ -76,7 +76,8 @@ def pgd(
         `attack(images, labels, seed)`, which returns images of the same shape in `input_range` that
         differ from `images` by at most eps (scaled) in each value. `labels` are as
         `tfsparse.examples.class_labels` takes them; `seed` is two ints as `tfsparse.backend.seed`
-        returns them, which fix the random start. It raises a UsageError if images or labels do not
+        returns them, which fix the random start, or the start itself: float [n, h, w, c] in
+        [-1, 1], in units of eps. It raises a UsageError if images or labels do not
         fit the model; in a function that is being compiled, values are not checked, and labels
         must be int [n].
 
@@ -101,8 +102,7 @@ def pgd(
         high = ops.minimum(images + eps, high_end)
         adversarial = images
         if random_start:
-            noise = backend.uniform(images, seed, -eps, eps)
-            adversarial = ops.clip(images + noise, low, high)
+            adversarial = ops.clip(images + _uniform(images, seed, eps), low, high)
         return adversarial, (labels, low, high)
 
     def step(model, adversarial, labels, low, high):
@@ -134,6 +134,13 @@ def _checked(attack, input_range, model=None):
     return checked
 
 
+def _uniform(images, seed, eps):
+    """Returns noise of the images' shape in [-eps, eps]; `seed` is as attacks take it."""
+    if "float" in keras.backend.standardize_dtype(seed.dtype):
+        return eps * ops.cast(seed, images.dtype)
+    return backend.uniform(images, seed, -eps, eps)
+
+
 def uniform_noise(eps, input_range=UNIT_RANGE):
     """Returns an attack, as `pgd` does, that adds uniform noise from [-eps, eps] to each value."""
     low, high = check_range(input_range)
@@ -141,7 +148,7 @@ def uniform_noise(eps, input_range=UNIT_RANGE):
 
     @backend.compiled
     def attack(_, images, labels, seed):
-        return ops.clip(images + backend.uniform(images, seed, -eps, eps), low, high)
+        return ops.clip(images + _uniform(images, seed, eps), low, high)
 
     return _checked(functools.partial(attack, None), (low, high))
 

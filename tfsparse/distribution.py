@@ -22,6 +22,8 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
+
+
 @contextlib.contextmanager
 def scope(name):
     """Runs a `with` block, which creates and trains the model, under a strategy.

@@ -153,7 +153,7 @@ class Trainer:
         return metrics
 
     def _values(self, batches, seed):
-        """Trains on all batches; yields the values of one or more steps, float32 [steps, values]."""
+        """Trains on all batches; yields the values of each step or stretch, [steps, values]."""
         most = backend.steps_per_call()
         if most > 1 and isinstance(batches, PlannedBatches):
             yield from self._stretches(batches, seed, most)

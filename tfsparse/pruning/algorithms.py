@@ -152,7 +152,9 @@ class DynamicL2(keras.regularizers.Regularizer):
     def __init__(self, rho, weight, mask):
         self.rho, self._weight, self._mask = rho, weight, mask
         self.target = variable_beside(weight, weight, "target")
-        self.multiplier = variable_beside(weight, ops.zeros(weight.shape, weight.dtype), "multiplier")
+        self.multiplier = variable_beside(
+            weight, ops.zeros(weight.shape, weight.dtype), "multiplier"
+        )
         self.variables = [self.target, self.multiplier]
 
     def __call__(self, weight):

@@ -94,7 +94,9 @@ class Pruner:
         self.structure = structure
         self.layer_names = names_of(layer for layer, _ in found)
         self.weights = [weight for _, weight in found]
-        self.masks = [variable_beside(w, np.ones(w.shape, np.float32), "mask") for w in self.weights]
+        self.masks = [
+            variable_beside(w, np.ones(w.shape, np.float32), "mask") for w in self.weights
+        ]
         self._seed = [seed, 0xD42]
         self._units = [Units(*item, structure) for item in found]
         self._weight_costs = weight_costs(model, found, budget)

@@ -13,6 +13,11 @@ def are_installed(*modules):
         return False
 
 
+def missing(**packages):
+    """Returns which packages are not installed, a list; see `require`."""
+    return [package for module, package in packages.items() if not are_installed(module)]
+
+
 def require(task, **packages):
     """Raises a `UsageError` that names the packages that are missing.
 
@@ -20,9 +25,9 @@ def require(task, **packages):
         task: what needs them, the beginning of the message, such as "Conversion to .tflite".
         packages: {name of the module: name of the package that is installed}.
     """
-    missing = [package for module, package in packages.items() if not are_installed(module)]
-    if missing:
+    names = missing(**packages)
+    if names:
         raise UsageError(
-            f"{task} needs {' and '.join(missing)}, which {'are' if missing[1:] else 'is'} not "
-            f"installed. Run: pip install {' '.join(missing)}"
+            f"{task} needs {' and '.join(names)}, which {'are' if names[1:] else 'is'} not "
+            f"installed. Run: pip install {' '.join(names)}"
         )

@@ -11,6 +11,7 @@ __all__ = [
     "compiled",
     "device_kind",
     "devices",
+    "expect_compilations",
     "gradient",
     "is_traced",
     "iterated",
@@ -98,6 +99,11 @@ def devices():
     """Returns the names of the accelerators, a list of str."""
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
     return [each.get("device_name", "GPU") for each in details]
+
+
+def expect_compilations():
+    """Silences the warning that many functions are compiled, in commands that do so on purpose."""
+    tf.get_logger().setLevel("ERROR")
 
 
 def make_deterministic():

@@ -15,6 +15,7 @@ from absl import flags
 from zoo.commands import commandline
 
 FLAGS = flags.FLAGS
+NEEDS_TENSORFLOW = True
 PRECISIONS = ("float32", "float16", "dynamic_range", "int8", "int16x8")
 
 

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
-import tensorflow as tf
+from keras import ops
 
-from tfsparse import attacks
+from tfsparse import attacks, backend
 from tfsparse.errors import UsageError
 from zoo.robustness import ATTACKS, WHITE_BOX, autoattack, square
 
@@ -148,6 +148,6 @@ def _compiled(attack):
     """Returns an attack of `tfsparse.attacks` as a function of NumPy arrays."""
 
     def perturb(images, labels, seed, index):
-        return attack(tf.constant(images), tf.constant(labels), tf.constant([seed, index])).numpy()
+        return ops.convert_to_numpy(attack(images, labels, backend.seed(seed, index)))
 
     return perturb

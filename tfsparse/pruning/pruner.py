@@ -313,24 +313,16 @@ class Pruner:
 
     def _states(self, momenta=None, gradients=None):
         """Returns each layer as the algorithm sees it."""
-        states = []
-        for index, units in enumerate(self._units):
-            mask, weight = to_numpy(self.masks[index]), to_numpy(self.weights[index])
-            state = rewiring.LayerState(
-                active=units.active(mask),
-                weight=units.norm(weight),
-                unit_size=units.size,
-                unit_cost=units.size * self._weight_costs[index],
-                kernel_shape=units.kernel_shape,
-            )
-            if momenta:
-                momentum = to_numpy(momenta[index])
-                state.momentum = units.norm(momentum)
-                state.momentum_mean = float(np.mean(np.abs(momentum)[mask > 0]))
-            if gradients:
-                state.gradient = units.norm(gradients[index])
-            states.append(state)
-        return states
+        none = [None] * len(self._units)
+        return rewiring.in_threads(
+            Units.state,
+            self._units,
+            list(map(to_numpy, self.masks)),
+            list(map(to_numpy, self.weights)),
+            self._weight_costs,
+            list(map(to_numpy, momenta)) if momenta else none,
+            gradients or none,
+        )
 
     def _is_attached(self):
         constraint = self.weights[0].constraint

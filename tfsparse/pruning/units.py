@@ -12,6 +12,7 @@ from tfsparse.cost import macs_per_weight
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.pruning.policy import all_layers
+from tfsparse.pruning.rewiring import LayerState
 
 _TRANSPOSED = (
     keras.layers.Conv1DTranspose,
@@ -55,6 +56,22 @@ class Units:
         """Returns bool [count] for a mask of weights: the opposite of `spread`."""
         on = mask.ravel() > 0
         return on if self._unit_of is None else np.bincount(self._unit_of, on) > 0
+
+    def state(self, mask, weight, weight_cost, momentum=None, gradient=None):
+        """Returns the `LayerState` of arrays of the weight's shape; see there."""
+        state = LayerState(
+            active=self.active(mask),
+            weight=self.norm(weight),
+            unit_size=self.size,
+            unit_cost=self.size * weight_cost,
+            kernel_shape=self.kernel_shape,
+        )
+        if momentum is not None:
+            state.momentum = self.norm(momentum)
+            state.momentum_mean = float(np.mean(np.abs(momentum)[mask > 0]))
+        if gradient is not None:
+            state.gradient = self.norm(gradient)
+        return state
 
     def norm(self, values):
         """Returns float [count], the Frobenius norm of each unit of `values`."""

@@ -32,7 +32,6 @@ if optional.are_installed("tensorflow", "tensorflow_datasets"):
     from zoo.datasets.preparation import damage_reported, find_builder, prepare
 
 
-
 class Dataset:
     """An image-classification data set that is prepared on this machine.
 

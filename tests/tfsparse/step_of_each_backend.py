@@ -1,6 +1,6 @@
 """A training step and a rewiring under the backend of KERAS_BACKEND, for test_backends.py.
 
-    python -m tests.tfsparse.step_of_each_backend INPUTS.npz OUTPUTS.npz
+python -m tests.tfsparse.step_of_each_backend INPUTS.npz OUTPUTS.npz
 """
 
 import sys

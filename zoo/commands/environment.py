@@ -43,8 +43,8 @@ def prepare(needs_tensorflow=False):
         )
     if needs_tensorflow:
         os.environ["KERAS_BACKEND"] = "tensorflow"
-    elif not _is_installed("tensorflow"):
-        os.environ.setdefault("KERAS_BACKEND", "jax")
+    elif not os.environ.get("KERAS_BACKEND") and not _is_installed("tensorflow"):
+        os.environ["KERAS_BACKEND"] = "jax"
     try:
         from tflite.quiet import quiet
     except ModuleNotFoundError as error:

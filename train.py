@@ -67,24 +67,26 @@ TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
 # Where a run reads and writes does not make it another run, and what has stopped may continue.
 NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "distribution")
 NOT_RECIPE += ("on_overfitting",)
-VERSIONED = ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy")
+VERSIONED = {
+    "tensorflow": ("tfsparse", "keras", "tensorflow", "ai-edge-litert", "numpy"),
+    "jax": ("tfsparse", "keras", "jax", "numpy"),
+}
 
 
 def main():
     import keras
     import numpy as np
-    import tensorflow as tf
 
-    from tflite.conversion import convert_and_verify
-    from tflite.convert import convert
-    from tfsparse import attacks, distribution, machine
+    from tfsparse import attacks, backend, distribution, machine
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
     from tfsparse.files import write_bytes
+    from tfsparse.hashing import hash_of_weights
     from tfsparse.training import best_epoch
-    from zoo import figures, runs
+    from zoo import runs
     from zoo.architectures import untrained
-    from zoo.data import batches, on_cpu, open_dataset
+    from zoo.architectures.costs import costs
+    from zoo.data import batches, open_dataset, resident
     from zoo.loading import conversion_images
 
     # --- flags ---------------------------------------------------------------------------------
@@ -93,9 +95,9 @@ def main():
     own_flags = FLAGS.get_key_flags_for_module(sys.modules[__name__])
     recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
     runs.check_recipe(workdir, recipe, {flag.name: flag.default for flag in own_flags})
-    versions = machine.versions(VERSIONED)
+    versions = machine.versions(VERSIONED[backend.NAME])
     if FLAGS.deterministic:
-        tf.config.experimental.enable_op_determinism()
+        backend.make_deterministic()
 
     # A cluster whose workers are done cannot start again: then the chief finishes by itself.
     is_trained = (workdir / "model.keras").exists()
@@ -108,10 +110,12 @@ def main():
             FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size, FLAGS.validation_fraction
         )
         steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
-        check_batch_size(dataset, tf.distribute.get_strategy().num_replicas_in_sync)
+        check_batch_size(dataset, backend.replicas())
         steps = steps_per_epoch * FLAGS.epochs
         data_facts = runs.check_data(workdir, dataset)
-        training_data, held_out = (on_cpu(*dataset.read(part)) for part in ("train", "validation"))
+        training_data, held_out = (
+            resident(*dataset.read(part)) for part in ("train", "validation")
+        )
 
         architecture = {
             "arch": FLAGS.arch,
@@ -139,34 +143,25 @@ def main():
         save(trainer.model, workdir / "model.keras")
     # --- evaluation: the test set is read here, once -------------------------------------------
     model = keras.saving.load_model(workdir / "model.keras", compile=False)  # on one device
+    sha256 = hash_of_weights(model)
+    known = runs.read_evaluation(workdir, sha256)  # under another backend
     images, labels = dataset.read("test")
     few = images[:TEST_ATTACK_EXAMPLES], labels[:TEST_ATTACK_EXAMPLES]
     test_attack = attacks.pgd(model, FLAGS.eps, TEST_ATTACK_STEPS)
-    print("evaluating on the test set")
-    clean = accuracy(model, batches(images, labels, 500))
-    robust = accuracy(model, batches(*few, 250), test_attack, FLAGS.seed)
-
-    # --- export --------------------------------------------------------------------------------
-    print("converting to int8 and verifying")
-    for_conversion = conversion_images(dataset)
-    conversion = convert_and_verify(model, "int8", for_conversion)
-    if not conversion.failures:
-        write_bytes(workdir / "model_int8.tflite", conversion.content)
-    dense_int8 = convert(
-        untrained({**architecture, "pattern": None}), "int8", for_conversion.calibration
-    )
-
-    # --- report --------------------------------------------------------------------------------
+    evaluation = {name: known[name] for name in known if name not in ("hardware", "versions")}
+    if not known:
+        print("evaluating on the test set")
+        evaluation = {
+            "clean_accuracy": accuracy(model, batches(images, labels, 500)),
+            "clean_examples": len(images),
+            "robust_accuracy": accuracy(model, batches(*few, 250), test_attack, FLAGS.seed),
+            "robust_attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf {FLAGS.eps * 255:.4g}/255",
+            "robust_examples": len(few[0]),
+        }
     if checkpoints.recoveries:
         recipe["recoveries"] = checkpoints.recoveries
-    report = {
-        "clean_accuracy": clean,
-        "clean_examples": len(images),
-        "robust_accuracy": robust,
-        "robust_attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf {FLAGS.eps * 255:.4g}/255",
-        "robust_examples": len(few[0]),
-        **runs.int8_facts(conversion, dense_int8),
-        **figures.costs(model, architecture),
+    facts = {
+        **costs(model, architecture),
         "epochs": FLAGS.epochs,
         "best_epoch": best_epoch(checkpoints.history),
         # The median: a machine that has other work now and then does not make it longer.
@@ -178,9 +173,29 @@ def main():
         "class_names": dataset.class_names,
         "model": architecture,
         "recipe": recipe,
-        "hardware": machine.hardware(),
-        "versions": versions,
+        "hardware": known.get("hardware") or machine.hardware(),
+        "versions": {**versions, **known.get("versions", {})},
     }
+    if backend.NAME != "tensorflow":  # which converts
+        facts["weights_sha256"] = sha256
+        command = [sys.executable, __file__, *sys.argv[1:]]
+        return runs.finish(workdir, {**evaluation, **facts}, command)
+
+    # --- export --------------------------------------------------------------------------------
+    from tflite.conversion import convert_and_verify
+    from tflite.convert import convert
+
+    print("converting to int8 and verifying")
+    for_conversion = conversion_images(dataset)
+    conversion = convert_and_verify(model, "int8", for_conversion)
+    if not conversion.failures:
+        write_bytes(workdir / "model_int8.tflite", conversion.content)
+    dense_int8 = convert(
+        untrained({**architecture, "pattern": None}), "int8", for_conversion.calibration
+    )
+
+    # --- report --------------------------------------------------------------------------------
+    report = {**evaluation, **runs.int8_facts(conversion, dense_int8), **facts}
     examples = runs.adversarial_examples(model, *few, test_attack, dataset, FLAGS.eps, FLAGS.seed)
     runs.write_report(workdir, report, checkpoints.history, examples)
     print(f"\n{runs.closing_table(report)}")
@@ -234,7 +249,7 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
     from zoo.overfitting import respond
 
     model, pruner, history = trainer.model, trainer.pruner, checkpoints.history
-    log = runs.Log(workdir, FLAGS.epochs) if distribution.is_chief() else None
+    log = runs.Log(workdir, FLAGS.epochs, history) if distribution.is_chief() else None
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
     chance = highest_chance(len(attacked[1]), model.output_shape[-1])
@@ -356,6 +371,7 @@ def check_flags():
 
 def check_batch_size(dataset, replicas):
     """Refuses batches larger than the training set or too small for all replicas."""
+    from tfsparse import backend
     from tfsparse.errors import UsageError
 
     if FLAGS.batch_size > dataset.sizes["train"]:
@@ -367,6 +383,11 @@ def check_batch_size(dataset, replicas):
         raise UsageError(
             f"--batch_size={FLAGS.batch_size} is shared by {replicas} devices, each of which needs "
             "an image."
+        )
+    if backend.NAME == "jax" and FLAGS.batch_size % replicas:
+        raise UsageError(
+            f"--batch_size must be a multiple of the {replicas} devices. Received: "
+            f"{FLAGS.batch_size}"
         )
 
 

@@ -2,15 +2,18 @@
 
 Importing tensorflow_model_optimization sets TF_USE_LEGACY_KERAS=1 and so turns `tf.keras` into
 tf_keras for the rest of the process, unless `tf.keras` was used before. Importing tfsparse changes
-neither `tf.keras` nor the environment.
+neither `tf.keras` nor the environment. Where it is not installed, `tfsparse.interfaces` has
+classes of the same names that do what this package needs.
 """
 
 import os
 
-import tensorflow as tf
+from tfsparse.optional import are_installed
 
 
 def _import():
+    import tensorflow as tf
+
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     tf.keras.layers  # noqa: B018 (here the lazy loader decides, once and for all, which Keras tf.keras is)
     try:
@@ -23,9 +26,23 @@ def _import():
     return sparsity
 
 
-_sparsity = _import()
+IS_INSTALLED = are_installed("tensorflow", "tensorflow_model_optimization", "tf_keras")
+if IS_INSTALLED:
+    _sparsity = _import()
+else:
+    from tfsparse import interfaces as _sparsity
 
 PolynomialDecay = _sparsity.PolynomialDecay
 PrunableLayer = _sparsity.PrunableLayer
 PruningPolicy = _sparsity.PruningPolicy
 PruningSchedule = _sparsity.PruningSchedule
+
+
+def ask(schedule, step):
+    """Returns (whether to prune at `step`, sparsity), a bool and a float, as a schedule says."""
+    if IS_INSTALLED:
+        import tensorflow as tf
+
+        step = tf.constant(step)
+    should_prune, sparsity = schedule(step)
+    return bool(should_prune), float(sparsity)

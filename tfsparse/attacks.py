@@ -11,10 +11,13 @@ from a random start, Wong et al., "Fast is better than free", ICLR 2020; N-FGSM,
 evaluation of adversarial robustness", ICML 2020, equation 6.
 """
 
+import functools
+
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from tfsparse import backend
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import one_output, shapes
 from tfsparse.examples import UNIT_RANGE, check_images, check_range, class_labels
@@ -22,7 +25,8 @@ from tfsparse.examples import UNIT_RANGE, check_images, check_range, class_label
 
 def _cross_entropy(labels, logits):
     if logits.shape[1] == 1:  # of two classes; its gradient has the same sign behind a sigmoid
-        return tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits[:, 0])
+        labels = ops.cast(labels, logits.dtype)
+        return ops.binary_crossentropy(labels, logits[:, 0], from_logits=True)
     return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
@@ -31,10 +35,10 @@ def _difference_of_logits_ratio(labels, logits):
 
     If a network is very confident, the gradient of the cross-entropy vanishes in float32.
     """
-    highest = tf.math.top_k(logits, 3).values
-    is_true = tf.one_hot(labels, tf.shape(logits)[1], True, False)
-    true = tf.reduce_sum(tf.where(is_true, logits, 0.0), axis=1)
-    other = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=1)
+    highest, _ = ops.top_k(logits, 3)
+    is_true = ops.cast(ops.one_hot(labels, logits.shape[1]), bool)
+    true = ops.sum(ops.where(is_true, logits, 0.0), axis=1)
+    other = ops.max(ops.where(is_true, np.finfo(np.float32).min, logits), axis=1)
     return (other - true) / (highest[:, 0] - highest[:, 2] + 1e-12)
 
 
@@ -86,11 +90,11 @@ def pgd(
     Returns:
         `attack(images, labels, seed)`, which returns images of the same shape in `input_range` that
         differ from `images` by at most eps (scaled) in each value. `labels` are as
-        `tfsparse.examples.class_labels` takes them; `seed` is an int tensor [2] that fixes the
-        random starts of the batch, or the starts themselves, float [n, h, w, c] in [-1, 1] times
-        eps, as `tfsparse.starts.random_starts` draws them. It raises a UsageError if images or
-        labels do not fit the model; within a tf.function values are not checked, and labels must
-        be int [n].
+        `tfsparse.examples.class_labels` takes them; `seed` is two ints as `tfsparse.backend.seed`
+        returns them, which fix the random starts of the batch, or the starts themselves: float
+        [n, h, w, c] in [-1, 1], in units of eps, as `tfsparse.starts.random_starts` draws them. It
+        raises a UsageError if images or labels do not fit the model; in a function that is being
+        compiled, values are not checked, and labels must be int [n].
 
     Raises:
         UsageError: if eps, steps, step_size, loss, or input_range is out of range.
@@ -108,28 +112,26 @@ def pgd(
     low_end, high_end = check_range(input_range)
     eps, step_size = (high_end - low_end) * eps, (high_end - low_end) * step_size
 
-    def gradient(images, labels):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            logits = tf.cast(one_output(model, images), tf.float32)  # from mixed precision
-            losses = LOSSES[loss](labels, logits)
-        # Zero if no output depends on the image: there is nothing to attack.
-        return tape.gradient(losses, images, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    @tf.function(reduce_retracing=True)
-    def attack(images, labels, seed):
-        low = tf.maximum(images - eps, low_end) if projected else low_end
-        high = tf.minimum(images + eps, high_end) if projected else high_end
+    def start(model, images, labels, seed):
+        low, high = ops.full_like(images, low_end), ops.full_like(images, high_end)
+        if projected:
+            low, high = ops.maximum(images - eps, low), ops.minimum(images + eps, high)
         adversarial = images
         if random_start:
             noise = _uniform(images, seed, random_start * eps)
-            adversarial = tf.clip_by_value(images + noise, low, high)
-        # A single step needs no loop, in which XLA would run convolutions on one thread.
-        for _ in tf.range(steps) if steps > 1 else [0]:
-            step = step_size * tf.sign(gradient(adversarial, labels))
-            adversarial = tf.clip_by_value(adversarial + step, low, high)
-        return adversarial
+            adversarial = ops.clip(images + noise, low, high)
+        return adversarial, (labels, low, high)
 
+    def step(model, adversarial, labels, low, high):
+        def losses(images):
+            logits = ops.cast(one_output(model, images), "float32")  # from mixed precision
+            return LOSSES[loss](labels, logits)
+
+        # Zero if no output depends on the image: there is nothing to attack.
+        direction = ops.sign(backend.gradient(losses, adversarial))
+        return ops.clip(adversarial + step_size * direction, low, high)
+
+    attack = functools.partial(backend.iterated(start, step, steps), model)
     return _checked(attack, (low_end, high_end), model)
 
 
@@ -137,13 +139,13 @@ def _checked(attack, input_range, model=None):
     """Returns `attack`, which takes tensors, as a function that checks what it is handed."""
 
     def checked(images, labels, seed):
-        if tf.executing_eagerly():
+        if not backend.is_traced(images):
             shape, outputs = shapes(model, images) if model else (np.shape(images)[1:], None)
             check_images(images, shape, input_range)
             if model:
                 labels = class_labels(labels, len(images), outputs)
-            images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
-            seed = tf.convert_to_tensor(seed)
+            images, labels = ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
+            seed = ops.convert_to_tensor(seed)
         return attack(images, labels, seed)
 
     checked.input_range = input_range
@@ -152,16 +154,16 @@ def _checked(attack, input_range, model=None):
 
 def _uniform(images, seed, eps):
     """Returns noise of the images' shape in [-eps, eps]; `seed` is as attacks take it."""
-    if seed.dtype.is_floating:
-        return eps * tf.cast(seed, images.dtype)
-    return tf.random.stateless_uniform(tf.shape(images), seed, -eps, eps, images.dtype)
+    if "float" in keras.backend.standardize_dtype(seed.dtype):
+        return eps * ops.cast(seed, images.dtype)
+    return backend.uniform(images, seed, -eps, eps)
 
 
 def _normal(images, seed, deviation):
     """Returns normal noise of the images' shape; of random starts, it takes the quantiles."""
-    if seed.dtype.is_floating:
-        return deviation * tf.sqrt(2.0) * tf.math.erfinv(tf.cast(seed, images.dtype))
-    return tf.random.stateless_normal(tf.shape(images), seed, stddev=deviation, dtype=images.dtype)
+    if "float" in keras.backend.standardize_dtype(seed.dtype):
+        return deviation * 2**0.5 * ops.erfinv(ops.cast(seed, images.dtype))
+    return backend.normal(images, seed, deviation)
 
 
 def uniform_noise(eps, input_range=UNIT_RANGE):
@@ -169,11 +171,11 @@ def uniform_noise(eps, input_range=UNIT_RANGE):
     low, high = check_range(input_range)
     eps = (high - low) * eps
 
-    @tf.function(reduce_retracing=True)
-    def attack(images, labels, seed):
-        return tf.clip_by_value(images + _uniform(images, seed, eps), low, high)
+    @backend.compiled
+    def attack(_, images, labels, seed):
+        return ops.clip(images + _uniform(images, seed, eps), low, high)
 
-    return _checked(attack, (low, high))
+    return _checked(functools.partial(attack, None), (low, high))
 
 
 def gaussian_noise(eps, input_range=UNIT_RANGE):
@@ -181,9 +183,9 @@ def gaussian_noise(eps, input_range=UNIT_RANGE):
     low, high = check_range(input_range)
     eps = (high - low) * eps
 
-    @tf.function(reduce_retracing=True)
-    def attack(images, labels, seed):
-        noise = tf.clip_by_value(_normal(images, seed, eps / 2), -eps, eps)
-        return tf.clip_by_value(images + noise, low, high)
+    @backend.compiled
+    def attack(_, images, labels, seed):
+        noise = ops.clip(_normal(images, seed, eps / 2), -eps, eps)
+        return ops.clip(images + noise, low, high)
 
-    return _checked(attack, (low, high))
+    return _checked(functools.partial(attack, None), (low, high))

@@ -1,16 +1,19 @@
-"""Training on several devices and machines with the strategies of tf.distribute.
+"""Training on several devices and machines.
 
-Each replica takes its share of every batch. Gradients are summed over the replicas before the
-optimizer uses them, so all replicas hold the same weights, momenta, and masks at every step. Each
-replica rewires on its own and arrives at the same masks.
+In TensorFlow, with the strategies of tf.distribute: each replica takes its share of every batch.
+Gradients are summed over the replicas before the optimizer uses them, so all replicas hold the same
+weights, momenta, and masks at every step. Each replica rewires on its own and arrives at the same
+masks. In JAX, all devices of one machine share each batch, by Keras' data parallelism.
 """
 
 import contextlib
+import functools
 import json
 import os
 
-import tensorflow as tf
+import numpy as np
 
+from tfsparse import backend
 from tfsparse.errors import UsageError
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
@@ -18,15 +21,6 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
-)
-# What TensorFlow raises on the remaining workers, depending on what they are doing.
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
 )
 
 
@@ -47,9 +41,25 @@ def scope(name):
         yield
         return
     if name == "mirrored":
-        with tf.distribute.MirroredStrategy().scope():
+        with backend.scope():
             yield
         return
+    if backend.NAME != "tensorflow":
+        raise UsageError(
+            "Training on several machines needs KERAS_BACKEND=tensorflow. Received: "
+            f"{backend.NAME}; there, choose --distribution=mirrored."
+        )
+    import tensorflow as tf
+
+    # What it raises on the remaining workers, depending on what they are doing.
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InternalError,
+    )
     read_tf_config()
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -61,7 +71,7 @@ def scope(name):
     with strategy.scope():
         try:
             yield
-        except _LOST as error:
+        except lost as error:
             raise UsageError(
                 "Another worker was lost. Start all workers again with the same commands; the run "
                 f"continues from its checkpoint. TensorFlow's error: {error.message[:200]}"
@@ -108,7 +118,7 @@ def is_chief_of_cluster():
 
 def is_chief():
     """Returns whether this process writes the files: the only one, or the cluster's first."""
-    resolver = tf.distribute.get_strategy().cluster_resolver
+    resolver = _resolver()
     if resolver is None or not resolver.task_type:
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs
@@ -117,7 +127,7 @@ def is_chief():
 
 def is_multi_worker():
     """Returns whether there are other processes."""
-    resolver = tf.distribute.get_strategy().cluster_resolver
+    resolver = _resolver()
     return resolver is not None and len(resolver.cluster_spec().as_dict()) > 0
 
 
@@ -138,13 +148,28 @@ def check_same(number, message):
         raise UsageError(message)
 
 
+def _resolver():
+    """Returns what describes the cluster, or None without one."""
+    if backend.NAME != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().cluster_resolver
+
+
 def _total(number):
     """Returns the sum of a float over all replicas of all workers."""
-    return float(_reduce(tf.constant(number, tf.float64)))
+    return float(_reducer()(np.float64(number)))
 
 
-@tf.function
-def _reduce(number):
-    strategy = tf.distribute.get_strategy()
-    numbers = strategy.run(tf.identity, (number,))
-    return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+@functools.cache
+def _reducer():
+    import tensorflow as tf
+
+    @tf.function
+    def reduce(number):
+        strategy = tf.distribute.get_strategy()
+        numbers = strategy.run(tf.identity, (number,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+
+    return reduce

@@ -4,18 +4,22 @@ import functools
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tqdm
 
+from tfsparse import backend
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
 from tfsparse.graph import producer
 from tfsparse.starts import image_seeds, random_starts
 
 
-@tf.function(reduce_retracing=True)
 def logits(model, images):
-    """Returns the logits of images (a tensor or an array) in inference mode."""
-    return one_output(model, images)
+    """Returns the logits of images (a tensor or an array) in inference mode, a tensor."""
+    return _compiled()(model, images)
+
+
+@functools.cache
+def _compiled():
+    return backend.compiled(one_output)
 
 
 def one_output(model, images):
@@ -75,8 +79,8 @@ def accuracy(
 
     Args:
         model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].
-        batches: tf.data.Dataset of (images, labels), labels as `tfsparse.examples.class_labels`
-            takes them.
+        batches: iterable of (images, labels), such as a tf.data.Dataset; labels as
+            `tfsparse.examples.class_labels` takes them.
         attack: None, or a function as `tfsparse.attacks.pgd` returns, whose adversarial examples
             are classified instead of the images. It gets the random starts of the images.
         seed: int, 0 or more. The random start of an image follows from it, the restart, and the
@@ -104,7 +108,8 @@ def accuracy(
             if attack:
                 seeds = image_seeds(seed, restart, np.arange(count, count + len(labels)))
                 attacked = attack(images, labels, random_starts(seeds, images.shape[1:]))
-            held &= predicted_classes(model, logits(model, attacked).numpy()) == labels
+            outputs_of_batch = keras.ops.convert_to_numpy(logits(model, attacked))
+            held &= predicted_classes(model, outputs_of_batch) == labels
         correct += int(np.sum(held))
         count += len(held)
     return correct / count

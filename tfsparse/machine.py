@@ -64,10 +64,9 @@ def cores():
 
 def hardware():
     """Returns the hardware on which this process trains, a str for people."""
-    import tensorflow as tf
+    from tfsparse import backend  # which imports what computes
 
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    names = collections.Counter(each.get("device_name", "GPU") for each in details)
+    names = collections.Counter(backend.devices())
     gpus = [f"{count} x {name}" for name, count in names.items()]
     count = cores()
     return ", ".join([*gpus, f"{count} CPU core{'s' * (count > 1)}", facts()["cpu"]])

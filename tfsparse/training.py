@@ -5,13 +5,14 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tqdm
+from keras import ops
 
+from tfsparse import backend
+from tfsparse.batches import PlannedBatches
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import shapes
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels
-from tfsparse.fused import fused_batch_norm
 
 
 class Trainer:
@@ -26,10 +27,11 @@ class Trainer:
     J is the plain cross-entropy CE. The labels t may be smoothed (Szegedy et al., CVPR 2016,
     section 7).
 
-    A trainer that is created within the scope of a tf.distribute strategy trains on all replicas
-    and must be used within that scope. The replicas share each batch. Each normalizes by the
+    A trainer that is created within `tfsparse.distribution.scope` trains on all devices and must be
+    used within that scope. The devices share each batch. In TensorFlow, each normalizes by the
     statistics of its own share, unless the model's BatchNormalization layers are `synchronized`;
-    the moving statistics are the mean over the replicas.
+    the moving statistics are the mean over the replicas. In JAX, the statistics are those of the
+    whole batch.
 
     Args:
         model: Keras model from images in [0, 1] to logits.
@@ -52,15 +54,15 @@ class Trainer:
         self.attack = attack
         self.pruner = pruner
         self.beta, self.label_smoothing = beta, label_smoothing
-        self.strategy = tf.distribute.get_strategy()
         self._outputs = None  # how many the model has, once a batch tells
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
+        self._train_step = backend.TrainingStep(self)
 
     @property
     def step(self):
         """Number of training steps done."""
-        return int(self.optimizer.iterations.numpy())
+        return int(ops.convert_to_numpy(self.optimizer.iterations))
 
     @property
     def variables(self):
@@ -73,6 +75,11 @@ class Trainer:
             for group, variables in groups.items()
             for index, variable in enumerate(variables)
         }
+
+    @property
+    def constants(self):
+        """The variables that a training step reads besides those that it changes."""
+        return self.pruner.variables if self.pruner else []
 
     def average_weights(self):
         """Replaces the model's trainable weights by their moving averages, permanently.
@@ -103,12 +110,13 @@ class Trainer:
         """Trains on the remaining batches of an epoch: on all if `batches_done` is 0.
 
         Args:
-            batches: tf.data.Dataset of known length, the remaining batches: float images
-                [n, h, w, c] in [0, 1] and labels, as `tfsparse.examples.class_labels` takes them.
+            batches: the remaining batches of the epoch, an iterable with a length, such as a
+                tf.data.Dataset or `tfsparse.batches.PlannedBatches`: float images [n, h, w, c] in
+                [0, 1] and labels, as `tfsparse.examples.class_labels` takes them.
             seed: int that fixes the attack's random starts, together with the step.
             description: label of the progress bar.
-            after_step: None, or a function that is called after each step with a bool: whether it
-                was the last step of the epoch.
+            after_step: None, or a function that is called after each step, or after each stretch of
+                steps that are one compiled call, with a bool: whether it ended the epoch.
 
         Returns:
             {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}: means over
@@ -120,33 +128,61 @@ class Trainer:
         """
         total = self.batches_done + len(batches)
         progress = tqdm.tqdm(
-            batches, description, total, initial=self.batches_done, leave=False, disable=None
+            desc=description, total=total, initial=self.batches_done, leave=False, disable=None
         )
         start = time.perf_counter() - self.seconds
-        for images, labels in progress:
-            labels = self._labels(images, labels)
-            self._check_size(len(images))
-            if self.pruner:
-                self.pruner.update(self.step, self.optimizer)
-            values = self._train_step(images, labels, tf.constant([seed, self.step])).numpy()
-            if not np.isfinite(values[0]):
-                raise UsageError(
-                    f"The loss is {values[0]} at step {self.step}. Choose a smaller learning rate."
-                )
-            self.sums, self.batches_done = self.sums + values, self.batches_done + 1
-            self.seconds = time.perf_counter() - start
-            loss = self.sums[0] / self.batches_done
-            progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-            if after_step:
-                after_step(self.batches_done == total)
+        with progress:
+            for values in self._values(batches, seed):
+                for number, row in enumerate(values, self.step - len(values) + 1):
+                    if not np.isfinite(row[0]):
+                        raise UsageError(
+                            f"The loss is {row[0]} at step {number}. Choose a smaller learning "
+                            "rate."
+                        )
+                    self.sums, self.batches_done = self.sums + row, self.batches_done + 1
+                self.seconds = time.perf_counter() - start
+                loss = self.sums[0] / self.batches_done
+                progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                progress.update(len(values))
+                if after_step:
+                    after_step(self.batches_done == total)
         means = (self.sums / self.batches_done).tolist()
         names = ["loss", "train_clean_accuracy", "train_adversarial_accuracy"]
         metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}
         self.batches_done, self.sums, self.seconds = 0, np.zeros_like(self.sums), 0.0
         return metrics
 
+    def _values(self, batches, seed):
+        """Trains on all batches; yields the values of each step or stretch, [steps, values]."""
+        most = backend.steps_per_call()
+        if most > 1 and isinstance(batches, PlannedBatches):
+            yield from self._stretches(batches, seed, most)
+            return
+        for images, labels in batches:
+            labels = self._labels(images, labels)
+            self._check_size(len(images))
+            if self.pruner:
+                self.pruner.update(self.step, self.optimizer)
+            values = self._train_step(images, labels, backend.seed(seed, self.step))
+            yield ops.convert_to_numpy(values)[np.newaxis]
+
+    def _stretches(self, batches, seed, most):
+        """The same in calls of at most `most` steps, between which masks may change."""
+        done = 0
+        while done < len(batches):
+            count = min(most, len(batches) - done)
+            if not done:
+                self._labels(*batches.batch(0))
+                self._check_size(len(batches.plan[0][0]))
+            if self.pruner:
+                self.pruner.update(self.step, self.optimizer)
+                count = self.pruner.steps_to_update(self.step, count)
+            start = backend.seed(seed, self.step)
+            yield ops.convert_to_numpy(self._train_step.stretch(batches, done, count, start))
+            done += count
+
     def _check_size(self, batch_size):
-        replicas = self.strategy.num_replicas_in_sync
+        replicas = backend.replicas()
         if batch_size < replicas:
             raise UsageError(
                 f"{replicas} replicas share each batch and need an image each. Received: a batch "
@@ -168,55 +204,40 @@ class Trainer:
             check_images(images, images.shape[1:], input_range)
         return labels
 
-    @tf.function(reduce_retracing=True)
-    def _train_step(self, images, labels, seed):
-        """Returns float32 [2 or 3]: loss, clean accuracy, and adversarial accuracy of a batch."""
-        shares = self.strategy.run(self._replica_step, (images, labels, seed))
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None)
+    def prepare(self, images, labels, seed):
+        """Returns (images, labels, weights): a batch with its adversarial images, if any."""
+        size = ops.shape(images)[0]
+        if not self.attack:
+            return images, labels, ops.full((size,), 1.0)
+        adversarial = self.attack(images, labels, seed)
+        images = ops.concatenate([images, adversarial], axis=0)
+        weights = [ops.full((size,), weight) for weight in (self.beta, 1.0 - self.beta)]
+        return images, ops.concatenate([labels, labels], axis=0), ops.concatenate(weights, axis=0)
 
-    def _replica_step(self, images, labels, seed):
-        """Trains on this replica's share of a batch; returns its part of the batch's means."""
-        context = tf.distribute.get_replica_context()
-        replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-        batch_size = tf.cast(tf.shape(images)[0], tf.float32)
-        images, labels = images[replica::replicas], labels[replica::replicas]
-        size = tf.shape(images)[0]
-        weight = tf.fill([size], 1.0)
-        if self.attack:
-            seed = tf.stack([seed[0], seed[1] * replicas + replica])
-            adversarial = self.attack(images, labels, seed)
-            images = tf.concat([images, adversarial], axis=0)
-            labels = tf.tile(labels, [2])
-            weight = tf.concat([tf.fill([size], self.beta), tf.fill([size], 1.0 - self.beta)], 0)
-        with tf.GradientTape() as tape, fused_batch_norm(self.model):
-            # Float32 even if the model computes in 16 bits (mixed precision).
-            logits = tf.cast(self.model(images, training=True), tf.float32)
-            losses = keras.losses.categorical_crossentropy(
-                tf.one_hot(labels, logits.shape[-1]), logits, True, self.label_smoothing
-            )
-            loss = tf.reduce_sum(weight * losses) / batch_size
-            if self.model.losses:
-                loss += tf.cast(tf.add_n(self.model.losses), tf.float32) / replicas
-            scaled = self.optimizer.scale_loss(loss)  # a LossScaleOptimizer scales back
-        variables = self.model.trainable_variables
-        # Keras' optimizers sum the gradients over the replicas.
-        self.optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
-        if replicas > 1:
-            self._average_statistics(context)
-        correct = tf.cast(tf.equal(tf.argmax(logits, -1, labels.dtype), labels), tf.float32)
-        values = [loss, tf.reduce_sum(correct[:size]) / batch_size]
-        if self.attack:
-            values.append(tf.reduce_sum(correct[size:]) / batch_size)
-        return tf.stack(values)
+    def loss(self, images, labels, weights, batch_size, replicas):
+        """Returns the loss of a batch, as the optimizer scales it, and the values to report.
 
-    def _average_statistics(self, context):
-        """Sets the moving statistics of all replicas, which no optimizer changes, to their mean."""
-        statistics = [v for v in self.model.non_trainable_variables if "float" in v.dtype]
-        if statistics:
-            values = [tf.identity(tf.convert_to_tensor(variable)) for variable in statistics]
-            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
-            for variable, mean in zip(statistics, means, strict=True):
-                variable.assign(mean)
+        Args:
+            images, labels, weights: as `prepare` returns them.
+            batch_size: images of the whole batch without adversarial ones.
+            replicas: that share the batch.
+
+        Returns:
+            A scalar, and float32 [2 or 3]: this replica's part of loss, clean accuracy, and
+            adversarial accuracy.
+        """
+        # Float32 even if the model computes in 16 bits (mixed precision).
+        logits = ops.cast(self.model(images, training=True), "float32")
+        losses = keras.losses.categorical_crossentropy(
+            ops.one_hot(labels, logits.shape[-1]), logits, True, self.label_smoothing
+        )
+        loss = ops.sum(weights * losses) / batch_size
+        if self.model.losses:
+            loss += ops.cast(backend.total(self.model.losses), "float32") / replicas
+        correct = ops.cast(ops.equal(ops.argmax(logits, -1), labels), "float32")
+        parts = ops.split(correct, 2) if self.attack else [correct]
+        values = ops.stack([loss, *(ops.sum(part) / batch_size for part in parts)])
+        return self.optimizer.scale_loss(loss), values  # a LossScaleOptimizer scales back
 
 
 SCHEDULES = ("one_cycle", "cosine", "piecewise")

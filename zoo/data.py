@@ -14,16 +14,22 @@ an .npz file; see zoo/own_data.py.
 import hashlib
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
 import tqdm
+from keras import ops
 
+from tfsparse import backend, optional
+from tfsparse.batches import PlannedBatches
 from tfsparse.errors import UsageError
-from zoo.datasets.preparation import damage_reported, find_builder, prepare
+from zoo import augmentation
+from zoo.augmentation import PADDING, as_float
+from zoo.datasets import bundled
 from zoo.own_data import OwnDataset, check_memory, is_own
 
-# Augmentation shifts an image by up to this many pixels each way.
-PADDING = 4
+if optional.are_installed("tensorflow", "tensorflow_datasets"):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from zoo.datasets.preparation import damage_reported, find_builder, prepare
 
 
 class Dataset:
@@ -140,6 +146,8 @@ def open_dataset(name, data_dir=None, image_size=None, validation_fraction=None)
             f"--validation_fraction has no effect with the data set {name!r} of "
             f"tensorflow-datasets. Received: {validation_fraction}"
         )
+    if not optional.are_installed("tensorflow", "tensorflow_datasets"):
+        return bundled.open_without_tensorflow(name, image_size)
     builder = find_builder(name, data_dir)
     # Before preparing it, which may take hours.
     image, _ = _image_and_label(name, builder.info)
@@ -172,8 +180,9 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
         first: number of batches to skip at the beginning, to continue an epoch.
 
     Returns:
-        A `tf.data.Dataset` of n // batch_size - first batches: float32 [batch_size, height, width,
-        channels] in [0, 1] and int32 [batch_size].
+        n // batch_size - first batches: float32 [batch_size, height, width, channels] in [0, 1] and
+        int32 [batch_size]. A `tf.data.Dataset` or, under another backend than TensorFlow, a
+        `tfsparse.batches.PlannedBatches`, which makes them on the accelerator.
 
     Raises:
         UsageError: if `batch_size` is larger than n.
@@ -189,7 +198,7 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
     order = rng.permutation(count)
     offsets = rng.integers(0, 2 * PADDING + 1, size=(count, 2))
     mirrored = rng.integers(0, 2, size=count).astype(bool)
-    images, labels = on_cpu(images, labels)  # by reference for tf.data, not in its graph
+    images, labels = resident(images, labels)  # by reference for tf.data, not in its graph
 
     def batch(chosen, offsets, mirrored):
         x = tf.gather(images, chosen)
@@ -199,8 +208,15 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
 
     whole = count - count % batch_size
     parts = (a[:whole].reshape(-1, batch_size, *a.shape[1:]) for a in (order, offsets, mirrored))
-    plan = tf.data.Dataset.from_tensor_slices(tuple(part[first:] for part in parts))
-    return plan.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    plan = tuple(part[first:] for part in parts)
+    if backend.NAME != "tensorflow":
+        make = augmentation.augmented if augment else augmentation.plain
+        return PlannedBatches(make, (images, labels), plan)
+    return (
+        tf.data.Dataset.from_tensor_slices(plan)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def batches(images, labels, batch_size):
@@ -212,10 +228,14 @@ def batches(images, labels, batch_size):
         batch_size: images in every batch but the last.
 
     Returns:
-        A `tf.data.Dataset` of float32 [b, height, width, channels] in [0, 1] and int32 [b].
+        float32 [b, height, width, channels] in [0, 1] and int32 [b], as a `tf.data.Dataset`; under
+        another backend than TensorFlow, NumPy arrays or tensors, as another iterable of known
+        length.
     """
     count = len(images)
-    images, labels = on_cpu(images, labels)  # by reference for tf.data, not in its graph
+    if backend.NAME != "tensorflow":
+        return augmentation.Slices(images, labels, batch_size)
+    images, labels = resident(images, labels)  # by reference for tf.data, not in its graph
 
     def batch(start):
         return as_float(images[start : start + batch_size]), labels[start : start + batch_size]
@@ -224,22 +244,17 @@ def batches(images, labels, batch_size):
     return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def on_cpu(*arrays):
-    """Returns arrays as a tuple of tensors in the computer's memory, not on a GPU.
+def resident(*arrays):
+    """Returns arrays as a tuple of tensors that stay where batches are made.
 
-    The functions above copy arrays each time, but not tensors. A copy is only freed when Python
-    looks for cycles, which can be many epochs later, so pass arrays that are used more than once
-    through this function first.
+    That is the accelerator's memory or, in TensorFlow, the computer's. The functions above copy
+    arrays each time, but not tensors. A copy is only freed when Python looks for cycles, which can
+    be many epochs later, so pass arrays that are used more than once through this function first.
     """
+    if backend.NAME != "tensorflow":
+        return tuple(map(ops.convert_to_tensor, arrays))
     with tf.device("CPU"):
         return tuple(tf.convert_to_tensor(array) for array in arrays)
-
-
-def as_float(images):
-    """Returns 8-bit images, a NumPy array or a tensor, as float32 in [0, 1]."""
-    if isinstance(images, np.ndarray):
-        return images.astype(np.float32) / 255
-    return tf.cast(images, tf.float32) / 255
 
 
 def hash_of_images(images, labels):

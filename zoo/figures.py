@@ -10,7 +10,6 @@ from tflite.benchmark import benchmark, facts
 from tflite.conversion import CALIBRATION_EXAMPLES, make_file, producers
 from tflite.convert import convert
 from tflite.runtimes import FileModel
-from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
 from tfsparse.hashing import hash_of_weights
 from zoo.architectures import untrained
@@ -33,26 +32,6 @@ PGD_STEPS, PGD_RESTARTS = 50, 2
 BATCH = 250  # rounding depends on it; random starts do not
 GOLDEN_IMAGES = 4
 LATENCY_SECONDS = 20
-
-
-def costs(model, architecture):
-    """Returns what a Keras model and its dense network cost, as `tfsparse.cost` counts it.
-
-    Args:
-        model: a keras.Model.
-        architecture: arguments of `zoo.build` for it, a dict.
-    """
-    spent, dense = model_cost(model), model_cost(untrained(architecture | {"pattern": None}))
-    nonzeros = sum(layer.nonzeros for layer in spent.layers if layer.is_convolution)
-    return {
-        "density": nonzeros / spent.conv_parameters,  # of the weights stored in convolutions
-        "dense_parameters": dense.parameters,
-        "dense_macs": dense.macs,
-        "parameters": spent.parameters,
-        "nonzero_parameters": spent.nonzeros,
-        "macs": spent.macs,
-        "nonzero_macs": spent.nonzero_macs,
-    }
 
 
 def hash_of_test_set(data):

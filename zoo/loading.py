@@ -7,8 +7,6 @@ import zipfile
 
 import keras
 
-from tflite.conversion import CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES, Images
-from tflite.convert import check_model
 from tfsparse.errors import UsageError
 from tfsparse.examples import UNIT_RANGE, check_range, from_unit
 from tfsparse.precision import full_precision
@@ -134,6 +132,8 @@ def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
         name: as in `find_model`.
         dataset, data_dir, image_size: as in `find_dataset`.
     """
+    from tflite.convert import check_model  # imports TensorFlow
+
     model, about = find_model(name)
     check_model(model)
     model = full_precision(model)
@@ -142,14 +142,17 @@ def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
     return model, data
 
 
-def conversion_images(data, calibration_examples=CALIBRATION_EXAMPLES, input_range=UNIT_RANGE):
+def conversion_images(data, calibration_examples=None, input_range=UNIT_RANGE):
     """Returns the `tflite.conversion.Images` of a `zoo.data.Dataset`, scaled to `input_range`.
 
-    Calibration takes the first training images; verification the first VERIFICATION_EXAMPLES test
-    images, or all if there are fewer.
+    Calibration takes the first training images, by default CALIBRATION_EXAMPLES of
+    `tflite.conversion`; verification the first VERIFICATION_EXAMPLES test images, or all if there
+    are fewer.
     """
+    from tflite.conversion import CALIBRATION_EXAMPLES, VERIFICATION_EXAMPLES, Images
+
     input_range = check_range(input_range)
     images, labels = data.read("test", VERIFICATION_EXAMPLES)
-    calibration, _ = data.read("train", calibration_examples)
+    calibration, _ = data.read("train", calibration_examples or CALIBRATION_EXAMPLES)
     calibration, images = (from_unit(as_float(each), input_range) for each in (calibration, images))
     return Images(calibration, images, labels, data.class_names, data.name, input_range)

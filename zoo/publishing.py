@@ -12,6 +12,7 @@ from tfsparse.errors import UsageError
 from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
 from zoo import figures, models
+from zoo.architectures.costs import costs
 from zoo.cards import NAME
 from zoo.loading import conversion_images, find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
@@ -176,7 +177,7 @@ def measure(model, content, report, data):
     quick = [name for name in figures.ACCURACIES if name not in figures.SLOW]
     return {
         "test_sha256": figures.hash_of_test_set(data),
-        **figures.costs(model, report["model"]),
+        **costs(model, report["model"]),
         "golden": figures.golden(model, content),
         "results": figures.accuracies(quick, *subjects, data, report["recipe"]["eps"]),
         "device": figures.on_device(report["model"], content, data),

@@ -3,15 +3,15 @@
 import csv
 import gzip
 import json
+import os
 
 import numpy as np
-import tensorflow as tf
+from keras.ops import convert_to_numpy as to_numpy
 
-from tfsparse import tables
+from tfsparse import backend, optional, tables
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing, write_bytes
-from zoo import report as pictures
-from zoo.data import as_float
+from zoo.augmentation import as_float
 
 _EXAMPLES_CAPTION = (
     "Test images that the model classifies correctly, the perturbations that PGD finds for them, "
@@ -84,14 +84,25 @@ def _read(path):
 class Log:
     """Prints each epoch and writes it to history.csv and tensorboard/.
 
+    Without TensorFlow, which writes the latter, that is done when the run goes on where it is.
+
     Args:
         workdir: pathlib.Path of the run's folder.
         epochs: of the whole run.
+        history: list of dicts, one for each epoch that is finished.
     """
 
-    def __init__(self, workdir, epochs):
+    def __init__(self, workdir, epochs, history=()):
         self._workdir, self._epochs = workdir, epochs
-        self._tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        self._tensorboard = None
+        if optional.are_installed("tensorflow", "tensorboard"):
+            import tensorflow as tf
+
+            folder = workdir / "tensorboard"
+            is_new = not folder.exists()
+            self._tensorboard = tf.summary.create_file_writer(str(folder))
+            for row in history if is_new else ():
+                self._write_scalars(row)
 
     def write(self, history):
         """Logs the last row of `history`, a list of dicts, one for each epoch."""
@@ -102,6 +113,12 @@ class Log:
             writer = csv.DictWriter(file, history[0].keys())
             writer.writeheader()
             writer.writerows(history)
+        if self._tensorboard:
+            self._write_scalars(row)
+
+    def _write_scalars(self, row):
+        import tensorflow as tf
+
         try:
             with self._tensorboard.as_default(step=row["epoch"]):
                 for name, value in row.items():
@@ -124,6 +141,59 @@ class Log:
             f"epoch {row['epoch']}/{self._epochs}: loss {row['loss']:.3f}, {shown}, {density}"
             f"{row['seconds']:.0f} s"
         )
+
+
+# What a run measures on the test set, and where: in its report.
+_EVALUATION = (
+    "clean_accuracy",
+    "clean_examples",
+    "robust_accuracy",
+    "robust_attack",
+    "robust_examples",
+)
+# What converting a model and reporting on it needs: {module: package}.
+_FOR_REPORT = {
+    "tensorflow": "tensorflow",
+    "ai_edge_litert": "ai-edge-litert",
+    "flatbuffers": "flatbuffers",
+    "matplotlib": "matplotlib",
+}
+
+
+def read_evaluation(workdir, sha256):
+    """Returns what another backend has measured of a model and left in report.json.
+
+    Args:
+        workdir: pathlib.Path of the run's folder.
+        sha256: `tfsparse.hashing.hash_of_weights` of the model.
+
+    Returns:
+        Dict with the accuracies and their settings, "hardware", and "versions"; {} if that model
+        has not been evaluated.
+    """
+    report = _read(workdir / "report.json") or {}
+    names = (*_EVALUATION, "hardware", "versions")
+    return {name: report[name] for name in names} if report.get("weights_sha256") == sha256 else {}
+
+
+def finish(workdir, report, command):
+    """Writes report.json without the .tflite file, and goes on under TensorFlow if it is installed.
+
+    Args:
+        workdir: pathlib.Path of the run's folder.
+        report: dict for JSON, with "weights_sha256".
+        command: list of str, the command of this run; it takes the place of this process.
+    """
+    write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    missing = optional.missing(**_FOR_REPORT)
+    if not missing:
+        print("converting under TensorFlow", flush=True)
+        os.execve(command[0], command, {**os.environ, "KERAS_BACKEND": "tensorflow"})
+    print(f"\n{closing_table(report)}")
+    print(
+        f"\nmodel, history, and report.json are in {workdir}. The .tflite file and report.html "
+        f"need {', '.join(missing)}: where they are installed, the same command makes them."
+    )
 
 
 def int8_facts(conversion, dense_content):
@@ -154,6 +224,8 @@ def write_report(workdir, report, history, examples):
         history: list of dicts, one for each epoch.
         examples: figure of adversarial examples, or None.
     """
+    from zoo import report as pictures  # imports Matplotlib
+
     write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
     figures = [
         (pictures.accuracy_picture(history), "Accuracy over epochs."),
@@ -181,19 +253,21 @@ def adversarial_examples(model, images, labels, attack, dataset, eps, seed, coun
     Returns:
         A matplotlib figure; None if none of the images is classified correctly.
     """
+    from zoo import report as pictures
+
     images, labels = as_float(images[:200]), labels[:200]
     before = np.argmax(model(images, training=False), axis=-1)
     chosen = np.flatnonzero(before == labels)[:count]
     if not len(chosen):
         return None
-    images, labels = tf.constant(images[chosen]), tf.constant(labels[chosen])
-    adversarial = attack(images, labels, tf.constant([seed, 0]))
+    images, labels = images[chosen], labels[chosen]
+    adversarial = to_numpy(attack(images, labels, backend.seed(seed, 0)))
     after = np.argmax(model(adversarial, training=False), axis=-1)
     titles = [
         (dataset.class_names[label], dataset.class_names[predicted])
-        for label, predicted in zip(labels.numpy(), after, strict=True)
+        for label, predicted in zip(labels, after, strict=True)
     ]
-    return pictures.adversarial_picture(images.numpy(), adversarial.numpy(), titles, eps)
+    return pictures.adversarial_picture(images, adversarial, titles, eps)
 
 
 def closing_table(report):
@@ -202,7 +276,18 @@ def closing_table(report):
 
 
 def _rows(report):
-    int8, dense = report["int8"], report["dense_int8"]
+    sizes, agreement = [], []
+    if "int8" in report:
+        int8, dense = report["int8"], report["dense_int8"]
+        sizes = [
+            ("int8 .tflite, bytes*", dense["bytes"], int8["bytes"]),
+            ("int8 .tflite gzipped, bytes*", dense["gzip_bytes"], int8["gzip_bytes"]),
+        ]
+        agreement = [
+            ("int8 top-1 agreement with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
+            ("  if ties count as agreement", "", f"{100 * int8['top1_or_tied']:.2f} %", ""),
+            ("* the dense file has untrained weights", "", "", ""),
+        ]
     clean, robust = 100 * report["clean_accuracy"], 100 * report["robust_accuracy"]
     return [
         ("", "dense", "this model", "ratio"),
@@ -213,13 +298,10 @@ def _rows(report):
                 ("non-zero parameters", report["dense_parameters"], report["nonzero_parameters"]),
                 ("MACs", report["dense_macs"], report["macs"]),
                 ("non-zero MACs", report["dense_macs"], report["nonzero_macs"]),
-                ("int8 .tflite, bytes*", dense["bytes"], int8["bytes"]),
-                ("int8 .tflite gzipped, bytes*", dense["gzip_bytes"], int8["gzip_bytes"]),
+                *sizes,
             ]
         ),
         (f"clean accuracy, {report['clean_examples']:,} images", "", f"{clean:.2f} %", ""),
         (f"{report['robust_attack']}, {report['robust_examples']:,}", "", f"{robust:.2f} %", ""),
-        ("int8 top-1 agreement with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
-        ("  if ties count as agreement", "", f"{100 * int8['top1_or_tied']:.2f} %", ""),
-        ("* the dense file has untrained weights", "", "", ""),
+        *agreement,
     ]

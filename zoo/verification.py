@@ -11,6 +11,7 @@ from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
 from zoo import figures
+from zoo.architectures.costs import costs
 from zoo.data import open_dataset
 from zoo.robustness.subjects import file_subject, model_subject
 
@@ -73,7 +74,7 @@ def measure(name, model, card, data, autoattack=False):
         autoattack: whether to measure `zoo.figures.SLOW`, too.
     """
     content = zoo.load_tflite(name).read_bytes()
-    measured = {**figures.costs(model, card["model"]), "golden": figures.golden(model, content)}
+    measured = {**costs(model, card["model"]), "golden": figures.golden(model, content)}
     if data is None:
         return measured
     measured["test_sha256"] = figures.hash_of_test_set(data)

@@ -9,7 +9,7 @@ from keras.ops import convert_to_numpy as to_numpy
 from tfsparse import UsageError, _tfmot
 from tfsparse._tfmot import PolynomialDecay
 from tfsparse.layers import PeriodicConv2D
-from tfsparse.pruning import ConvolutionPolicy, DNRSchedule, Pruner, UpdatePruningStep
+from tfsparse.pruning import ConvolutionPolicy, DNRSchedule, Pruner, RigL, UpdatePruningStep
 from tfsparse.training import Trainer
 
 STEPS_PER_EPOCH, EPOCHS = 3, 4
@@ -363,3 +363,15 @@ def test_a_dense_target_still_updates_the_regularizer(images):
     trainer.run_epoch(images, seed=0)
     trainer.pruner.update(trainer.step, trainer.optimizer)
     assert float(sum(trainer.model.losses)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [(None, [3, 2, 1, 3, 2, 1, 3, 3]), (RigL(), [2, 1, 1, 2, 1, 1, 3, 3])],
+)
+def test_steps_between_updates(algorithm, expected):
+    """Masks change before steps 3 and 6; RigL also keeps the momenta of the steps before."""
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    pruner = Pruner(model, DNRSchedule(0.5, 7, 3), algorithm=algorithm)
+    assert [pruner.steps_to_update(step, 3) for step in range(8)] == expected

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tfsparse.pruning import DNR
 from tfsparse.pruning.budget import allot, erdos_renyi_kernel, ranked, rounded, uniform
 from tfsparse.pruning.initial import random_mask
-from tfsparse.pruning.rewiring import LayerState, drop, grow, rewire
+from tfsparse.pruning.rewiring import LayerState, drop, grow, rewire, top
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -266,3 +269,38 @@ def test_a_random_mask_is_random_and_serves_every_filter():
     assert abs(counts - 100).max() < 5 * 9
     assert random_mask(rng, 120, 10, filters).sum() == 10  # too few for all filters
     assert random_mask(rng, 120, 0).sum() == 0
+
+
+def by_sorting(score, count):
+    """Bool [n], the `count` largest; of equals, the first."""
+    active = np.zeros(score.size, bool)
+    active[np.argsort(-score, kind="stable")[:count]] = True
+    return active
+
+
+SCORES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 2.5, 2.5000002, np.inf, -np.inf, np.nan])
+
+
+@given(
+    arrays(st.sampled_from([np.float32, np.float64]), st.integers(1, 40), elements=SCORES),
+    st.integers(0, 45),
+    st.integers(0, 2**32 - 1),
+)
+def test_units_are_chosen_as_by_sorting(score, count, seed):
+    """Also among equal scores, zeros of either sign, infinities, and NaN."""
+    np.testing.assert_array_equal(top(score, count), by_sorting(score, count))
+    active = np.random.default_rng(seed).random(score.size) < 0.5
+    kept = active.copy()
+    kept[np.argsort(np.where(active, score, np.inf), kind="stable")[:count]] = False
+    np.testing.assert_array_equal(drop(active, score, count), kept)
+    grown = active | by_sorting(np.where(active, -np.inf, score), count)
+    np.testing.assert_array_equal(grow(active, score, count), grown)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_of_many_scores_the_same_units_are_chosen(dtype):
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=100_000).astype(dtype)
+    score[rng.random(score.size) < 0.4] = 0
+    for count in (1, 30_000, 60_000, 99_999):
+        np.testing.assert_array_equal(top(score, count), by_sorting(score, count))

@@ -3,7 +3,6 @@
 import os
 import pathlib
 import signal
-import types
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
-from tfsparse import UsageError
+from tfsparse import UsageError, backend
 from tfsparse.attacks import fgsm
 from tfsparse.checkpoints import Checkpoints, Stopped
 from tfsparse.pruning import DNRSchedule, Pruner
@@ -67,10 +66,10 @@ def test_diverged_loss_stops_the_run(fashion_mnist):
         trainer.run_epoch(batches, seed=0)
 
 
-def test_a_batch_smaller_than_the_number_of_replicas_is_refused(fashion_mnist):
+def test_a_batch_smaller_than_the_number_of_replicas_is_refused(fashion_mnist, monkeypatch):
     trainer = Trainer(linear_model(), keras.optimizers.SGD(0.1))
     weights = trainer.model.get_weights()
-    trainer.strategy = types.SimpleNamespace(num_replicas_in_sync=4)
+    monkeypatch.setattr(backend, "replicas", lambda: 4)
     data = tf.data.Dataset.from_tensor_slices((fashion_mnist[0][:3], fashion_mnist[1][:3]))
     with pytest.raises(UsageError, match=r"4 replicas share.*a batch of 3.*drop_remainder"):
         trainer.run_epoch(data.batch(4), seed=0)

@@ -18,6 +18,7 @@ from tfsparse.cost import model_cost
 from tfsparse.evaluation import accuracy
 from tfsparse.layers import PeriodicConv2D
 from zoo import figures, models, publishing, verification
+from zoo.architectures.costs import costs
 from zoo.data import batches, open_dataset
 from zoo.robustness.intervals import wilson
 
@@ -52,7 +53,7 @@ def test_costs_and_golden_outputs_are_those_of_the_card(loaded):
     name, model = loaded
     golden = figures.golden(model, zoo.load_tflite(name).read_bytes())
     card = zoo.card(name)
-    rows = verification.compare(card, {**figures.costs(model, card["model"]), "golden": golden})
+    rows = verification.compare(card, {**costs(model, card["model"]), "golden": golden})
     assert [verdict for *_, verdict in rows] == ["ok"] * 9
 
 

@@ -13,6 +13,7 @@ from tflite.convert import convert
 from tfsparse import UsageError, pruning
 from tfsparse.hashing import hash_of_weights
 from zoo import figures, models, publishing, verification
+from zoo.architectures.costs import costs
 from zoo.data import open_dataset
 from zoo.publishing import publish, refresh
 
@@ -91,8 +92,8 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
     made = convert(model, "int8", fashion_mnist[0][:50])
     assert content == file_metadata.embed(made, file_metadata.read(content))
     assert file_metadata.read(content)["source_sha256"] == hash_of_weights(model)
-    costs = figures.costs(model, card["model"])
-    rows = verification.compare(card, {**costs, "golden": figures.golden(model, content)})
+    expected = costs(model, card["model"])
+    rows = verification.compare(card, {**expected, "golden": figures.golden(model, content)})
     assert {verdict for *_, verdict in rows} == {"ok"}
     assert card["parameters"] == model.count_params()
     assert (card["parameters"] < trained.count_params()) == (structure == "channel")
@@ -155,7 +156,7 @@ def test_a_refreshed_file_is_that_of_the_loaded_model(shipped, data_dir, monkeyp
     def verdicts(model):
         content = zoo.load_tflite(SHIPPED).read_bytes()
         measured = {
-            **figures.costs(model, card["model"]),
+            **costs(model, card["model"]),
             "golden": figures.golden(model, content),
             "provenance": figures.provenance(model, content, data),
         }

@@ -167,7 +167,7 @@ def test_adversarial_examples_are_of_images_that_are_classified_correctly():
 
     def attack(images, labels, seed):
         seen.append(
-            (images.numpy().mean(axis=(1, 2, 3)).round(2).tolist(), labels.numpy().tolist())
+            (np.asarray(images).mean(axis=(1, 2, 3)).round(2).tolist(), np.asarray(labels).tolist())
         )
         return fgsm(model, 0.2)(images, labels, seed)
 

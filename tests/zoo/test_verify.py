@@ -7,6 +7,7 @@ import pytest
 
 import zoo
 from zoo import figures, verification
+from zoo.architectures.costs import costs
 from zoo.robustness.intervals import wilson
 
 NAME = "resnet8_dnr10_fashion_mnist_small"
@@ -16,8 +17,8 @@ NAME = "resnet8_dnr10_fashion_mnist_small"
 def measured():
     content = zoo.load_tflite(NAME).read_bytes()
     model = zoo.load(NAME)
-    costs = figures.costs(model, zoo.card(NAME)["model"])
-    return {**costs, "golden": figures.golden(model, content)}
+    expected = costs(model, zoo.card(NAME)["model"])
+    return {**expected, "golden": figures.golden(model, content)}
 
 
 def verdicts(card, measured):

@@ -5,7 +5,7 @@ When weights are pruned, and how many, is the schedule's matter; see docs/prunin
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from tfsparse.errors import UsageError
 from tfsparse.pruning import budget
@@ -153,14 +153,14 @@ class DynamicL2(keras.regularizers.Regularizer):
         self.rho, self._weight, self._mask = rho, weight, mask
         self.target = variable_beside(weight, weight, "target")
         self.multiplier = variable_beside(
-            weight, tf.zeros(weight.shape, weight.dtype), "multiplier"
+            weight, ops.zeros(weight.shape, weight.dtype), "multiplier"
         )
         self.variables = [self.target, self.multiplier]
 
     def __call__(self, weight):
         distance = weight - self.target + self.multiplier
         distance *= self._cast_mask()
-        return 0.5 * self.rho * tf.reduce_sum(tf.square(distance))
+        return 0.5 * self.rho * ops.sum(ops.square(distance))
 
     def update(self):
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
@@ -170,10 +170,10 @@ class DynamicL2(keras.regularizers.Regularizer):
     def restart(self):
         """Z = W * mask, U = 0."""
         self.target.assign(self._weight * self._cast_mask())
-        self.multiplier.assign(tf.zeros_like(self.multiplier))
+        self.multiplier.assign(ops.zeros(self.multiplier.shape, self.multiplier.dtype))
 
     def _cast_mask(self):
-        return tf.cast(self._mask, self.target.dtype)
+        return ops.cast(self._mask, self.target.dtype)
 
 
 ALGORITHMS = {

@@ -1,7 +1,9 @@
 """How the optimizer keeps pruned weights at 0, and what Keras adds to the loss."""
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from tfsparse import backend
 
 
 class Mask(keras.constraints.Constraint):
@@ -11,8 +13,9 @@ class Mask(keras.constraints.Constraint):
         self.constraint, self.mask = constraint, mask
 
     def __call__(self, weight):
-        weight = tf.convert_to_tensor(self.constraint(weight) if self.constraint else weight)
-        return tf.where(self.mask > 0, weight, tf.zeros_like(weight))
+        weight = ops.convert_to_tensor(self.constraint(weight) if self.constraint else weight)
+        mask = ops.convert_to_tensor(self.mask)
+        return ops.where(mask > 0, weight, ops.zeros_like(weight))
 
 
 class Sum(keras.regularizers.Regularizer):
@@ -25,16 +28,21 @@ class Sum(keras.regularizers.Regularizer):
         return (self.own(weight) if self.own else 0.0) + self.other(weight)
 
 
-def finder(weights, masks):
-    """Returns a compiled function without arguments: is any weight outside its mask not 0?"""
+class Finder:
+    """A compiled function without arguments: is any weight outside its mask not 0?"""
 
-    @tf.function(autograph=False)
-    def any_outside():
-        return tf.reduce_any(
-            [
-                tf.reduce_any(tf.not_equal(tf.convert_to_tensor(weight), 0) & (mask <= 0))
-                for weight, mask in zip(weights, masks, strict=True)
-            ]
-        )
+    def __init__(self, weights, masks):
+        self.variables = [*weights, *masks]
+        self._count = len(weights)
+        self._find = backend.compiled(Finder._any_outside)
 
-    return any_outside
+    def __call__(self):
+        return bool(self._find(self))
+
+    def _any_outside(self):
+        pairs = zip(self.variables[: self._count], self.variables[self._count :], strict=True)
+        outside = [
+            ops.any((ops.convert_to_tensor(weight) != 0) & (ops.convert_to_tensor(mask) <= 0))
+            for weight, mask in pairs
+        ]
+        return ops.any(ops.stack(outside))

@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from tfsparse.errors import UsageError
-from tfsparse.pruning.units import variable_beside
+from tfsparse.pruning.units import counter, variable_beside
 
 
 def steps_done(optimizer):
@@ -84,9 +84,9 @@ class LastGradient:
     # Keras' weight decay is decoupled: it acts on the weight alone and is not in m.
 
     def __init__(self, weights):
-        self._step = tf.Variable([-1], trainable=False, dtype=tf.int64)
+        self._step = counter()
         self._momenta = [
-            variable_beside(weight, tf.zeros(weight.shape, weight.dtype), "last_momentum")
+            variable_beside(weight, ops.zeros(weight.shape, weight.dtype), "last_momentum")
             for weight in weights
         ]
         self.variables = [self._step, *self._momenta]
@@ -95,7 +95,7 @@ class LastGradient:
         """Keeps the momenta before training step `step`."""
         self._step.assign([step])
         for kept, momentum in zip(self._momenta, momenta, strict=True):
-            kept.assign(tf.convert_to_tensor(momentum))
+            kept.assign(ops.copy(momentum))
 
     def recall(self, step, optimizer, momenta):
         """Returns the magnitudes of the gradients of the step before `step`, float64 arrays.
@@ -103,7 +103,7 @@ class LastGradient:
         Raises:
             UsageError: if the momenta before it were not kept, or not of such an `optimizer`.
         """
-        if self._step.numpy()[0] != step - 1:
+        if ops.convert_to_numpy(self._step)[0] != step - 1:
             raise UsageError(
                 "Pruning by gradient needs an update before each step. "
                 f"Received: step {step} without step {step - 1}"
@@ -131,4 +131,4 @@ def _inner(optimizer):
 
 
 def _float64(variable):
-    return keras.ops.convert_to_numpy(variable).astype(np.float64)
+    return ops.convert_to_numpy(variable).astype(np.float64)

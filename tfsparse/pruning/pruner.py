@@ -1,9 +1,10 @@
 """The pruner: masks over a model's weights, which change as algorithm and schedule say."""
 
-import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
+from keras.ops import convert_to_numpy as to_numpy
 
+from tfsparse import _tfmot
 from tfsparse.errors import UsageError
 from tfsparse.pruning import algorithms, constraints, initial, optimizer_state, rewiring
 from tfsparse.pruning.budget import total_cost
@@ -11,6 +12,7 @@ from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
 from tfsparse.pruning.units import (
     STRUCTURES,
     Units,
+    counter,
     names_of,
     prunable_by_channel,
     variable_beside,
@@ -92,14 +94,16 @@ class Pruner:
         self.structure = structure
         self.layer_names = names_of(layer for layer, _ in found)
         self.weights = [weight for _, weight in found]
-        self.masks = [variable_beside(w, tf.ones(w.shape), "mask") for w in self.weights]
+        self.masks = [
+            variable_beside(w, np.ones(w.shape, np.float32), "mask") for w in self.weights
+        ]
         self._seed = [seed, 0xD42]
         self._units = [Units(*item, structure) for item in found]
         self._weight_costs = weight_costs(model, found, budget)
         self._most_units = [units.count for units in self._units]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
         self._regularizers = []
-        self._last_change = tf.Variable([-1], trainable=False, dtype=tf.int64)
+        self._last_change = counter()
         # The step of the last update, and whether the weights were seen to be masked after it.
         self._last_update, self._is_checked = None, False
         self._fitted, self._train_function = None, None
@@ -119,7 +123,7 @@ class Pruner:
             weight.constraint = constraints.Mask(weight.constraint, mask)
             if regularizer:
                 weight.regularizer = constraints.Sum(weight.regularizer, regularizer)
-        self._is_outside = constraints.finder(self.weights, self.masks)
+        self._is_outside = constraints.Finder(self.weights, self.masks)
 
     def detach(self):
         """Ends pruning: weights have their own constraints and regularizers again.
@@ -188,17 +192,35 @@ class Pruner:
         self._last_update, self._is_checked = step, False
         if self.schedule is None:
             return False
-        should_prune, sparsity = self.schedule(tf.constant(step))
-        changes = bool(should_prune) and step != self._last_change.numpy()[0]
+        should_prune, sparsity = _tfmot.ask(self.schedule, step)
+        changes = should_prune and step != to_numpy(self._last_change)[0]
         if changes:
-            self._change_masks(step, 1.0 - float(sparsity), optimizer)
+            self._change_masks(step, 1.0 - sparsity, optimizer)
             self._last_change.assign([step])
-        if self._gradient and bool(self.schedule(tf.constant(step + 1))[0]):
+        if self._gradient and _tfmot.ask(self.schedule, step + 1)[0]:
             # Before the first step `fit` has not built the optimizer, whose momenta will be 0.
             built = optimizer.built
-            momenta = self._momenta(optimizer) if built else map(tf.zeros_like, self.weights)
+            zeros = (ops.zeros(weight.shape, weight.dtype) for weight in self.weights)
+            momenta = self._momenta(optimizer) if built else zeros
             self._gradient.remember(step, momenta)
         return changes
+
+    def steps_to_update(self, step, most):
+        """Returns how many steps from `step` on need no `update` but the one before the first.
+
+        Args:
+            step: int, the number of training steps done; `update` was called with it.
+            most: int, at least 1; the result is at most this.
+        """
+        if self.schedule is None:
+            return most
+        # Before a step whose gradient is read, momenta are kept.
+        ahead = 1 if self._gradient else 0
+        for count in range(1, most):
+            asked = {step + count, step + count + ahead}
+            if any(_tfmot.ask(self.schedule, each)[0] for each in asked):
+                return count
+        return most
 
     def apply_masks(self):
         """Sets all weights outside the masks to 0.
@@ -219,14 +241,14 @@ class Pruner:
         constraint of its own, which may have set it to 0. The dynamic regularizer of layers whose
         masks change starts anew.
         """
-        is_outside = bool(self._is_outside())
+        is_outside = self._is_outside()
         if self.algorithm.rewires:
             if is_outside:
                 self._set_masks(self._initial_masks("magnitude"))
                 self.apply_masks()
             return
         own = [constraint is not None for constraint, _ in self._originals]
-        masks = [mask.numpy() for mask in self.masks]
+        masks = list(map(to_numpy, self.masks))
         self._set_masks(
             mask if has_constraint and not is_outside else self._support(index)
             for index, (mask, has_constraint) in enumerate(zip(masks, own, strict=True))
@@ -291,24 +313,16 @@ class Pruner:
 
     def _states(self, momenta=None, gradients=None):
         """Returns each layer as the algorithm sees it."""
-        states = []
-        for index, units in enumerate(self._units):
-            mask, weight = self.masks[index].numpy(), self.weights[index]
-            state = rewiring.LayerState(
-                active=units.active(mask),
-                weight=units.norm(keras.ops.convert_to_numpy(weight)),
-                unit_size=units.size,
-                unit_cost=units.size * self._weight_costs[index],
-                kernel_shape=units.kernel_shape,
-            )
-            if momenta:
-                momentum = keras.ops.convert_to_numpy(momenta[index])
-                state.momentum = units.norm(momentum)
-                state.momentum_mean = float(np.mean(np.abs(momentum)[mask > 0]))
-            if gradients:
-                state.gradient = units.norm(gradients[index])
-            states.append(state)
-        return states
+        none = [None] * len(self._units)
+        return rewiring.in_threads(
+            Units.state,
+            self._units,
+            list(map(to_numpy, self.masks)),
+            list(map(to_numpy, self.weights)),
+            self._weight_costs,
+            list(map(to_numpy, momenta)) if momenta else none,
+            gradients or none,
+        )
 
     def _is_attached(self):
         constraint = self.weights[0].constraint
@@ -318,11 +332,11 @@ class Pruner:
         """Returns the masks; those of the weights if some are not 0 outside the pruner's."""
         if self._is_outside():
             return [self._support(index) for index in range(len(self.weights))]
-        return [mask.numpy() for mask in self.masks]
+        return list(map(to_numpy, self.masks))
 
     def _support(self, index):
         """Returns the mask of the units of a layer that are not 0; of all if none is."""
-        nonzero = keras.ops.convert_to_numpy(self.weights[index]) != 0
+        nonzero = to_numpy(self.weights[index]) != 0
         if self.schedule is None:
             return nonzero.astype(np.float32)
         units = self._units[index]
@@ -345,7 +359,7 @@ class Pruner:
     def _set_masks(self, masks):
         changed = False
         for index, mask in enumerate(masks):
-            if (mask != self.masks[index].numpy()).any():
+            if (mask != to_numpy(self.masks[index])).any():
                 changed = True
                 self.masks[index].assign(mask)
                 if self._regularizers and self._regularizers[index]:
@@ -356,7 +370,7 @@ class Pruner:
     def _note_zeros(self):
         """What is 0 now stays 0, even if a gradual schedule asks for more weights."""
         pairs = zip(self._units, self.masks, strict=True)
-        self._most_units = [units.active(mask.numpy()).sum() for units, mask in pairs]
+        self._most_units = [units.active(to_numpy(mask)).sum() for units, mask in pairs]
 
     def _mask_averages(self, optimizer):
         averages = optimizer_state.averages(optimizer, self.weights)
@@ -387,14 +401,14 @@ class Pruner:
             active = map(rewiring.top, drop_scores, kept)
             changes, momenta = [(each, each) for each in active], []
         for index, (survived, active) in enumerate(changes):
-            units, weight, mask = self._units[index], self.weights[index], self.masks[index]
-            mask.assign(units.spread(active))
+            units, weight = self._units[index], self.weights[index]
+            mask, stays = units.spread(active), units.spread(survived)
+            self.masks[index].assign(mask)
             if self._regularizers[index]:
                 self._regularizers[index].update()
             # Whatever is regrown starts at 0, a weight dropped just now included. So does its
             # momentum: gathered without effect while it was masked, it can exceed any weight
             # if a filter had no weights left and BatchNorm divided by no variance.
-            stays = units.spread(survived)
             weight.assign(weight * stays)
             if momenta:
                 momenta[index].assign(momenta[index] * (1.0 + stays - mask))

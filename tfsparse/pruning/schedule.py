@@ -2,7 +2,7 @@
 
 import math
 
-import tensorflow as tf
+import numpy as np
 
 from tfsparse._tfmot import PruningSchedule
 
@@ -66,7 +66,7 @@ class DNRSchedule(PruningSchedule):
         should_prune = self._should_prune_in_step(
             step, self.begin_step, self.end_step, self.frequency
         )
-        return should_prune, tf.constant(self.target_sparsity, tf.float32)
+        return should_prune, np.float32(self.target_sparsity)
 
     def prune_rate(self, step):
         """Returns the fraction of active weights to drop at `step`, a float."""

@@ -5,13 +5,14 @@ import math
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from tfsparse import graph
 from tfsparse.cost import macs_per_weight
 from tfsparse.errors import UsageError
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.pruning.policy import all_layers
+from tfsparse.pruning.rewiring import LayerState
 
 _TRANSPOSED = (
     keras.layers.Conv1DTranspose,
@@ -55,6 +56,22 @@ class Units:
         """Returns bool [count] for a mask of weights: the opposite of `spread`."""
         on = mask.ravel() > 0
         return on if self._unit_of is None else np.bincount(self._unit_of, on) > 0
+
+    def state(self, mask, weight, weight_cost, momentum=None, gradient=None):
+        """Returns the `LayerState` of arrays of the weight's shape; see there."""
+        state = LayerState(
+            active=self.active(mask),
+            weight=self.norm(weight),
+            unit_size=self.size,
+            unit_cost=self.size * weight_cost,
+            kernel_shape=self.kernel_shape,
+        )
+        if momentum is not None:
+            state.momentum = self.norm(momentum)
+            state.momentum_mean = float(np.mean(np.abs(momentum)[mask > 0]))
+        if gradient is not None:
+            state.gradient = self.norm(gradient)
+        return state
 
     def norm(self, values):
         """Returns float [count], the Frobenius norm of each unit of `values`."""
@@ -128,7 +145,13 @@ def names_of(layers):
 def variable_beside(weight, value, role):
     """Returns a variable of the pruner's state, named after the weight that it belongs to."""
     name = f"{weight.path}/{role}".replace("/", "_")  # paths of one model's weights are unique
-    return tf.Variable(tf.convert_to_tensor(value), trainable=False, name=name)
+    value = ops.copy(ops.convert_to_tensor(value))  # JAX would share it with `weight`
+    return keras.Variable(value, dtype=value.dtype, trainable=False, autocast=False, name=name)
+
+
+def counter():
+    """Returns a variable for the number of a step, none as yet: int32 [1], -1."""
+    return keras.Variable(np.array([-1], np.int32), dtype="int32", trainable=False)
 
 
 def _channels(layer, weight):

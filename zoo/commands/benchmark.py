@@ -12,6 +12,7 @@ import pathlib
 from absl import flags
 
 FLAGS = flags.FLAGS
+NEEDS_TENSORFLOW = True
 
 
 def define_flags():

@@ -19,7 +19,8 @@ def run(command, names=False):
     """Runs the module `command`: parses its flags, then calls its `main()`.
 
     `--help` prints the module's docstring and flags. An unusable flag ends the process with one
-    line and status 2, a `UsageError` with one line and status 1.
+    line and status 2, a `UsageError` with one line and status 1. A command with `NEEDS_TENSORFLOW`
+    runs under TensorFlow, whatever Keras' backend is set to.
 
     Args:
         command: a module with `main()`, and with `define_flags()` unless importing it defines them.
@@ -31,7 +32,7 @@ def run(command, names=False):
         return
     arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
     try:
-        environment.prepare()
+        environment.prepare(getattr(command, "NEEDS_TENSORFLOW", False))
     except RuntimeError as error:
         exit_with(1, str(error))
     logging.set_verbosity(logging.ERROR)  # TFDS reports each file that it opens or misses

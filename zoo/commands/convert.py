@@ -16,6 +16,7 @@ from zoo.commands import commandline
 from zoo.commands.commandline import DATASET
 
 FLAGS = flags.FLAGS
+NEEDS_TENSORFLOW = True
 PRECISIONS = ("float32", "float16", "dynamic_range", "int8", "int16x8")
 
 

@@ -1,5 +1,6 @@
 """What every command sets before TensorFlow is imported, unless the user has set it."""
 
+import importlib.util
 import os
 
 # TensorFlow logs in C++; real errors are exceptions. It leaves oneDNN off on some processors on
@@ -12,14 +13,38 @@ VARIABLES = {
 }
 
 
-def prepare():
-    """Sets `VARIABLES` and imports TensorFlow, which reads them and reports missing GPUs.
+# What conversion needs: {module: package}.
+PACKAGES = {
+    "tensorflow": "tensorflow",
+    "ai_edge_litert": "ai-edge-litert",
+    "flatbuffers": "flatbuffers",
+}
+
+
+def prepare(needs_tensorflow=False):
+    """Sets `VARIABLES` and Keras' backend, and imports this project.
+
+    TensorFlow reads the variables and reports missing GPUs when it is imported. Without TensorFlow,
+    Keras' backend is JAX unless KERAS_BACKEND says otherwise.
+
+    Args:
+        needs_tensorflow: whether the command converts or runs .tflite files. It then runs under
+            TensorFlow whatever KERAS_BACKEND says.
 
     Raises:
-        RuntimeError: if another package hides this project's `tflite`.
+        RuntimeError: if another package hides this project's `tflite`, or one is missing.
     """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
+    missing = [package for module, package in PACKAGES.items() if not _is_installed(module)]
+    if needs_tensorflow and missing:
+        raise RuntimeError(
+            f"This command needs {' and '.join(missing)}. Run: pip install {' '.join(missing)}"
+        )
+    if needs_tensorflow:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+    elif not os.environ.get("KERAS_BACKEND") and not _is_installed("tensorflow"):
+        os.environ["KERAS_BACKEND"] = "jax"
     try:
         from tflite.quiet import quiet
     except ModuleNotFoundError as error:
@@ -29,6 +54,14 @@ def prepare():
         ) from error
 
     with quiet():
-        import ai_edge_litert.interpreter  # noqa: F401 (it brings a runtime of its own)
+        if not missing:
+            import ai_edge_litert.interpreter  # noqa: F401 (it brings a runtime of its own)
 
         import tfsparse  # noqa: F401
+
+
+def _is_installed(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False

@@ -42,15 +42,14 @@ def define_flags():
 
 
 def main():
-    import tensorflow as tf
-
+    from tfsparse import backend
     from zoo.loading import find_dataset
     from zoo.robustness import evaluation, pictures
     from zoo.robustness.catalogue import Options
     from zoo.robustness.subjects import find_subject
 
     sweeps = check_flags()
-    tf.get_logger().setLevel("ERROR")  # each attack compiles a function of its own on purpose
+    backend.expect_compilations()  # each attack compiles a function of its own
     subject = find_subject(FLAGS.model, FLAGS.input_range)
     source = FLAGS.source or subject.source
     source = find_subject(source, subject.input_range) if source else None

@@ -13,6 +13,7 @@ from absl import flags
 from zoo.commands.commandline import DATASET
 
 FLAGS = flags.FLAGS
+NEEDS_TENSORFLOW = True
 
 
 def define_flags():

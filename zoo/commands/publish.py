@@ -10,6 +10,7 @@ package.
 from absl import flags
 
 FLAGS = flags.FLAGS
+NEEDS_TENSORFLOW = True
 
 
 def define_flags():

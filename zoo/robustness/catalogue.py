@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+from keras import ops
+
 from tfsparse import attacks
 from tfsparse.errors import UsageError
 from tfsparse.starts import random_starts
@@ -148,6 +150,7 @@ def _compiled(attack):
     """Returns an attack of `tfsparse.attacks` as a function of NumPy arrays."""
 
     def perturb(images, labels, seeds):
-        return attack(images, labels, random_starts(seeds, images.shape[1:])).numpy()
+        starts = random_starts(seeds, images.shape[1:])
+        return ops.convert_to_numpy(attack(images, labels, starts))
 
     return perturb

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from tfsparse import machine
+from tfsparse import machine, optional
 from tfsparse.errors import UsageError
 from tfsparse.examples import at_chance
 from tfsparse.files import write_bytes
@@ -132,8 +132,9 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
         "machine": machine.facts(),
     }
     if path:
-        shown = adversarial_examples(subject, plan.options, images, labels, seed)
         write_bytes(path, json.dumps(report, indent=2) + "\n")
+        optional.require(f"The page {path.with_suffix('.html')}", matplotlib="matplotlib")
+        shown = adversarial_examples(subject, plan.options, images, labels, seed)
         write_bytes(path.with_suffix(".html"), pictures.page(report, shown, data.class_names))
     return report
 

@@ -1,10 +1,8 @@
 """The table and the page that show how robust a model is."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from tfsparse.tables import aligned
-from zoo import report as runs
 
 AT_CHANCE = (
     "warning: clean accuracy is at chance level, so what attacks leave says nothing. The model was "
@@ -47,6 +45,8 @@ def page(report, examples, class_names):
         examples: as `zoo.robustness.evaluation.adversarial_examples` returns.
         class_names: of the data set.
     """
+    from zoo import report as runs  # imports Matplotlib
+
     shown = []
     for kind, label in (("eps", "eps, in 1/255"), ("steps", "steps of PGD")):
         if len(report["sweeps"][kind]) > 1:
@@ -76,6 +76,8 @@ def curve(report, kind, label):
             for value, result in ((value, report["results"][name]) for name, value in sweep.items())
         ]
     )
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     x, accuracy, low, high = points.T

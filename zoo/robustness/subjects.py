@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from tflite import file_metadata
-from tflite.runtimes import FileModel
+from tfsparse import optional
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
 from tfsparse.examples import UNIT_RANGE, check_range, from_unit, interface
@@ -72,7 +71,7 @@ def model_subject(name, model, about=None, input_range=UNIT_RANGE):
         model = keras.Model(image, model(keras.layers.Rescaling(high - low, low)(image)))
     return Subject(
         name=name,
-        logits=lambda images: logits(model, images).numpy(),
+        logits=lambda images: keras.ops.convert_to_numpy(logits(model, images)),
         model=model,
         image_shape=tuple(model.inputs[0].shape[1:]),
         num_classes=model.outputs[0].shape[-1],
@@ -100,6 +99,12 @@ def _file(name, input_range):
 
 def file_subject(name, content, about=None, source=None, input_range=None):
     """Returns the `Subject` of a .tflite file's bytes `content`, made from the model `source`."""
+    optional.require(
+        "Attacking a .tflite file", flatbuffers="flatbuffers", ai_edge_litert="ai-edge-litert"
+    )
+    from tflite import file_metadata
+    from tflite.runtimes import FileModel
+
     file = FileModel(content)
     _check_sizes(file.image_shape, file.num_classes)
     if input_range is None:

@@ -1,23 +1,9 @@
 """The tensorflow-datasets builder `fashion_mnist_small`."""
 
-import pathlib
-
 import numpy as np
 import tensorflow_datasets as tfds
 
-ARCHIVE = pathlib.Path(__file__).with_name("fashion_mnist_small.npz")
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+from zoo.datasets.bundled import ARCHIVE, CLASSES, VERSION
 
 
 class FashionMnistSmall(tfds.core.GeneratorBasedBuilder):
@@ -27,7 +13,7 @@ class FashionMnistSmall(tfds.core.GeneratorBasedBuilder):
     data set takes seconds and no network.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
 
     def _info(self):
         return self.dataset_info_from_configs(

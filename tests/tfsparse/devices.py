@@ -1,0 +1,69 @@
+"""Trains a small network under JAX on one device or all, step by step or in stretches.
+
+    python -m tests.tfsparse.devices OUTPUTS.npz
+
+For test_jax.py, with XLA_FLAGS=--xla_force_host_platform_device_count=8.
+"""
+
+import sys
+
+import keras
+import numpy as np
+from keras.ops import convert_to_numpy as to_numpy
+
+from tfsparse import attacks, backend, distribution, training
+from tfsparse.backend import jax as implementation
+from tfsparse.batches import PlannedBatches
+from tfsparse.pruning import DNRSchedule, Pruner
+from zoo import augmentation
+
+STEPS, BATCH = 8, 8
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((8, 8, 3))
+    for filters, strides in ((8, 1), (16, 2)):
+        x = keras.layers.Conv2D(filters, 3, strides, use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
+    x = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x)
+
+
+def train(name, steps_per_call):
+    """Returns {name: array} of all state, and of the masks and means."""
+    implementation.STEPS_PER_CALL["cpu"] = steps_per_call
+    rng, calls = np.random.default_rng(0), []
+    with distribution.scope(name):
+        model = network()
+        pruner = Pruner(model, DNRSchedule(0.8, 7, 3))
+        attack = attacks.pgd(model, 8 / 255, 2)
+        optimizer = training.sgd(STEPS, 0.01, 5e-3, ema_momentum=0.9)
+        trainer = training.Trainer(model, optimizer, attack, pruner)
+        arrays = rng.integers(0, 256, (90, 8, 8, 3)).astype(np.uint8), rng.integers(0, 10, 90)
+        arrays = tuple(map(keras.ops.convert_to_tensor, arrays))
+        plan = (
+            rng.integers(0, 90, (STEPS, BATCH)),
+            rng.integers(0, 9, (STEPS, BATCH, 2)),
+            rng.random((STEPS, BATCH)) < 0.5,
+        )
+        batches = PlannedBatches(augmentation.augmented, arrays, plan)
+        means = trainer.run_epoch(batches, 0, after_step=lambda _: calls.append(trainer.step))
+        devices = backend.replicas()
+    del means["seconds"]
+    state = {name: to_numpy(variable) for name, variable in trainer.variables.items()}
+    masks = {f"mask{index}": to_numpy(mask) for index, mask in enumerate(pruner.masks)}
+    return {**state, **masks, **means, "calls": calls, "devices": devices}
+
+
+def main(path):
+    runs = {
+        "one": train("none", 1),
+        "eight": train("mirrored", 1),
+        "eight_stretches": train("mirrored", 4),
+    }
+    np.savez(path, **{f"{run}/{name}": v for run, each in runs.items() for name, v in each.items()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,53 @@
+"""A training step and a rewiring under the backend of KERAS_BACKEND, for test_backends.py.
+
+python -m tests.tfsparse.step_of_each_backend INPUTS.npz OUTPUTS.npz
+"""
+
+import sys
+
+import keras
+import numpy as np
+from keras.ops import convert_to_numpy as to_numpy
+
+import zoo
+from tfsparse import attacks, training
+from tfsparse.pruning import DNRSchedule, Pruner
+
+NETWORKS = {"resnet8": {}, "resnet18": {"width": 16, "pattern": "PSD1_P16"}}
+
+
+def build(arch):
+    return zoo.build(arch, (16, 16, 3), 10, **NETWORKS[arch])
+
+
+def main(inputs, outputs):
+    given, found = dict(np.load(inputs)), {}
+    for arch in NETWORKS:
+        model = build(arch)
+        model.set_weights([given[f"{arch}/{i}"] for i in range(len(model.weights))])
+        pruner = Pruner(model, DNRSchedule(0.8, 10, 2), initial_masks="magnitude")
+        attack = attacks.pgd(model, 8 / 255, 3)
+        start = keras.ops.convert_to_tensor(given["start"])
+        handed = lambda images, labels, seed, attack=attack, start=start: attack(  # noqa: E731
+            images, labels, start
+        )
+        trainer = training.Trainer(model, training.sgd(20, 0.1, 5e-3, "cosine"), handed, pruner)
+        batches = [(given["images"], given["labels"])]
+        found[f"{arch}/loss"] = trainer.run_epoch(batches, seed=0)["loss"]
+        for index, weight in enumerate(model.weights):
+            found[f"{arch}/{index}"] = to_numpy(weight)
+        # The same weights and momenta, to the bit, for the rewiring.
+        rng = np.random.default_rng(1)
+        momenta = trainer.optimizer.momentums
+        for variable in [*pruner.weights, *momenta]:
+            variable.assign(rng.normal(size=variable.shape).round(2))
+        pruner.apply_masks()
+        pruner.update(2, trainer.optimizer)
+        for index, mask in enumerate(pruner.masks):
+            found[f"{arch}/mask/{index}"] = to_numpy(mask)
+    np.savez(outputs, **found)
+
+
+if __name__ == "__main__":
+    keras.utils.set_random_seed(0)
+    main(*sys.argv[1:])

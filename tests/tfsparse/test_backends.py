@@ -1,0 +1,49 @@
+"""Under TensorFlow and under JAX: the same step from the same weights, and the same masks."""
+
+import numpy as np
+import pytest
+
+from tests.tfsparse import step_of_each_backend as script
+
+
+@pytest.fixture(scope="module")
+def results(run, tmp_path_factory):
+    """Returns {backend: outputs of the script}, for a network's weights and a batch."""
+    pytest.importorskip("jax")
+    folder, rng = tmp_path_factory.mktemp("backends"), np.random.default_rng(0)
+    inputs = {
+        "images": rng.random((8, 16, 16, 3), np.float32),
+        "labels": rng.integers(0, 10, 8).astype(np.int32),
+        "start": rng.uniform(-1, 1, (8, 16, 16, 3)).astype(np.float32),
+    }
+    for arch in script.NETWORKS:
+        for index, weight in enumerate(script.build(arch).get_weights()):
+            inputs[f"{arch}/{index}"] = weight
+    np.savez(folder / "inputs.npz", **inputs)
+    found = {}
+    script.main(folder / "inputs.npz", folder / "tensorflow.npz")
+    name = "tests.tfsparse.step_of_each_backend"
+    arguments = (folder / "inputs.npz", folder / "jax.npz")
+    done = run("-m", name, *arguments, KERAS_BACKEND="jax")
+    assert done.returncode == 0, done.stderr
+    for backend in ("tensorflow", "jax"):
+        found[backend] = dict(np.load(folder / f"{backend}.npz"))
+    return found
+
+
+@pytest.mark.parametrize("arch", script.NETWORKS)
+def test_a_step_is_the_same(results, arch):
+    ours, theirs = results["tensorflow"], results["jax"]
+    names = [name for name in ours if name.startswith(f"{arch}/") and "mask" not in name]
+    assert len(names) > 20
+    for name in names:
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("arch", script.NETWORKS)
+def test_a_rewiring_gives_the_same_masks(results, arch):
+    ours, theirs = results["tensorflow"], results["jax"]
+    names = [name for name in ours if name.startswith(f"{arch}/mask")]
+    assert sum(ours[name].sum() for name in names) > 1000
+    for name in names:
+        np.testing.assert_array_equal(theirs[name], ours[name])

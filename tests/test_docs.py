@@ -1,10 +1,12 @@
 """The code in the docs runs as written, on fewer images."""
 
 import re
+import shlex
 
 import keras
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 import zoo
 from tests.conftest import ROOT
@@ -48,10 +50,12 @@ def test_journey(page, tfsparse, tmp_path, data_dir, monkeypatch):
     assert page != "own_model.md" or (tmp_path / "small_int8.tflite").exists()
 
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_readme_shows_the_figures_of_the_cards():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` ((?:\| [\d.]+ ){5})\|", text, re.MULTILINE)
-    assert len(rows) > 5
+    rows = re.findall(r"^\| `(\w+)` ((?:\| [\d.]+ ){5})\|", README, re.MULTILINE)
+    assert len(rows) == 8
     for name, figures in rows:
         card = zoo.card(name)
         clean, attacked = (card["results"][key] for key in ("clean", "autoattack"))
@@ -60,10 +64,41 @@ def test_readme_shows_the_figures_of_the_cards():
             f"{100 * clean['accuracy']:.1f}",
             f"{100 * attacked['accuracy']:.1f}",
             f"{card['tflite']['bytes'] / 1000:.0f}",
-            f"{card['nonzero_macs'] / 1e6:.1f}",
             f"{card['device']['arena_bytes'] / 1000:.0f}",
+            f"{card['nonzero_macs'] / 1e6:.1f}",
         ]
-    assert f"all {len(zoo.list_models())} models" in text
+    assert f"All {len(zoo.list_models())} models" in README
+
+
+def test_readme_says_what_the_claims_page_says():
+    page = (ROOT / "docs" / "results" / "claims.md").read_text(encoding="utf-8")
+    verdicts = [page.count(f"| **{verdict}** |") for verdict in ("contradicted", "open")]
+    assert verdicts == [5, 4]
+    assert "five are contradicted and four open" in README
+    for published, here in (("(+0.11)", "-1.44 ("), ("(-0.86)", "-2.74 ("), ("(-0.83)", "-3.42 (")):
+        assert f"{published} | " in page
+        assert f"| {here}" in page
+    assert (
+        "cost 1.4 to 3.4 points of accuracy, where the paper has 0.1 gained to 0.9 lost" in README
+    )
+    for figure in ("-6.01 (", "-4.40 ("):
+        assert f"| {figure}" in page
+    assert "costs 6.0 points clean and 4.4 robust" in README
+
+
+@pytest.mark.slow
+def test_the_code_of_the_readme(tfsparse, tmp_path, data_dir, monkeypatch):
+    """But for its own tests and the quick start, which tests/test_train.py has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(data_dir))
+    exec("".join(blocks("../README.md", "python")), {})
+    commands = "".join(blocks("../README.md", "sh")).splitlines()
+    for line in commands:
+        if line.startswith("tfsparse "):
+            status, _, stderr = tfsparse(*shlex.split(line)[1:])
+            assert status == 0, stderr
+    assert (tmp_path / "package" / "model.c").exists()
+    assert any("tfsparse train --flagfile=quickstart" in line for line in commands)
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,0 +1,79 @@
+/* Kernels of int8 networks, in C99. Every output equals LiteRT's reference kernels to the bit.
+ *
+ * Tensors are NHWC with one image: [height][width][channels]. Nothing is allocated and nothing is
+ * kept between calls: a kernel gets a scratch buffer, aligned to 4 bytes, from its caller. On Arm
+ * cores with the DSP extension, kernels use its instructions; elsewhere, plain C; to the same bits.
+ */
+#ifndef TFSPARSE_KERNELS_H
+#define TFSPARSE_KERNELS_H
+
+#include <stdint.h>
+
+/* A convolution, or a fully connected layer as one of an image of one pixel. The layout of weights
+ * and table depends on the kernel. */
+typedef struct {
+  uint16_t input_height, input_width, input_channels;
+  uint16_t output_height, output_width, output_channels;
+  uint8_t kernel_height, kernel_width, stride_height, stride_width, pad_top, pad_left;
+  int8_t input_zero_point, output_zero_point, activation_min, activation_max;
+  const int32_t *bias;       /* per filter; the input's zero point is folded in */
+  const int32_t *multiplier; /* per filter, in Q31, and the power of two: negative is to the right */
+  const int8_t *shift;
+  const int8_t *weights;
+  const uint16_t *table;
+} tfsparse_convolution;
+
+typedef void tfsparse_convolution_kernel(const int8_t *input, const tfsparse_convolution *layer,
+                                         int8_t *output, void *scratch);
+
+tfsparse_convolution_kernel tfsparse_convolve_gathered;  /* dense, periodic, fully connected */
+tfsparse_convolution_kernel tfsparse_convolve_sparse;    /* single weights pruned */
+tfsparse_convolution_kernel tfsparse_convolve_depthwise; /* one filter per channel */
+
+/* The sum of two tensors. LiteRT's own parameters; the power of two of a shift is to the right. */
+typedef struct {
+  int32_t multiplier_1, multiplier_2, multiplier_output;
+  int8_t shift_1, shift_2, shift_output;
+  int8_t zero_point_1, zero_point_2, zero_point_output, activation_min, activation_max;
+} tfsparse_addition;
+
+/* scratch: 2,048 bytes. output may be either input. */
+void tfsparse_add(const int8_t *input_1, const int8_t *input_2, const tfsparse_addition *layer,
+                  int32_t count, int8_t *output, void *scratch);
+
+/* Pooling; windows are clipped to the image. In place where the stride is that of the window. */
+typedef struct {
+  uint16_t input_height, input_width, channels, output_height, output_width;
+  uint8_t window_height, window_width, stride_height, stride_width, pad_top, pad_left;
+  int8_t activation_min, activation_max;
+} tfsparse_pooling;
+
+void tfsparse_max_pool(const int8_t *input, const tfsparse_pooling *layer, int8_t *output);
+void tfsparse_average_pool(const int8_t *input, const tfsparse_pooling *layer, int8_t *output);
+
+/* The mean over all pixels of each channel, as LiteRT's operator MEAN: the sum is multiplied by
+ * multiplier (Q31) and 2^shift, which contain 1 / pixels. bias is -input zero point * pixels.
+ * scratch: 4 * channels bytes. */
+typedef struct {
+  int32_t pixels, channels, bias, multiplier;
+  int8_t shift, output_zero_point;
+} tfsparse_averaging;
+
+void tfsparse_mean(const int8_t *input, const tfsparse_averaging *layer, int8_t *output,
+                   void *scratch);
+
+/* output[i] = table[i % channels][input[i] + 128]: any function of one value and its channel, such
+ * as a multiplication by a constant, a requantization, or a rectification. In place if wanted. */
+void tfsparse_look_up(const int8_t *input, const int8_t *table, int32_t channels, int32_t count,
+                      int8_t *output);
+
+/* Copies rows of `bytes` bytes, which begin `input_pitch` and `output_pitch` bytes apart: parts of
+ * concatenations, splits, and slices of channels. */
+void tfsparse_copy(const int8_t *input, int32_t input_pitch, int32_t bytes, int32_t rows,
+                   int8_t *output, int32_t output_pitch);
+
+/* output[pixel][c][g] = input[pixel][g][c]. */
+void tfsparse_shuffle_channels(const int8_t *input, int32_t pixels, int32_t groups,
+                               int32_t channels, int8_t *output);
+
+#endif

@@ -41,6 +41,24 @@ class Convolution:
     depthwise: bool = False
     kept: np.ndarray | None = None
 
+    @property
+    def macs(self):
+        """Multiply-accumulates of all weights, for one image."""
+        height, width, _ = self.output_shape
+        return height * width * self.weights.size
+
+    @property
+    def padded_width(self):
+        """Columns that the outputs of one row read, padding included."""
+        return (self.output_shape[1] - 1) * self.stride[1] + self.weights.shape[2]
+
+    @property
+    def is_padded(self):
+        """Whether outputs read outside the image."""
+        rows = (self.output_shape[0] - 1) * self.stride[0] + self.weights.shape[1]
+        fits = rows <= self.input_shape[0] and self.padded_width <= self.input_shape[1]
+        return any(self.padding) or not fits
+
 
 @dataclasses.dataclass
 class Packed:
@@ -48,11 +66,12 @@ class Packed:
 
     Attributes:
         kernel: name without the prefix, such as "convolve_gathered".
-        sources: names of its files in kernels/, beside the header.
+        sources: names of its files in kernels/, beside the headers.
         fields: {field of `tfsparse_convolution`: number, or name of an array}.
         arrays: {name: array}, to be written as `const` arrays, aligned to 4 bytes.
         scratch_bytes: what the kernel needs beside input and output.
-        in_place: the output may begin where the input begins.
+        distance: the output may begin at this many bytes before the input, or earlier, or where
+            the two do not overlap.
         instructions: estimate for a Cortex-M4.
     """
 
@@ -61,7 +80,7 @@ class Packed:
     fields: dict
     arrays: dict
     scratch_bytes: int
-    in_place: bool
+    distance: int
     instructions: int
 
     @property
@@ -72,7 +91,9 @@ class Packed:
 
 def candidates(convolution):
     """Returns a `Packed` from each kernel that can compute this `Convolution`, fastest first."""
-    raise NotImplementedError
+    from tflite.codegen.gathered import pack_gathered
+
+    return [pack_gathered(convolution)]
 
 
 def pack(convolution, kernel=None):
@@ -81,3 +102,25 @@ def pack(convolution, kernel=None):
     if kernel is None:
         return found[0]
     return next(packed for packed in found if packed.kernel == kernel)
+
+
+def common_fields(convolution):
+    """Returns the fields and arrays that do not depend on the kernel, as two dictionaries."""
+    weights = convolution.weights.astype(np.int64)
+    axes = (0, 1, 2) if convolution.depthwise else (1, 2, 3)
+    bias = convolution.bias - convolution.input_zero_point * weights.sum(axes)
+    names = ("height", "width", "channels")
+    fields = {f"input_{name}": n for name, n in zip(names, convolution.input_shape, strict=True)}
+    fields |= {f"output_{name}": n for name, n in zip(names, convolution.output_shape, strict=True)}
+    fields["kernel_height"], fields["kernel_width"] = weights.shape[1:3]
+    fields["stride_height"], fields["stride_width"] = convolution.stride
+    fields["pad_top"], fields["pad_left"] = convolution.padding
+    fields["input_zero_point"] = convolution.input_zero_point
+    fields["output_zero_point"] = convolution.output_zero_point
+    fields["activation_min"], fields["activation_max"] = convolution.activation
+    arrays = {
+        "bias": bias.astype(np.int32),
+        "multiplier": np.asarray(convolution.multiplier, np.int32),
+        "shift": np.asarray(convolution.shift, np.int8),
+    }
+    return fields | {name: name for name in arrays}, arrays

@@ -1,0 +1,126 @@
+"""Packs convolutions whose filters share what they read, in groups, for convolve_gathered.c."""
+
+import numpy as np
+
+from tflite.codegen.packing import Packed, common_fields
+
+_PIXELS = 4  # that are computed together
+
+
+def pack_gathered(convolution):
+    """Returns the `Packed` of a `Convolution`: dense, periodic, or fully connected.
+
+    Filters that follow each other and keep the same taps are a group. Its taps are read in quads
+    of neighboring bytes; a quad's other taps have a weight of 0.
+    """
+    kept = convolution.weights != 0
+    if convolution.kept is not None:
+        kept &= convolution.kept
+    if convolution.kept is None:
+        kept = np.ones_like(kept)
+    else:
+        kept = convolution.kept
+    groups = _groups(kept)
+    padded = convolution.is_padded
+    shortest = kept.shape[2] * kept.shape[3]
+    padded |= shortest < 4
+    fields, arrays = common_fields(convolution)
+    table, weights, largest, work, gathered = [int(padded), len(groups)], [], 0, 0, 0
+    for start, stop in groups:
+        runs, indices = _runs(kept[start:stop].any(0))
+        table += [stop - start, len(runs), *np.ravel(runs)]
+        weights.append(_order(convolution.weights[start:stop], indices))
+        largest = max(largest, len(indices))
+        work += len(indices) * -(-(stop - start) // 2)
+        gathered += len(indices)
+    arrays["weights"] = np.concatenate(weights)
+    arrays["table"] = np.array(table, np.uint16)
+    fields |= {"weights": "weights", "table": "table"}
+    height, width, filters = convolution.output_shape
+    blocks = height * -(-width // _PIXELS)
+    return Packed(
+        "convolve_gathered",
+        ("convolve_gathered.c",),
+        fields,
+        arrays,
+        (_ring_bytes(convolution) if padded else 0) + 32 * largest,
+        _distance(convolution, padded, len(groups)),
+        int(blocks * (27.5 * work + 20 * gathered + 10 * 4 * filters)),
+    )
+
+
+def _groups(kept):
+    """Returns [(first filter, filter behind the last)] with equal taps."""
+    flat = kept.reshape(len(kept), -1)
+    starts = [0, *(np.flatnonzero((flat[1:] != flat[:-1]).any(1)) + 1), len(kept)]
+    return list(zip(starts[:-1], starts[1:], strict=True))
+
+
+def _runs(taps):
+    """Returns the runs of a group: [(row, offset, quads)], and the taps that their bytes are.
+
+    Args:
+        taps: bool [height, width, channels].
+
+    Returns:
+        The runs, and int [quads, 4]: the index of each byte's weight in the filter, or -1 for a
+        weight of 0.
+    """
+    length = taps[0].size
+    runs, indices = [], []
+    for row, bits in enumerate(taps.reshape(len(taps), -1)):
+        at, done = 0, 0
+        left = np.flatnonzero(bits)
+        while len(left):
+            at = max(0, min(left[0], length - 4))
+            numbers = np.arange(at, at + 4)
+            used = (numbers < length) & (numbers >= done)
+            used[used] &= bits[numbers[used]]
+            if runs and runs[-1][0] == row and runs[-1][1] + 4 * runs[-1][2] == at:
+                runs[-1][2] += 1
+            else:
+                runs.append([row, at, 1])
+            indices.append(np.where(used, row * length + numbers, -1))
+            done = at + 4
+            left = left[left >= done]
+    if not runs:  # all pruned: something must be read
+        runs, indices = [[0, 0, 1]], [np.full(4, -1)]
+    return runs, np.array(indices)
+
+
+def _order(weights, indices):
+    """Returns the weights of a group's filters in the order in which the kernel reads them."""
+    flat = weights.reshape(len(weights), -1)
+    taken = np.where(indices < 0, 0, flat[:, np.maximum(indices, 0)])  # [filters, quads, 4]
+    if len(taken) % 2:
+        taken = np.concatenate([taken, np.zeros_like(taken[:1])])
+    pairs = taken[:, :, [0, 2, 1, 3]].reshape(len(taken) // 2, 2, -1)
+    return pairs.transpose(0, 2, 1).ravel().astype(np.int8)
+
+
+def _ring_bytes(convolution):
+    row = convolution.padded_width * convolution.input_shape[2]
+    return convolution.weights.shape[1] * ((row + 7) // 4 * 4)
+
+
+def _distance(convolution, padded, groups):
+    """Returns by how many bytes the output must precede the input."""
+    _, width, filters = convolution.output_shape
+    height, columns, channels = convolution.input_shape
+    furthest = 0
+    for row in range(convolution.output_shape[0]):
+        if padded:
+            first = row * convolution.stride[0] - convolution.padding[0]
+            loaded = first + convolution.weights.shape[1]
+            if loaded < height:
+                written = (row + 1) * width * filters
+                furthest = max(furthest, written - loaded * columns * channels)
+            continue
+        for start in range(0, width, _PIXELS):
+            stop = min(start + _PIXELS, width)
+            read = row * convolution.stride[0] * columns
+            one_row = convolution.weights.shape[1] == 1
+            if one_row:
+                read += (start if groups > 1 else stop) * convolution.stride[1]
+            furthest = max(furthest, (row * width + stop) * filters - read * channels)
+    return furthest

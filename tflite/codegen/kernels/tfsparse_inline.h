@@ -1,0 +1,128 @@
+/* What kernels share: instructions of the DSP extension, requantization, padded rows. */
+#ifndef TFSPARSE_INLINE_H
+#define TFSPARSE_INLINE_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "tfsparse_kernels.h"
+
+/* Cortex-M4, M7, M33 and above. */
+#ifndef TFSPARSE_DSP
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_BIG_ENDIAN)
+#define TFSPARSE_DSP 1
+#else
+#define TFSPARSE_DSP 0
+#endif
+#endif
+
+static inline int32_t tfsparse_load4(const void *address) {
+  int32_t word;
+  memcpy(&word, address, 4);
+  return word;
+}
+
+/* (a * b + 2^30) >> 31: LiteRT's SaturatingRoundingDoublingHighMul. */
+static inline int32_t tfsparse_multiply_high(int32_t a, int32_t b) {
+#if defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
+  /* No product of 64 bits: 16 x 16 bits at a time. */
+  const int32_t a1 = a >> 16, b1 = b >> 16;
+  const uint32_t a0 = (uint32_t)a & 0xffff, b0 = (uint32_t)b & 0xffff;
+  const uint32_t low = a0 * b0;
+  const uint32_t first = (uint32_t)a1 * b0 + (low >> 16);
+  const uint32_t middle = (first & 0xffff) + a0 * (uint32_t)b1;
+  /* middle is a signed number: a0 * b1 fits 32 bits with its sign, and 16 bits are added. */
+  const int32_t high = a1 * b1 + ((int32_t)first >> 16) + ((int32_t)middle >> 16);
+  const uint32_t rest = (middle << 16) | (low & 0xffff);
+  const uint32_t rounded = rest + (1u << 30);
+  return (int32_t)(((uint32_t)high + (rounded < rest)) << 1 | rounded >> 31);
+#else
+  return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
+#endif
+}
+
+/* LiteRT's RoundingDivideByPOT: to nearest, ties away from zero. */
+static inline int32_t tfsparse_divide(int32_t value, int exponent) {
+  if (exponent == 0) return value;
+  return (value + (1 << (exponent - 1)) + (value >> 31)) >> exponent;
+}
+
+static inline int32_t tfsparse_clamp(int32_t value, int32_t minimum, int32_t maximum) {
+  return value < minimum ? minimum : value > maximum ? maximum : value;
+}
+
+/* How one filter's sums become outputs. */
+typedef struct {
+  int32_t multiplier, offset;
+  int shift;
+} tfsparse_scale;
+
+static inline tfsparse_scale tfsparse_prepare(const tfsparse_convolution *layer, int filter) {
+  tfsparse_scale scale;
+  scale.multiplier = layer->multiplier[filter];
+  scale.shift = -layer->shift[filter];
+  /* Half of the divisor, and the zero point, which is added before the division. */
+  scale.offset = 0;
+  if (scale.shift > 0 && scale.shift < 23)
+    scale.offset = ((2 * layer->output_zero_point + 1) * (1 << scale.shift)) >> 1;
+  return scale;
+}
+
+/* sum * multiplier / 2^31 / 2^shift + zero point, rounded twice, in [-128, 127]; |sum| < 2^30. */
+static inline int8_t tfsparse_requantize(int32_t sum, tfsparse_scale scale, int32_t zero_point) {
+  if (scale.shift > 0 && scale.shift < 23) {
+    int32_t high, result;
+#if TFSPARSE_DSP
+    const int32_t twice = (int32_t)((uint32_t)sum << 1);
+    __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(twice), "r"(scale.multiplier));
+#else
+    high = tfsparse_multiply_high(sum, scale.multiplier);
+#endif
+    high = (high + (high >> 31) + scale.offset) >> scale.shift;
+#if TFSPARSE_DSP
+    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(high));
+#else
+    result = tfsparse_clamp(high, -128, 127);
+#endif
+    (void)zero_point;
+    return (int8_t)result;
+  }
+  const int left = scale.shift < 0 ? -scale.shift : 0, right = scale.shift > 0 ? scale.shift : 0;
+  const int32_t high =
+      tfsparse_multiply_high((int32_t)((uint32_t)sum << left), scale.multiplier);
+  return (int8_t)tfsparse_clamp(tfsparse_divide(high, right) + zero_point, -128, 127);
+}
+
+enum { TFSPARSE_MAX_KERNEL = 16 };
+
+/* Bytes of a padded row, in words. */
+static inline int32_t tfsparse_padded_bytes(const tfsparse_convolution *layer) {
+  const int columns = (layer->output_width - 1) * layer->stride_width + layer->kernel_width;
+  return (columns * layer->input_channels + 7) & ~3; /* quads may end behind it */
+}
+
+/* Copies a row of the image, or of zeros outside it, with its padding. */
+static inline void tfsparse_pad_row(const int8_t *input, const tfsparse_convolution *layer, int row,
+                                    int8_t *copy) {
+  const int columns = (layer->output_width - 1) * layer->stride_width + layer->kernel_width;
+  const int channels = layer->input_channels, width = layer->input_width, left = layer->pad_left;
+  const int zero = layer->input_zero_point;
+  if (row < 0 || row >= layer->input_height) {
+    memset(copy, zero, (size_t)(columns * channels));
+    return;
+  }
+  const int inside = columns - left < width ? columns - left : width;
+  memset(copy, zero, (size_t)(left * channels));
+  memcpy(copy + left * channels, input + row * width * channels, (size_t)(inside * channels));
+  memset(copy + (left + inside) * channels, zero, (size_t)((columns - left - inside) * channels));
+}
+
+/* A fused activation that is narrower than int8. */
+static inline void tfsparse_activate(const tfsparse_convolution *layer, int8_t *output) {
+  const int32_t minimum = layer->activation_min, maximum = layer->activation_max;
+  if (minimum == -128 && maximum == 127) return;
+  const int32_t count = layer->output_width * layer->output_channels;
+  for (int32_t i = 0; i < count; i++) output[i] = (int8_t)tfsparse_clamp(output[i], minimum, maximum);
+}
+
+#endif

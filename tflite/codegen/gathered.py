@@ -43,7 +43,7 @@ def pack_gathered(convolution):
         ("convolve_gathered.c",),
         fields,
         arrays,
-        (_ring_bytes(convolution) if padded else 0) + 32 * largest,
+        _scratch_bytes(convolution, padded) + 32 * largest,
         _distance(convolution, padded, len(groups)),
         int(blocks * (27.5 * work + 20 * gathered + 10 * 4 * filters)),
     )
@@ -98,9 +98,15 @@ def _order(weights, indices):
     return pairs.transpose(0, 2, 1).ravel().astype(np.int8)
 
 
-def _ring_bytes(convolution):
-    row = convolution.padded_width * convolution.input_shape[2]
-    return convolution.weights.shape[1] * ((row + 7) // 4 * 4)
+def _scratch_bytes(convolution, padded):
+    rows, part = 0, 0
+    if padded:
+        row = convolution.padded_width * convolution.input_shape[2]
+        rows = convolution.weights.shape[1] * ((row + 7) // 4 * 4)
+    _, width, filters = convolution.output_shape
+    if width % _PIXELS or filters % 2:
+        part = _PIXELS * (filters + filters % 2)
+    return rows + part
 
 
 def _distance(convolution, padded, groups):

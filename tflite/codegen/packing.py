@@ -86,7 +86,7 @@ class Packed:
     @property
     def flash_bytes(self):
         """Bytes of the arrays and of the struct, without code."""
-        return sum(array.nbytes for array in self.arrays.values()) + 44
+        return sum(array.nbytes for array in self.arrays.values()) + 40
 
 
 def candidates(convolution):
@@ -118,9 +118,8 @@ def common_fields(convolution):
     fields["input_zero_point"] = convolution.input_zero_point
     fields["output_zero_point"] = convolution.output_zero_point
     fields["activation_min"], fields["activation_max"] = convolution.activation
-    arrays = {
-        "bias": bias.astype(np.int32),
-        "multiplier": np.asarray(convolution.multiplier, np.int32),
-        "shift": np.asarray(convolution.shift, np.int8),
-    }
+    filters = np.stack([bias, convolution.multiplier], 1).astype(np.int32)
+    shift = np.where(filters[:, 1] == 0, 1, -np.asarray(convolution.shift)).astype(np.int8)
+    odd = len(shift) % 2  # kernels read two filters at a time
+    arrays = {"filters": np.pad(filters, ((0, odd), (0, 0))), "shift": np.pad(shift, (0, odd))}
     return fields | {name: name for name in arrays}, arrays

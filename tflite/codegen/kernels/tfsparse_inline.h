@@ -16,10 +16,13 @@
 #endif
 #endif
 
-static inline int32_t tfsparse_load4(const void *address) {
+typedef struct __attribute__((packed, may_alias)) {
   int32_t word;
-  memcpy(&word, address, 4);
-  return word;
+} tfsparse_unaligned;
+
+/* Four bytes from any address. */
+static inline int32_t tfsparse_load4(const void *address) {
+  return ((const tfsparse_unaligned *)address)->word;
 }
 
 /* (a * b + 2^30) >> 31: LiteRT's SaturatingRoundingDoublingHighMul. */
@@ -51,46 +54,25 @@ static inline int32_t tfsparse_clamp(int32_t value, int32_t minimum, int32_t max
   return value < minimum ? minimum : value > maximum ? maximum : value;
 }
 
-/* How one filter's sums become outputs. */
-typedef struct {
-  int32_t multiplier, offset;
-  int shift;
-} tfsparse_scale;
-
-static inline tfsparse_scale tfsparse_prepare(const tfsparse_convolution *layer, int filter) {
-  tfsparse_scale scale;
-  scale.multiplier = layer->multiplier[filter];
-  scale.shift = -layer->shift[filter];
-  /* Half of the divisor, and the zero point, which is added before the division. */
-  scale.offset = 0;
-  if (scale.shift > 0 && scale.shift < 23)
-    scale.offset = ((2 * layer->output_zero_point + 1) * (1 << scale.shift)) >> 1;
-  return scale;
+/* What is added before the division by 2^shift: half of it, and the zero point. */
+static inline int32_t tfsparse_offset(const tfsparse_convolution *layer, int filter) {
+  return (2 * layer->output_zero_point + 1) * (1 << layer->shift[filter]) >> 1;
 }
 
-/* sum * multiplier / 2^31 / 2^shift + zero point, rounded twice, in [-128, 127]; |sum| < 2^30. */
-static inline int8_t tfsparse_requantize(int32_t sum, tfsparse_scale scale, int32_t zero_point) {
-  if (scale.shift > 0 && scale.shift < 23) {
-    int32_t high, result;
+/* sum * multiplier / 2^31 / 2^shift + zero point, rounded twice, in [-128, 127].
+ * |sum| < 2^30, 1 <= shift <= 22. */
+static inline int8_t tfsparse_requantize(int32_t sum, int32_t multiplier, int32_t offset,
+                                         int shift) {
 #if TFSPARSE_DSP
-    const int32_t twice = (int32_t)((uint32_t)sum << 1);
-    __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(twice), "r"(scale.multiplier));
+  int32_t high;
+  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(sum * 2), "r"(multiplier));
+  high = (high + (high >> 31) + offset) >> shift;
+  __asm__("ssat %0, #8, %1" : "=r"(high) : "r"(high));
+  return (int8_t)high;
 #else
-    high = tfsparse_multiply_high(sum, scale.multiplier);
+  const int32_t high = tfsparse_multiply_high(sum, multiplier);
+  return (int8_t)tfsparse_clamp((high + (high >> 31) + offset) >> shift, -128, 127);
 #endif
-    high = (high + (high >> 31) + scale.offset) >> scale.shift;
-#if TFSPARSE_DSP
-    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(high));
-#else
-    result = tfsparse_clamp(high, -128, 127);
-#endif
-    (void)zero_point;
-    return (int8_t)result;
-  }
-  const int left = scale.shift < 0 ? -scale.shift : 0, right = scale.shift > 0 ? scale.shift : 0;
-  const int32_t high =
-      tfsparse_multiply_high((int32_t)((uint32_t)sum << left), scale.multiplier);
-  return (int8_t)tfsparse_clamp(tfsparse_divide(high, right) + zero_point, -128, 127);
 }
 
 enum { TFSPARSE_MAX_KERNEL = 16 };

@@ -16,9 +16,8 @@ typedef struct {
   uint16_t output_height, output_width, output_channels;
   uint8_t kernel_height, kernel_width, stride_height, stride_width, pad_top, pad_left;
   int8_t input_zero_point, output_zero_point, activation_min, activation_max;
-  const int32_t *bias;       /* per filter; the input's zero point is folded in */
-  const int32_t *multiplier; /* per filter, in Q31, and the power of two: negative is to the right */
-  const int8_t *shift;
+  const int32_t *filters; /* for each: bias, with the input's zero point folded in; multiplier, Q31 */
+  const int8_t *shift;    /* for each, to the right */
   const int8_t *weights;
   const uint16_t *table;
 } tfsparse_convolution;
@@ -29,6 +28,7 @@ typedef void tfsparse_convolution_kernel(const int8_t *input, const tfsparse_con
 tfsparse_convolution_kernel tfsparse_convolve_gathered;  /* dense, periodic, fully connected */
 tfsparse_convolution_kernel tfsparse_convolve_sparse;    /* single weights pruned */
 tfsparse_convolution_kernel tfsparse_convolve_depthwise; /* one filter per channel */
+tfsparse_convolution_kernel tfsparse_convolve_plain;     /* any, slowly: scales of 1/2 and more */
 
 /* The sum of two tensors. LiteRT's own parameters; the power of two of a shift is to the right. */
 typedef struct {

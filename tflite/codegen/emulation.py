@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tflite.codegen.cycles import BRANCH_REFILL, block_cycles
 from tfsparse.errors import UsageError
 
 KERNELS = pathlib.Path(__file__).parent / "kernels"
@@ -92,6 +93,7 @@ class Run(NamedTuple):
 
     Attributes:
         instructions: all instructions, those of called functions included.
+        cycles: estimated from them; see tflite/codegen/cycles.py.
         calls: [(function, instructions)] for the functions that were watched, in order; each gets
             all instructions until the next one is entered.
         stack_bytes: the high-water mark of the stack.
@@ -99,6 +101,7 @@ class Run(NamedTuple):
     """
 
     instructions: int
+    cycles: int
     calls: list
     stack_bytes: int
     result: int
@@ -260,7 +263,7 @@ class _Machine:
         self._uc.mem_map(_RAM, _MEGABYTES)
         for address, data in segments:
             self._uc.mem_write(address, data)
-        self._lengths = {}  # instructions by address and bytes of a block
+        self._blocks = {}  # instructions and cycles by address and bytes of a block
         self._uc.hook_add(unicorn.UC_HOOK_BLOCK, self._enter)
 
     def write(self, address, data):
@@ -274,10 +277,13 @@ class _Machine:
         if name is not None:
             self._calls.append((name, self._count))
         block = (address, size)
-        length = self._lengths.get(block)
-        if length is None:
-            length = self._lengths[block] = _instructions(uc.mem_read(address, size))
-        self._count += length
+        if block not in self._blocks:
+            code = uc.mem_read(address, size)
+            self._blocks[block] = _instructions(code), block_cycles(code)
+        count, cycles = self._blocks[block]
+        self._count += count
+        self._cycles += cycles + BRANCH_REFILL * (address != self._next)
+        self._next = address + size
 
     def call(self, address, arguments, watched):
         uc, registers = self._uc, self._registers
@@ -290,7 +296,8 @@ class _Machine:
             uc.reg_write(registers.UC_ARM_REG_R0 + register, word)
         uc.reg_write(registers.UC_ARM_REG_SP, stack)
         uc.reg_write(registers.UC_ARM_REG_LR, _RETURN | 1)
-        self._count, self._calls, self._watched = 0, [], watched
+        self._count, self._cycles, self._next = 0, 0, None
+        self._calls, self._watched = [], watched
         try:
             uc.emu_start(address | 1, _RETURN)
         except self._error as error:
@@ -304,7 +311,7 @@ class _Machine:
             (i for i, byte in enumerate(untouched) if byte != _UNTOUCHED), len(untouched)
         )
         result = uc.reg_read(registers.UC_ARM_REG_R0)
-        return Run(self._count, calls, depth, result)
+        return Run(self._count, self._cycles, calls, depth, result)
 
 
 def _instructions(code):

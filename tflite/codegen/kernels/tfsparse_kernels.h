@@ -72,8 +72,4 @@ void tfsparse_look_up(const int8_t *input, const int8_t *table, int32_t channels
 void tfsparse_copy(const int8_t *input, int32_t input_pitch, int32_t bytes, int32_t rows,
                    int8_t *output, int32_t output_pitch);
 
-/* output[pixel][c][g] = input[pixel][g][c]. */
-void tfsparse_shuffle_channels(const int8_t *input, int32_t pixels, int32_t groups,
-                               int32_t channels, int8_t *output);
-
 #endif

@@ -1,0 +1,27 @@
+/* The largest number of each window. */
+#include "tfsparse_inline.h"
+
+void tfsparse_max_pool(const int8_t *input, const tfsparse_pooling *layer, int8_t *output) {
+  const int channels = layer->channels;
+  for (int y = 0; y < layer->output_height; y++) {
+    const int row = y * layer->stride_height - layer->pad_top;
+    const int top = row < 0 ? 0 : row;
+    const int end = row + layer->window_height;
+    const int bottom = end < layer->input_height ? end : layer->input_height;
+    for (int x = 0; x < layer->output_width; x++) {
+      const int column = x * layer->stride_width - layer->pad_left;
+      const int left = column < 0 ? 0 : column;
+      const int stop = column + layer->window_width;
+      const int right = stop < layer->input_width ? stop : layer->input_width;
+      for (int c = 0; c < channels; c++) {
+        int32_t largest = layer->activation_min;
+        for (int v = top; v < bottom; v++) {
+          const int8_t *at = input + (v * layer->input_width + left) * channels + c;
+          for (int u = left; u < right; u++, at += channels)
+            if (*at > largest) largest = *at;
+        }
+        *output++ = (int8_t)(largest < layer->activation_max ? largest : layer->activation_max);
+      }
+    }
+  }
+}

@@ -49,21 +49,18 @@ class Measured:
         return self.cycles / (1000 * MEGAHERTZ)
 
 
-def measure(program, package, image, logits):
-    """Runs a package on an emulated Cortex-M4 for one image and returns its `Measured`.
+def measure(package, folder):
+    """Runs a package on an emulated Cortex-M4 for its first image and returns its `Measured`.
 
     Args:
-        program: the `tflite.codegen.program.Program`.
-        package: folder with its sources.
-        image: int8 array [h, w, c].
-        logits: int8 array [classes]: what the model computes for it.
+        package: the `tflite.codegen.package.Package`.
+        folder: where its sources are.
 
     Raises:
         UsageError: if the compiler or the emulator is not installed, or the logits differ.
     """
-    sources = sorted(
-        set(pathlib.Path(package).glob("*.c")) - {pathlib.Path(package, "self_test.c")}
-    )
+    program, image, logits = package.program, package.images[0], package.logits[0]
+    sources = sorted(set(pathlib.Path(folder).glob("*.c")) - {pathlib.Path(folder, "self_test.c")})
     machine = emulation.Program(sources, "cortex-m4", "tfsparse_run")
     place, result = machine.place(image), machine.place(np.zeros(len(logits), np.int8))
     watched = {f"tfsparse_{call.kernel}" for call in program.calls}

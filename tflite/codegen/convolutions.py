@@ -138,7 +138,7 @@ def shifted_taps(convolution):
     It copies one if its kernels are 0 but for one weight and its factors make every number itself.
     """
     weights = convolution.weights[0].astype(np.int64)  # [height, width, channels]
-    height, width, channels = weights.shape
+    width, channels = weights.shape[1:]
     flat = weights.reshape(-1, channels)
     if ((flat != 0).sum(0) != 1).any():
         return None

@@ -1,6 +1,7 @@
 """The layers of a network in C, and the numbers that LiteRT's kernels compute with."""
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def copy_of(places, sources, tensor_size, constant):
             `constant` + the number to fill in.
         sources: the tensors, in the order in which the layer will have them as inputs.
     """
-    rows, columns = places.shape
+    columns = places.shape[1]
     fills = np.unique(places[places < 0]) - constant
     if len(fills) > 1:
         raise ValueError(f"one fill, not {fills}")
@@ -170,7 +171,7 @@ def _rectangles(local):
             pitch = int(steps[0]) if len(steps) else pitch
             bottom += 1
         edges = [0, *(np.flatnonzero(~is_next[top]) + 1).tolist(), columns]
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+        for left, right in itertools.pairwise(edges):
             if local[top, left] >= 0:
                 yield top, bottom, left, right, pitch
         top = bottom

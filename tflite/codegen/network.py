@@ -17,7 +17,6 @@ as does a grouped convolution.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,24 +25,10 @@ from tflite.codegen.layers import Layer
 from tflite.codegen.movement import MOVEMENTS, move
 from tflite.codegen.packing import Convolution
 from tflite.codegen.reading import read
+from tflite.codegen.storage import CONSTANT, TENSOR, Storage, Value
 from tflite.codegen.value_tables import value_table
 from tflite.codegen.windows import PADDING, find_window
 from tfsparse.errors import UsageError
-
-_TENSOR = np.int64(1) << 40  # place: tensor * _TENSOR + number in the tensor
-_CONSTANT = np.int64(-1000)  # place of a constant: _CONSTANT + its number
-
-
-class Value(NamedTuple):
-    """A tensor of the file.
-
-    Attributes:
-        places: int64 array of its shape.
-        table: int8 [1 or channels, 256] through which its numbers are to be looked up, or None.
-    """
-
-    places: np.ndarray
-    table: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -82,18 +67,17 @@ def read_network(content):
 class _Builder:
     def __init__(self, graph):
         self.graph = graph
-        self.layers, self.shapes, self.values = [], [], {}
-        self.looked_up = {}  # (tensor, bytes of the table) -> tensor
-        self._define(graph.source, self._new(graph.tensors[graph.source].shape))
+        self.storage, self.values = Storage(), {}
+        self._define(graph.source, self.storage.new(graph.tensors[graph.source].shape))
 
     def network(self):
-        value = self._stored_value(self.values[self.graph.target], "the output")
-        target = self._tensor_of(value)
-        written = [layer for layer in self.layers if layer.output == target]
-        is_read = any(target in layer.inputs for layer in self.layers)
-        if not written or is_read or self.layers[-1].output != target:
-            target = self._copy(value, "the output", always=True)
-        return Network(self.layers, self.shapes, target, self.graph)
+        value = self.storage.stored(self.values[self.graph.target], "the output")
+        target = self.storage.tensor_of(value)
+        written = [layer for layer in self.storage.layers if layer.output == target]
+        is_read = any(target in layer.inputs for layer in self.storage.layers)
+        if not written or is_read or self.storage.layers[-1].output != target:
+            target = self.storage.copy(value, "the output", always=True)
+        return Network(self.storage.layers, self.storage.shapes, target, self.graph)
 
     # ---- operators ----
 
@@ -148,20 +132,20 @@ class _Builder:
             len(moved) == 1 and not operator.name.startswith("PAD") and len(tables[0]) == 1
         )
         values = {
-            index: self.values[index] if keep else self._looked_up(self.values[index])
+            index: self.values[index] if keep else self.storage.looked_up(self.values[index])
             for index in moved
         }
         arrays = [values[index].places if index in values else None for index in operator.inputs]
-        results = move(self.graph, operator, arrays, lambda number: _CONSTANT + number)
+        results = move(self.graph, operator, arrays, lambda number: CONSTANT + number)
         for index, places in zip(operator.outputs, results, strict=True):
             value = Value(places, tables[0] if keep and tables else None)
-            if operator.name == "CONCATENATION" and len(self._sources(places)) > 1:
-                value = self._stored_value(value, operator.title)
+            if operator.name == "CONCATENATION" and len(self.storage.sources(places)) > 1:
+                value = self.storage.stored(value, operator.title)
             self.values[index] = value
 
     def _convolution(self, operator):
         made = convolutions.convolution(self.graph, operator)
-        value = self._looked_up(self.values[operator.inputs[0]])
+        value = self.storage.looked_up(self.values[operator.inputs[0]])
         if made.depthwise:
             self._depthwise(operator, made, value)
         else:
@@ -169,34 +153,34 @@ class _Builder:
 
     def _fully_connected(self, operator):
         made = convolutions.fully_connected(self.graph, operator)
-        places = self._looked_up(self.values[operator.inputs[0]]).places
+        places = self.storage.looked_up(self.values[operator.inputs[0]]).places
         if places.size != made.input_shape[2]:
             raise UsageError(f"{operator.title} takes several vectors, which is not supported.")
         self._emit_convolution(operator, made, places.reshape(1, 1, -1))
 
     def _emit_convolution(self, operator, made, places):
         """Adds a convolution of the numbers at `places`, [height, width, channels]."""
-        tensor = self._whole(places)
+        tensor = self.storage.whole(places)
         if tensor is None:
             source, window = self._window(made, places)
             if window is not None:
                 tensor, made = (
                     source,
-                    convolutions.over_window(made, window, self.shapes[source]),
+                    convolutions.over_window(made, window, self.storage.shapes[source]),
                 )
             else:
-                tensor = self._copy(Value(places), operator.title)
+                tensor = self.storage.copy(Value(places), operator.title)
         self._emit(operator, made, (tensor,))
 
     def _window(self, made, places):
         """Returns `(tensor, Window)` of a convolution of `places`, or `(None, None)`."""
-        sources = self._sources(places)
-        constants = np.unique(places[places < 0]) - _CONSTANT
+        sources = self.storage.sources(places)
+        constants = np.unique(places[places < 0]) - CONSTANT
         if len(sources) != 1 or (constants != made.input_zero_point).any():
             return None, None
         window = find_window(
-            np.where(places < 0, PADDING, places - sources[0] * _TENSOR),
-            self.shapes[sources[0]],
+            np.where(places < 0, PADDING, places - sources[0] * TENSOR),
+            self.storage.shapes[sources[0]],
             made.weights.shape[1:3],
             made.stride,
             made.padding,
@@ -228,7 +212,7 @@ class _Builder:
             )
         ]
         pads = [(made.padding[0], after[0]), (made.padding[1], after[1]), (0, 0)]
-        padded = np.pad(places, pads, constant_values=_CONSTANT + made.input_zero_point)
+        padded = np.pad(places, pads, constant_values=CONSTANT + made.input_zero_point)
         index = np.ix_(*(np.arange(count) for count in (rows, columns, channels)))
         read = padded[
             index[0] * made.stride[0] + taps[0], index[1] * made.stride[1] + taps[1], index[2]
@@ -243,10 +227,10 @@ class _Builder:
         Otherwise, order is None. Paddings become the convolution's own.
         """
         places = value.places[0]
-        inner, pads = _without_border(places, _CONSTANT + made.input_zero_point)
-        tensor, order = self._permuted(inner)
+        inner, pads = _without_border(places, CONSTANT + made.input_zero_point)
+        tensor, order = self.storage.permuted(inner)
         if tensor is None:
-            return self._copy(value, operator.title), None, made
+            return self.storage.copy(value, operator.title), None, made
         padding = tuple(a + b for a, b in zip(made.padding, pads, strict=True))
         made = dataclasses.replace(made, input_shape=inner.shape, padding=padding)
         if order is not None:
@@ -295,10 +279,10 @@ class _Builder:
 
     def _of_channels(self, operator, made):
         """Adds a layer that treats all channels alike, so that their order does not matter."""
-        value = self._looked_up(self.values[operator.inputs[0]])
-        tensor, order = self._permuted(value.places[0])
+        value = self.storage.looked_up(self.values[operator.inputs[0]])
+        tensor, order = self.storage.permuted(value.places[0])
         if tensor is None:
-            tensor, order = self._copy(value, operator.title), None
+            tensor, order = self.storage.copy(value, operator.title), None
         output = self._emit(operator, made, (tensor,), define=False)
         self._define(operator.outputs[0], output, order)
 
@@ -312,7 +296,7 @@ class _Builder:
             )
         made = layers.addition(*sources, output, operator.options.fusedActivationFunction)
         inputs = tuple(
-            self._tensor_of(self._stored_value(self.values[index], operator.title))
+            self.storage.tensor_of(self.storage.stored(self.values[index], operator.title))
             for index in operator.inputs
         )
         self._emit(operator, made, inputs)
@@ -328,11 +312,13 @@ class _Builder:
         made = convolutions.merged([layer.operation for layer in found])
         if made is None:
             return
-        self.layers = [layer for layer in self.layers if not any(layer is each for each in found)]
+        self.storage.layers = [
+            layer for layer in self.storage.layers if not any(layer is each for each in found)
+        ]
         title = " + ".join(layer.title for layer in found)
-        output = self._new((1, *made.output_shape))
-        self.layers.append(Layer(made, found[0].inputs, output, title))
-        start, places = 0, self._places(output, (1, *made.output_shape))
+        output = self.storage.new((1, *made.output_shape))
+        self.storage.layers.append(Layer(made, found[0].inputs, output, title))
+        start, places = 0, self.storage.places(output, (1, *made.output_shape))
         for index in operator.inputs:
             stop = start + self.graph.tensors[index].shape[3]
             self.values[index] = Value(places[..., start:stop])
@@ -343,106 +329,26 @@ class _Builder:
         value = self.values[index]
         if value.table is not None or self.graph.readers(index) > 1:
             return None
-        tensor = self._whole(value.places)
-        made = [layer for layer in self.layers if layer.output == tensor]
-        is_read = any(tensor in layer.inputs for layer in self.layers)
+        tensor = self.storage.whole(value.places)
+        made = [layer for layer in self.storage.layers if layer.output == tensor]
+        is_read = any(tensor in layer.inputs for layer in self.storage.layers)
         if tensor is None or not made or is_read:
             return None
         return made[0] if isinstance(made[0].operation, Convolution) else None
 
-    # ---- stored tensors ----
-
-    def _new(self, shape):
-        """Returns the index of a new stored tensor of a shape [1, ...]."""
-        shape = shape[1:] if len(shape) == 4 else (1, 1, int(np.prod(shape)))
-        self.shapes.append(tuple(map(int, shape)))
-        return len(self.shapes) - 1
-
-    def _places(self, tensor, shape):
-        return tensor * _TENSOR + np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+    # ---- definitions ----
 
     def _define(self, index, tensor, order=None):
         """Says that a tensor of the file is a stored one, or one with its channels reordered."""
-        places = self._places(tensor, self.graph.tensors[index].shape)
+        places = self.storage.places(tensor, self.graph.tensors[index].shape)
         self.values[index] = Value(places if order is None else places[..., order])
 
     def _emit(self, operator, operation, inputs, define=True):
-        output = self._new(self.graph.tensors[operator.outputs[0]].shape)
+        output = self.storage.new(self.graph.tensors[operator.outputs[0]].shape)
         title = f"{operator.name} {operator.position}"
-        self.layers.append(Layer(operation, inputs, output, title))
+        self.storage.layers.append(Layer(operation, inputs, output, title))
         if define:
             self._define(operator.outputs[0], output)
-        return output
-
-    def _sources(self, places):
-        return np.unique(places[places >= 0] // _TENSOR).tolist()
-
-    def _whole(self, places):
-        """Returns the stored tensor that `places` are, all of it and in order, or None."""
-        flat = places.ravel()
-        tensor = int(flat[0] // _TENSOR)
-        if flat[0] < 0 or flat.size != np.prod(self.shapes[tensor]):
-            return None
-        same = (flat == tensor * _TENSOR + np.arange(flat.size)).all()
-        return tensor if same else None
-
-    def _tensor_of(self, value):
-        return int(value.places.ravel()[0] // _TENSOR)
-
-    def _permuted(self, places):
-        """Returns `(tensor, order)`: places[..., i] are channel order[i] of a whole stored tensor.
-
-        Order is None for the tensor itself; both are None if it is not that.
-        """
-        tensor = self._whole(places)
-        if tensor is not None:
-            return tensor, None
-        sources = self._sources(places)
-        if len(sources) != 1 or (places < 0).any() or self.shapes[sources[0]] != places.shape:
-            return None, None
-        order = places[0, 0] - sources[0] * _TENSOR
-        if not np.array_equal(np.sort(order), np.arange(len(order))):
-            return None, None
-        expected = self._places(sources[0], places.shape)[..., order]
-        return (sources[0], order) if np.array_equal(places, expected) else (None, None)
-
-    def _stored_value(self, value, title):
-        """Returns a `Value` that is a whole stored tensor, and adds what makes it."""
-        value = self._looked_up(value)
-        if self._whole(value.places) is not None:
-            return value
-        return Value(self._places(self._copy(value, title), value.places.shape))
-
-    def _looked_up(self, value):
-        """Returns a `Value` without a table, and adds the layer that looks its numbers up."""
-        if value.table is None:
-            return value
-        sources, channels = self._sources(value.places), len(value.table)
-        is_alone = len(sources) == 1 and not (value.places < 0).any()
-        if not is_alone or (channels > 1 and self._whole(value.places) is None):
-            value = Value(
-                self._places(self._copy(value, "a table"), value.places.shape), value.table
-            )
-            sources = self._sources(value.places)
-        (source,) = sources
-        key = source, value.table.tobytes()
-        if key not in self.looked_up:
-            output = self._new((1, *self.shapes[source]))
-            operation = layers.LookUp(value.table, int(np.prod(self.shapes[source])))
-            self.layers.append(Layer(operation, (source,), output, "table"))
-            self.looked_up[key] = output
-        return Value(value.places + (self.looked_up[key] - source) * _TENSOR)
-
-    def _copy(self, value, title, always=False):
-        """Returns a new tensor of the numbers at a value's places; their table is not applied."""
-        places = value.places
-        sources = self._sources(places)
-        operation = layers.copy_of(
-            places.reshape(-1, places.shape[-1]), sources, _TENSOR, _CONSTANT
-        )
-        shape = places.shape if places.ndim == 4 else (1, *places.shape)
-        output = self._new(shape if places.ndim >= 3 else places.shape)
-        self.layers.append(Layer(operation, tuple(sources), output, f"copy for {title}"))
         return output
 
 

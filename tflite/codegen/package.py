@@ -1,5 +1,6 @@
 """A package in C: sources of a model, checked on this machine before they are written."""
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -14,6 +15,23 @@ from tfsparse.errors import UsageError
 TEST_IMAGES = 4
 
 
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """What was written, and how it was checked.
+
+    Attributes:
+        program: the `tflite.codegen.program.Program`.
+        images, logits: int8 arrays [n, ...]: images, and what LiteRT's reference kernels compute.
+        checked: number of images for which the C, compiled for this machine, has the same bits; 0
+            without a compiler.
+    """
+
+    program: object
+    images: np.ndarray
+    logits: np.ndarray
+    checked: int
+
+
 def write_package(content, images, folder, title):
     """Writes an int8 .tflite file as C, with a self-test of the first images.
 
@@ -24,9 +42,7 @@ def write_package(content, images, folder, title):
         title: name of the model, for the README.
 
     Returns:
-        `(program, checked)`: the `tflite.codegen.program.Program`, and the number of images for
-        which the C, compiled for this machine, has the same bits as LiteRT's reference kernels; 0
-        without a compiler.
+        The `Package`.
 
     Raises:
         UsageError: if the file cannot be written as C, or an output differs.
@@ -37,7 +53,7 @@ def write_package(content, images, folder, title):
     outputs = file.outputs(images)
     write_sources(program, content, codes[:TEST_IMAGES], outputs[:TEST_IMAGES], folder, title)
     if host.compiler() is None:
-        return program, 0
+        return Package(program, codes, outputs, checked=0)
     with tempfile.TemporaryDirectory() as build:
         found = host.run(host.build(folder, pathlib.Path(build)), codes)
     different = int((found != outputs).any(1).sum())
@@ -46,4 +62,4 @@ def write_package(content, images, folder, title):
             f"Nothing is written. In C, the logits of {different} of {len(codes)} images are not "
             "those of LiteRT's reference kernels. Use the runtime tflm, and report this model."
         )
-    return program, len(codes)
+    return Package(program, codes, outputs, checked=len(codes))

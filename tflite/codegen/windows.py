@@ -18,8 +18,8 @@ class Window(NamedTuple):
 
     Attributes:
         kernel_size: (rows, columns) of its kernel.
-        taps: int array [n, 3]: row, column, and channel in this kernel of each of the n taps of the
-            original kernel [rows, columns, channels], flattened; -1 for one that reads padding only.
+        taps: int array [n, 3]: row, column, and channel in this kernel of each tap of the original
+            kernel [rows, columns, channels], flattened; -1 for one that reads only padding.
         strides: (rows, columns).
         padding: rows above and columns left of the stored tensor, for output pixel (0, 0).
     """
@@ -71,7 +71,7 @@ def find_window(places, stored, kernel_size, strides, padding, outputs):
 
 def _windows(places, kernel_size, strides, padding, outputs):
     """Returns the places that each tap reads at each output pixel, [rows, columns, taps]."""
-    height, width, channels = places.shape
+    height, width = places.shape[:2]
     needed = [
         (count - 1) * stride + taps
         for count, stride, taps in zip(outputs, strides, kernel_size, strict=True)

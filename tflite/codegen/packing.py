@@ -92,8 +92,10 @@ class Packed:
 def candidates(convolution):
     """Returns a `Packed` from each kernel that can compute this `Convolution`, fastest first."""
     from tflite.codegen.gathered import pack_gathered
+    from tflite.codegen.sparse import pack_sparse
 
-    return [pack_gathered(convolution)]
+    found = [pack_gathered(convolution), pack_sparse(convolution)]
+    return sorted(filter(None, found), key=lambda packed: packed.instructions)
 
 
 def pack(convolution, kernel=None):

@@ -1,0 +1,249 @@
+/* Convolutions of which single weights are pruned: each kept weight takes part at eight pixels.
+ *
+ * The rows that a row of outputs reads are spread out in scratch: [row][channel][phase][position],
+ * where phase and position are the quotient and the rest of the column by the stride, so that a
+ * weight's inputs for neighboring outputs are neighbors. An element has the inputs of two outputs:
+ * of the left and the right half of the row, or, in narrow images, of two rows. With the DSP
+ * extension it is a word, x0 + 2^23 * x1, and SMLAL adds both products to a sum of 64 bits whose
+ * lower 23 bits are one output's and whose upper bits the other's.
+ *
+ * weights, for each filter and weight: the weight, and how many elements its inputs are behind
+ * those of the weight before. An even number of them for each filter; padded by weights of 0.
+ * table: whether elements are of two rows; then, for each filter, half the number of its weights.
+ * scratch: the rows, with four elements of 4 bytes in excess, and eight pixels of outputs if a
+ * row is not whole blocks of eight.
+ */
+#include "tfsparse_inline.h"
+
+enum { WORDS = 4, LANE = 23 };
+
+#if TFSPARSE_DSP
+typedef int32_t element;
+
+static inline element join(int32_t first, int32_t second) { return first + second * (1 << LANE); }
+#else
+typedef struct {
+  int8_t first, second;
+} element;
+
+static inline element join(int32_t first, int32_t second) {
+  const element joined = {(int8_t)first, (int8_t)second};
+  return joined;
+}
+#endif
+
+/* All filters at eight pixels. The assembler below knows the order of the fields. */
+typedef struct {
+  const int8_t *weights;
+  const element *inputs;
+  int8_t *output;
+  int32_t step, lane; /* bytes between outputs: of neighboring elements, and in one element */
+  const int32_t *filters;
+  const int8_t *shift;
+  int32_t rounding; /* 2 * zero point + 1 */
+  const uint16_t *counts;
+  const int8_t *last;
+} product;
+
+#if TFSPARSE_DSP
+/* A weight takes 9 instructions for 8 products; the sums stay in r4 to r11. */
+__attribute__((naked, noinline)) static void multiply(product *job) {
+#define WEIGHT                    \
+  "ldrb r12, [r0, #1]\n"          \
+  "ldrsb r3, [r0], #2\n"          \
+  "add r1, r1, r12, lsl #2\n"     \
+  "ldrd r12, lr, [r1]\n"          \
+  "smlal r4, r5, r3, r12\n"       \
+  "smlal r6, r7, r3, lr\n"        \
+  "ldrd r12, lr, [r1, #8]\n"      \
+  "smlal r8, r9, r3, r12\n"       \
+  "smlal r10, r11, r3, lr\n"
+/* The carry rounds the upper lane, from which a negative lower one has borrowed. */
+#define SPLIT(low, high)                    \
+  "lsrs r1, " low ", #23\n"                 \
+  "adc " high ", r1, " high ", lsl #9\n"    \
+  "sbfx " low ", " low ", #0, #23\n"
+#define REQUANTIZE(sum)                       \
+  "lsl " sum ", " sum ", #1\n"                \
+  "smmulr " sum ", " sum ", r1\n"             \
+  "add " sum ", " sum ", " sum ", asr #31\n"  \
+  "add " sum ", " sum ", r2\n"                \
+  "asr " sum ", " sum ", r3\n"                \
+  "ssat " sum ", #8, " sum "\n"
+  __asm__ volatile(
+      "push {r0, r4-r11, lr}\n"
+      "0:\n"
+      "ldr r12, [sp]\n"
+      "ldrd r0, r1, [r12]\n"
+      "ldr r3, [r12, #32]\n"
+      "ldr r4, [r12, #20]\n"
+      "ldrh r2, [r3], #2\n"
+      "ldr r4, [r4]\n"
+      "str r3, [r12, #32]\n"
+      "add r2, r0, r2, lsl #2\n"
+      "asrs r5, r4, #9\n" /* the bias in both lanes */
+      "asrs r6, r4, #31\n"
+      "adds r4, r4, r4, lsl #23\n"
+      "adcs r5, r5, r6\n"
+      "mov r6, r4\n mov r7, r5\n mov r8, r4\n mov r9, r5\n mov r10, r4\n mov r11, r5\n"
+      "1:\n" WEIGHT WEIGHT
+      "cmp r0, r2\n"
+      "bne 1b\n"
+      "ldr lr, [sp]\n"
+      SPLIT("r4", "r5") SPLIT("r6", "r7") SPLIT("r8", "r9") SPLIT("r10", "r11")
+      "str r0, [lr]\n"
+      "ldrd r0, r12, [lr, #8]\n"  /* output, step */
+      "ldrd r1, r3, [lr, #20]\n"  /* filters, shift */
+      "ldr r2, [lr, #28]\n"       /* rounding */
+      "ldr r1, [r1, #4]\n"
+      "ldrb r3, [r3]\n"
+      "lsls r2, r2, r3\n"
+      "asrs r2, r2, #1\n"
+      REQUANTIZE("r4") REQUANTIZE("r6") REQUANTIZE("r8") REQUANTIZE("r10")
+      REQUANTIZE("r5") REQUANTIZE("r7") REQUANTIZE("r9") REQUANTIZE("r11")
+      "add r1, r12, r12, lsl #1\n"
+      "ldr r2, [lr, #16]\n"
+      "strb r4, [r0]\n"
+      "strb r6, [r0, r12]\n"
+      "strb r8, [r0, r12, lsl #1]\n"
+      "strb r10, [r0, r1]\n"
+      "add r0, r0, r2\n"
+      "strb r5, [r0]\n"
+      "strb r7, [r0, r12]\n"
+      "strb r9, [r0, r12, lsl #1]\n"
+      "strb r11, [r0, r1]\n"
+      "subs r0, r0, r2\n"
+      "ldrd r1, r3, [lr, #20]\n"
+      "ldr r2, [lr, #36]\n"
+      "adds r0, #1\n"
+      "adds r1, #8\n"
+      "adds r3, #1\n"
+      "strd r1, r3, [lr, #20]\n"
+      "str r0, [lr, #8]\n"
+      "cmp r0, r2\n"
+      "bne 0b\n"
+      "pop {r0, r4-r11, pc}\n");
+#undef WEIGHT
+#undef SPLIT
+#undef REQUANTIZE
+}
+#else
+static void multiply(product *job) {
+  for (; job->output != job->last; job->output++, job->filters += 2, job->shift++) {
+    const int32_t bias = job->filters[0], multiplier = job->filters[1];
+    const int shift = *job->shift;
+    const element *inputs = job->inputs;
+    int32_t sums[2 * WORDS] = {bias, bias, bias, bias, bias, bias, bias, bias};
+    for (int count = 2 * *job->counts++; count; count--, job->weights += 2) {
+      const int32_t weight = job->weights[0];
+      inputs += (uint8_t)job->weights[1];
+      for (int i = 0; i < WORDS; i++) {
+        sums[i] += weight * inputs[i].first;
+        sums[WORDS + i] += weight * inputs[i].second;
+      }
+    }
+    for (int i = 0; i < 2 * WORDS; i++)
+      job->output[i % WORDS * job->step + i / WORDS * job->lane] = tfsparse_requantize(
+          sums[i], multiplier, job->rounding * (1 << shift) >> 1, shift);
+  }
+}
+#endif
+
+/* How the rows in scratch are laid out, in elements. */
+typedef struct {
+  int two_rows, outputs, positions, phases;
+  int32_t row;
+} layout;
+
+/* An input, or the zero point outside the image. */
+static const int8_t *find(const int8_t *input, const tfsparse_convolution *layer, int row,
+                          int column) {
+  if (row < 0 || row >= layer->input_height || column < 0 || column >= layer->input_width)
+    return 0;
+  return input + (row * layer->input_width + column) * layer->input_channels;
+}
+
+/* Spreads out one row of the image, or two. */
+static void load(const int8_t *input, const tfsparse_convolution *layer, const layout *rows,
+                 int row, element *to) {
+  const int stride = layer->stride_width, channels = layer->input_channels;
+  const int32_t zero = layer->input_zero_point, pitch = rows->positions * rows->phases;
+  for (int i = 0; i < pitch; i++) {
+    const int column = i % rows->positions * stride + i / rows->positions - layer->pad_left;
+    const int8_t *first = find(input, layer, row, column);
+    const int8_t *second = rows->two_rows ? find(input, layer, row + layer->stride_height, column)
+                                          : find(input, layer, row, column + rows->outputs * stride);
+    element *at = to + i;
+    if (first && second)
+      for (int c = 0; c < channels; c++, at += pitch) *at = join(first[c], second[c]);
+    else if (first)
+      for (int c = 0; c < channels; c++, at += pitch) *at = join(first[c], zero);
+    else if (second)
+      for (int c = 0; c < channels; c++, at += pitch) *at = join(zero, second[c]);
+    else
+      for (int c = 0; c < channels; c++, at += pitch) *at = join(zero, zero);
+  }
+}
+
+/* Copies what of a block of eight pixels is inside the image. */
+static void copy_part(const int8_t *part, const tfsparse_convolution *layer, const layout *rows,
+                      int8_t *output, int row, int column) {
+  const int width = layer->output_width, filters = layer->output_channels;
+  for (int i = 0; i < 2 * WORDS; i++) {
+    const int second = i / WORDS, at = column + i % WORDS;
+    const int x = at + (second && !rows->two_rows ? rows->outputs : 0);
+    const int y = row + (second && rows->two_rows);
+    if (at < rows->outputs && x < width && y < layer->output_height)
+      memcpy(output + (y * width + x) * filters, part + i * filters, (size_t)filters);
+  }
+}
+
+void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *layer,
+                              int8_t *output, void *scratch) {
+  const int width = layer->output_width, filters = layer->output_channels;
+  const int kernel = layer->kernel_height, stride = layer->stride_width;
+  layout rows;
+  rows.two_rows = layer->table[0];
+  rows.outputs = rows.two_rows ? width : (width + 1) / 2;
+  rows.phases = layer->kernel_width < stride ? layer->kernel_width : stride;
+  rows.positions = rows.outputs + (layer->kernel_width - 1) / stride;
+  rows.row = rows.positions * rows.phases * layer->input_channels;
+  element *const elements = (element *)scratch;
+  int8_t *const part = (int8_t *)(elements + rows.row * kernel + WORDS);
+  const int advance = layer->stride_height * (1 + rows.two_rows);
+  const int kept = kernel > advance ? kernel - advance : 0;
+  product job;
+  job.rounding = 2 * layer->output_zero_point + 1;
+  int next = -layer->pad_top; /* the next row of the image to be loaded */
+  for (int y = 0; y < layer->output_height; y += 1 + rows.two_rows) {
+    const int first = y * layer->stride_height - layer->pad_top;
+    int i = 0;
+    if (y > 0) {
+      i = kept;
+      next = first + kept;
+      for (int32_t k = 0; k < kept * rows.row; k++) elements[k] = elements[k + advance * rows.row];
+    }
+    for (; i < kernel; i++) load(input, layer, &rows, next++, elements + i * rows.row);
+    for (int x = 0; x < rows.outputs; x += WORDS) {
+      /* The last block overlaps the one before if it can. */
+      const int at = x + WORDS <= rows.outputs || x == 0 ? x : rows.outputs - WORDS;
+      const int whole = at + WORDS <= rows.outputs &&
+                        (rows.two_rows ? y + 1 < layer->output_height
+                                       : at + WORDS + rows.outputs <= width);
+      job.weights = layer->weights;
+      job.inputs = elements + at;
+      job.filters = layer->filters;
+      job.shift = layer->shift;
+      job.counts = layer->table + 1;
+      job.output = whole ? output + (y * width + at) * filters : part;
+      job.last = job.output + filters;
+      job.step = filters;
+      job.lane = whole ? (rows.two_rows ? width : rows.outputs) * filters : WORDS * filters;
+      multiply(&job);
+      if (!whole) copy_part(part, layer, &rows, output, y, at);
+    }
+    tfsparse_activate(layer, output + y * width * filters);
+    if (rows.two_rows && y + 1 < layer->output_height)
+      tfsparse_activate(layer, output + (y + 1) * width * filters);
+  }
+}

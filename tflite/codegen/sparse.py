@@ -1,0 +1,91 @@
+"""Packs convolutions of which single weights are pruned, for convolve_sparse.c."""
+
+import numpy as np
+
+from tflite.codegen.packing import Packed, common_fields
+
+_WORDS = 4  # elements, of two pixels each, that are computed together
+_LANE_LIMIT = 1 << 22  # of an output's sum
+_FURTHEST = 255  # elements between a weight's inputs and the next one's
+
+
+def pack_sparse(convolution):
+    """Returns the `Packed` of a `Convolution`, or None if its sums may be too large."""
+    kept = convolution.weights != 0
+    if convolution.kept is not None:
+        kept &= convolution.kept
+    fields, arrays = common_fields(convolution)
+    magnitudes = np.abs(convolution.weights.astype(np.int64)).sum((1, 2, 3)) * 128
+    biases = np.abs(arrays["filters"][: len(kept), 0].astype(np.int64))
+    if (magnitudes + biases).max() >= _LANE_LIMIT:
+        return None
+    height, width, filters = convolution.output_shape
+    two_rows = (width + 1) // 2 < _WORDS
+    outputs = width if two_rows else (width + 1) // 2
+    positions, phases, places = _places(convolution, outputs)
+    entries = [_entries(weights[bits], places[bits]) for weights, bits in zip(
+        convolution.weights, kept, strict=True)]  # fmt: skip
+    arrays["weights"] = np.concatenate(entries)
+    counts = [len(each) // 4 for each in entries]
+    arrays["table"] = np.array([int(two_rows), *counts], np.uint16)
+    fields |= {"weights": "weights", "table": "table"}
+    row = positions * phases * convolution.input_shape[2]
+    whole = outputs >= _WORDS and (height % 2 == 0 if two_rows else width % 2 == 0)
+    scratch = 4 * (row * kept.shape[1] + _WORDS) + (0 if whole else 2 * _WORDS * filters)
+    bands = -(-height // (1 + two_rows))
+    blocks = bands * -(-outputs // _WORDS)
+    loaded = bands * row * min(kept.shape[1], convolution.stride[0] * (1 + two_rows))
+    instructions = blocks * (20 * sum(counts) + 105 * filters) + 7 * loaded
+    return Packed(
+        "convolve_sparse",
+        ("convolve_sparse.c",),
+        fields,
+        arrays,
+        scratch,
+        _distance(convolution, 1 + two_rows),
+        int(instructions),
+    )
+
+
+def _places(convolution, outputs):
+    """Returns positions, phases, and the element that each weight reads first, [h, w, c]."""
+    _, height, width, channels = convolution.weights.shape
+    stride = convolution.stride[1]
+    phases = min(stride, width)
+    positions = outputs + (width - 1) // stride
+    row, column, channel = np.indices((height, width, channels))
+    places = (row * channels + channel) * phases + column % stride
+    return positions, phases, places * positions + column // stride
+
+
+def _entries(weights, places):
+    """Returns the weights of one filter with the distances of what they read, int8 [2 n]."""
+    order = np.argsort(places)
+    distances = np.diff(places[order], prepend=0)
+    values, deltas = [], []
+    for value, distance in zip(weights[order].tolist(), distances.tolist(), strict=True):
+        while distance > _FURTHEST:
+            values.append(0)
+            deltas.append(_FURTHEST)
+            distance -= _FURTHEST
+        values.append(value)
+        deltas.append(distance)
+    missing = len(values) % 2 if values else 2
+    values += [0] * missing
+    deltas += [0] * missing
+    return np.stack([values, np.array(deltas, np.uint8).view(np.int8)], 1).astype(np.int8).ravel()
+
+
+def _distance(convolution, rows_at_once):
+    """Returns by how many bytes the output must precede the input."""
+    height, columns, channels = convolution.input_shape
+    rows, width, filters = convolution.output_shape
+    furthest = 0
+    for row in range(0, rows, rows_at_once):
+        first = row * convolution.stride[0] - convolution.padding[0]
+        last = first + convolution.stride[0] * (rows_at_once - 1)
+        loaded = last + convolution.weights.shape[1]
+        if loaded < height:
+            written = (row + rows_at_once) * width * filters
+            furthest = max(furthest, written - loaded * columns * channels)
+    return furthest

@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 
 
+_LARGEST_SHIFT = 22  # with it, the zero point and half a unit fit 32 bits
+
+
 @dataclasses.dataclass
 class Convolution:
     """A convolution of one image with int8 weights, as LiteRT's reference kernels compute it.
@@ -94,7 +97,12 @@ def candidates(convolution):
     from tflite.codegen.gathered import pack_gathered
     from tflite.codegen.sparse import pack_sparse
 
-    found = [pack_gathered(convolution), pack_sparse(convolution)]
+    found = [pack_plain(convolution)]
+    shifts = -np.asarray(convolution.shift)[np.asarray(convolution.multiplier) > 0]
+    if shifts.min(initial=1) >= 1 and shifts.max(initial=1) <= _LARGEST_SHIFT:
+        found.append(pack_sparse(convolution))
+        if not convolution.depthwise:
+            found.append(pack_gathered(convolution))
     return sorted(filter(None, found), key=lambda packed: packed.instructions)
 
 
@@ -104,6 +112,21 @@ def pack(convolution, kernel=None):
     if kernel is None:
         return found[0]
     return next(packed for packed in found if packed.kernel == kernel)
+
+
+def pack_plain(convolution):
+    """Returns the `Packed` of any `Convolution` for the kernel that skips nothing."""
+    fields, arrays = common_fields(convolution)
+    kept = True if convolution.kept is None else convolution.kept
+    arrays["weights"] = np.where(kept, convolution.weights, 0).astype(np.int8)
+    arrays["table"] = np.array([convolution.depthwise], np.uint16)
+    fields |= {"weights": "weights", "table": "table"}
+    row = convolution.output_shape[1] * convolution.output_shape[2]
+    distance = convolution.output_shape[0] * row  # no overlap
+    sources = ("convolve_plain.c",)
+    return Packed(
+        "convolve_plain", sources, fields, arrays, 0, distance, 8 * convolution.macs
+    )
 
 
 def common_fields(convolution):

@@ -11,51 +11,61 @@ _FURTHEST = 255  # elements between a weight's inputs and the next one's
 
 def pack_sparse(convolution):
     """Returns the `Packed` of a `Convolution`, or None if its sums may be too large."""
-    kept = convolution.weights != 0
+    fields, arrays = common_fields(convolution)
+    weights, kept = convolution.weights, convolution.weights != 0
     if convolution.kept is not None:
         kept &= convolution.kept
-    fields, arrays = common_fields(convolution)
-    magnitudes = np.abs(convolution.weights.astype(np.int64)).sum((1, 2, 3)) * 128
-    biases = np.abs(arrays["filters"][: len(kept), 0].astype(np.int64))
+    channels = convolution.input_shape[2]
+    height, width, filters = convolution.output_shape
+    if convolution.depthwise:  # each filter: the taps of one channel
+        weights, kept = (each.transpose(3, 1, 2, 0) for each in (weights, kept))
+        if filters != channels:
+            return None
+    magnitudes = np.abs(weights.astype(np.int64)).sum((1, 2, 3)) * 128
+    biases = np.abs(arrays["filters"][: len(weights), 0].astype(np.int64))
     if (magnitudes + biases).max() >= _LANE_LIMIT:
         return None
-    height, width, filters = convolution.output_shape
     two_rows = (width + 1) // 2 < _WORDS
     outputs = width if two_rows else (width + 1) // 2
-    positions, phases, places = _places(convolution, outputs)
-    entries = [_entries(weights[bits], places[bits]) for weights, bits in zip(
-        convolution.weights, kept, strict=True)]  # fmt: skip
-    arrays["weights"] = np.concatenate(entries)
+    pitch, places = _places(weights.shape[1:], convolution.stride[1], outputs)
+    pairs = zip(weights, kept, strict=True)
+    entries = [_entries(values[bits], places[bits]) for values, bits in pairs]
     counts = [len(each) // 4 for each in entries]
-    arrays["table"] = np.array([int(two_rows), *counts], np.uint16)
+    arrays["weights"] = np.concatenate(entries)
+    arrays["table"] = np.array([two_rows + 2 * convolution.depthwise, *counts], np.uint16)
     fields |= {"weights": "weights", "table": "table"}
-    row = positions * phases * convolution.input_shape[2]
+    elements = pitch * weights.shape[1] * channels
     whole = outputs >= _WORDS and (height % 2 == 0 if two_rows else width % 2 == 0)
-    scratch = 4 * (row * kept.shape[1] + _WORDS) + (0 if whole else 2 * _WORDS * filters)
+    part = 0 if whole else 2 * _WORDS * filters
     bands = -(-height // (1 + two_rows))
     blocks = bands * -(-outputs // _WORDS)
-    loaded = bands * row * min(kept.shape[1], convolution.stride[0] * (1 + two_rows))
-    instructions = blocks * (20 * sum(counts) + 105 * filters) + 7 * loaded
+    loaded = pitch * channels * min(weights.shape[1], convolution.stride[0] * (1 + two_rows))
+    instructions = blocks * (20 * sum(counts) + 105 * filters) + bands * 7 * loaded
     return Packed(
         "convolve_sparse",
         ("convolve_sparse.c",),
         fields,
         arrays,
-        scratch,
+        4 * (elements + _WORDS) + channels + part,
         _distance(convolution, 1 + two_rows),
-        int(instructions),
+        instructions,
     )
 
 
-def _places(convolution, outputs):
-    """Returns positions, phases, and the element that each weight reads first, [h, w, c]."""
-    _, height, width, channels = convolution.weights.shape
-    stride = convolution.stride[1]
+def _places(shape, stride, outputs):
+    """Returns the elements of a row and channel, and the first that each weight reads, [h, w, c].
+
+    Args:
+        shape: (height, width, channels) of a filter.
+        stride: columns.
+        outputs: elements of which one row of outputs consists.
+    """
+    _, width, channels = shape
     phases = min(stride, width)
     positions = outputs + (width - 1) // stride
-    row, column, channel = np.indices((height, width, channels))
+    row, column, channel = np.indices(shape)
     places = (row * channels + channel) * phases + column % stride
-    return positions, phases, places * positions + column // stride
+    return positions * phases, places * positions + column // stride
 
 
 def _entries(weights, places):

@@ -1,7 +1,8 @@
-/* Convolutions of which single weights are pruned: each kept weight takes part at eight pixels.
+/* Convolutions of which single weights are pruned, or with one filter per channel: each weight takes
+ * part at eight pixels.
  *
  * The rows that a row of outputs reads are spread out in scratch: [row][channel][phase][position],
- * where phase and position are the quotient and the rest of the column by the stride, so that a
+ * where phase and position are the rest and the quotient of the column by the stride, so that a
  * weight's inputs for neighboring outputs are neighbors. An element has the inputs of two outputs:
  * of the left and the right half of the row, or, in narrow images, of two rows. With the DSP
  * extension it is a word, x0 + 2^23 * x1, and SMLAL adds both products to a sum of 64 bits whose
@@ -9,9 +10,10 @@
  *
  * weights, for each filter and weight: the weight, and how many elements its inputs are behind
  * those of the weight before. An even number of them for each filter; padded by weights of 0.
- * table: whether elements are of two rows; then, for each filter, half the number of its weights.
- * scratch: the rows, with four elements of 4 bytes in excess, and eight pixels of outputs if a
- * row is not whole blocks of eight.
+ * table: 1 if elements are of two rows, plus 2 for one filter per channel, whose elements are
+ * [channel][row][phase][position]; then, for each filter, half the number of its weights.
+ * scratch: the elements, of 4 bytes, and four in excess; one pixel of the input; eight pixels of
+ * the output if a row is not whole blocks of eight.
  */
 #include "tfsparse_inline.h"
 
@@ -43,6 +45,7 @@ typedef struct {
   int32_t rounding; /* 2 * zero point + 1 */
   const uint16_t *counts;
   const int8_t *last;
+  int32_t next; /* bytes from one filter's inputs to the next one's */
 } product;
 
 #if TFSPARSE_DSP
@@ -91,7 +94,10 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
       "bne 1b\n"
       "ldr lr, [sp]\n"
       SPLIT("r4", "r5") SPLIT("r6", "r7") SPLIT("r8", "r9") SPLIT("r10", "r11")
-      "str r0, [lr]\n"
+      "ldr r1, [lr, #4]\n"
+      "ldr r2, [lr, #40]\n"
+      "add r1, r1, r2\n"
+      "strd r0, r1, [lr]\n"
       "ldrd r0, r12, [lr, #8]\n"  /* output, step */
       "ldrd r1, r3, [lr, #20]\n"  /* filters, shift */
       "ldr r2, [lr, #28]\n"       /* rounding */
@@ -145,43 +151,40 @@ static void multiply(product *job) {
     for (int i = 0; i < 2 * WORDS; i++)
       job->output[i % WORDS * job->step + i / WORDS * job->lane] = tfsparse_requantize(
           sums[i], multiplier, job->rounding * (1 << shift) >> 1, shift);
+    job->inputs += job->next / (int32_t)sizeof(element);
   }
 }
 #endif
 
-/* How the rows in scratch are laid out, in elements. */
+/* How the elements are laid out. */
 typedef struct {
   int two_rows, outputs, positions, phases;
-  int32_t row;
+  int32_t row, channel; /* elements from row to row, and from channel to channel */
+  const int8_t *zeros;  /* a pixel of zero points, outside the image */
 } layout;
 
-/* An input, or the zero point outside the image. */
-static const int8_t *find(const int8_t *input, const tfsparse_convolution *layer, int row,
-                          int column) {
+static const int8_t *find(const int8_t *input, const tfsparse_convolution *layer,
+                          const layout *rows, int row, int column) {
   if (row < 0 || row >= layer->input_height || column < 0 || column >= layer->input_width)
-    return 0;
+    return rows->zeros;
   return input + (row * layer->input_width + column) * layer->input_channels;
 }
 
 /* Spreads out one row of the image, or two. */
 static void load(const int8_t *input, const tfsparse_convolution *layer, const layout *rows,
                  int row, element *to) {
-  const int stride = layer->stride_width, channels = layer->input_channels;
-  const int32_t zero = layer->input_zero_point, pitch = rows->positions * rows->phases;
-  for (int i = 0; i < pitch; i++) {
-    const int column = i % rows->positions * stride + i / rows->positions - layer->pad_left;
-    const int8_t *first = find(input, layer, row, column);
-    const int8_t *second = rows->two_rows ? find(input, layer, row + layer->stride_height, column)
-                                          : find(input, layer, row, column + rows->outputs * stride);
-    element *at = to + i;
-    if (first && second)
-      for (int c = 0; c < channels; c++, at += pitch) *at = join(first[c], second[c]);
-    else if (first)
-      for (int c = 0; c < channels; c++, at += pitch) *at = join(first[c], zero);
-    else if (second)
-      for (int c = 0; c < channels; c++, at += pitch) *at = join(zero, second[c]);
-    else
-      for (int c = 0; c < channels; c++, at += pitch) *at = join(zero, zero);
+  const int stride = layer->stride_width;
+  const int second_row = row + (rows->two_rows ? layer->stride_height : 0);
+  const int second_column = rows->two_rows ? 0 : rows->outputs * stride;
+  for (int phase = 0; phase < rows->phases; phase++) {
+    int column = phase - layer->pad_left;
+    for (int i = 0; i < rows->positions; i++, column += stride) {
+      const int8_t *first = find(input, layer, rows, row, column);
+      const int8_t *second = find(input, layer, rows, second_row, column + second_column);
+      element *at = to++;
+      for (int c = layer->input_channels; c; c--, at += rows->channel)
+        *at = join(*first++, *second++);
+    }
   }
 }
 
@@ -203,16 +206,28 @@ void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *l
   const int width = layer->output_width, filters = layer->output_channels;
   const int kernel = layer->kernel_height, stride = layer->stride_width;
   layout rows;
-  rows.two_rows = layer->table[0];
+  const int depthwise = layer->table[0] >> 1;
+  rows.two_rows = layer->table[0] & 1;
   rows.outputs = rows.two_rows ? width : (width + 1) / 2;
   rows.phases = layer->kernel_width < stride ? layer->kernel_width : stride;
   rows.positions = rows.outputs + (layer->kernel_width - 1) / stride;
-  rows.row = rows.positions * rows.phases * layer->input_channels;
+  rows.row = rows.positions * rows.phases;
+  rows.channel = rows.row;
+  const int32_t count = rows.row * kernel * layer->input_channels;
+  if (depthwise)
+    rows.channel *= kernel;
+  else
+    rows.row *= layer->input_channels;
   element *const elements = (element *)scratch;
-  int8_t *const part = (int8_t *)(elements + rows.row * kernel + WORDS);
+  int8_t *const zeros = (int8_t *)(elements + count + WORDS);
+  int8_t *const part = zeros + layer->input_channels;
+  memset(zeros, layer->input_zero_point, (size_t)layer->input_channels);
+  rows.zeros = zeros;
   const int advance = layer->stride_height * (1 + rows.two_rows);
   const int kept = kernel > advance ? kernel - advance : 0;
+  const int32_t moved = kept ? count - advance * rows.row : 0;
   product job;
+  job.next = depthwise ? rows.channel * (int32_t)sizeof(element) : 0;
   job.rounding = 2 * layer->output_zero_point + 1;
   int next = -layer->pad_top; /* the next row of the image to be loaded */
   for (int y = 0; y < layer->output_height; y += 1 + rows.two_rows) {
@@ -221,7 +236,7 @@ void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *l
     if (y > 0) {
       i = kept;
       next = first + kept;
-      for (int32_t k = 0; k < kept * rows.row; k++) elements[k] = elements[k + advance * rows.row];
+      for (int32_t k = 0; k < moved; k++) elements[k] = elements[k + advance * rows.row];
     }
     for (; i < kernel; i++) load(input, layer, &rows, next++, elements + i * rows.row);
     for (int x = 0; x < rows.outputs; x += WORDS) {

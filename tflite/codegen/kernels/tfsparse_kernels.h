@@ -25,10 +25,9 @@ typedef struct {
 typedef void tfsparse_convolution_kernel(const int8_t *input, const tfsparse_convolution *layer,
                                          int8_t *output, void *scratch);
 
-tfsparse_convolution_kernel tfsparse_convolve_gathered;  /* dense, periodic, fully connected */
-tfsparse_convolution_kernel tfsparse_convolve_sparse;    /* single weights pruned */
-tfsparse_convolution_kernel tfsparse_convolve_depthwise; /* one filter per channel */
-tfsparse_convolution_kernel tfsparse_convolve_plain;     /* any, slowly: scales of 1/2 and more */
+tfsparse_convolution_kernel tfsparse_convolve_gathered; /* dense, periodic, fully connected */
+tfsparse_convolution_kernel tfsparse_convolve_sparse;   /* single weights pruned; depthwise */
+tfsparse_convolution_kernel tfsparse_convolve_plain;    /* any, slowly */
 
 /* The sum of two tensors. LiteRT's own parameters; the power of two of a shift is to the right. */
 typedef struct {

@@ -58,6 +58,22 @@ void *memset(void *to, int value, size_t n) {
     for (; n >= 4; n -= 4, t += 4) *(uint32_t *)(void *)t = word;
   while (n--) *t++ = (unsigned char)value;
   return to; }
+static uint32_t divide(uint32_t a, uint32_t b, uint32_t *rest) {
+  uint32_t quotient = 0, r = 0;
+  for (int i = 31; i >= 0; i--) {
+    r = r << 1 | (a >> i & 1);
+    if (r >= b) { r -= b; quotient |= 1u << i; }
+  }
+  *rest = r;
+  return quotient; }
+uint64_t __aeabi_uidivmod(uint32_t a, uint32_t b) {
+  uint32_t rest, q = divide(a, b, &rest);
+  return (uint64_t)rest << 32 | q; }
+uint64_t __aeabi_idivmod(int32_t a, int32_t b) {
+  uint32_t rest, q = divide(a < 0 ? -(uint32_t)a : (uint32_t)a, b < 0 ? -(uint32_t)b : (uint32_t)b, &rest);
+  return (uint64_t)(a < 0 ? -rest : rest) << 32 | ((a < 0) != (b < 0) ? -q : q); }
+uint32_t __aeabi_uidiv(uint32_t a, uint32_t b) { uint32_t rest; return divide(a, b, &rest); }
+int32_t __aeabi_idiv(int32_t a, int32_t b) { return (int32_t)__aeabi_idivmod(a, b); }
 void __aeabi_memcpy(void *t, const void *f, size_t n) { memcpy(t, f, n); }
 void __aeabi_memcpy4(void *t, const void *f, size_t n) { memcpy(t, f, n); }
 void __aeabi_memcpy8(void *t, const void *f, size_t n) { memcpy(t, f, n); }

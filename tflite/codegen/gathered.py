@@ -25,7 +25,10 @@ def pack_gathered(convolution):
     shortest = kept.shape[2] * kept.shape[3]
     padded |= shortest < 4
     fields, arrays = common_fields(convolution)
-    table, weights, largest, work, gathered = [int(padded), len(groups)], [], 0, 0, 0
+    odd = (groups[-1][1] - groups[-1][0]) % 2
+    arrays["filters"] = np.pad(arrays["filters"], ((0, odd), (0, 0)))
+    arrays["shift"] = np.pad(arrays["shift"], (0, odd))
+    table, weights, largest, work, gathered = [padded + 2 * odd, len(groups)], [], 0, 0, 0
     for start, stop in groups:
         runs, indices = _runs(kept[start:stop].any(0))
         table += [stop - start, len(runs), *np.ravel(runs)]
@@ -43,7 +46,7 @@ def pack_gathered(convolution):
         ("convolve_gathered.c",),
         fields,
         arrays,
-        _scratch_bytes(convolution, padded) + 32 * largest,
+        _scratch_bytes(convolution, padded, odd) + 32 * largest,
         _distance(convolution, padded, len(groups)),
         int(blocks * (27.5 * work + 20 * gathered + 10 * 4 * filters)),
     )
@@ -98,14 +101,14 @@ def _order(weights, indices):
     return pairs.transpose(0, 2, 1).ravel().astype(np.int8)
 
 
-def _scratch_bytes(convolution, padded):
+def _scratch_bytes(convolution, padded, odd):
     rows, part = 0, 0
     if padded:
         row = convolution.padded_width * convolution.input_shape[2]
         rows = convolution.weights.shape[1] * ((row + 7) // 4 * 4)
     _, width, filters = convolution.output_shape
-    if width % _PIXELS or filters % 2:
-        part = _PIXELS * (filters + filters % 2)
+    if width % _PIXELS or odd:
+        part = (_PIXELS * (filters + odd) + 3) // 4 * 4
     return rows + part
 
 

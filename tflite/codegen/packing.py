@@ -145,6 +145,4 @@ def common_fields(convolution):
     fields["activation_min"], fields["activation_max"] = convolution.activation
     filters = np.stack([bias, convolution.multiplier], 1).astype(np.int32)
     shift = np.where(filters[:, 1] == 0, 1, -np.asarray(convolution.shift)).astype(np.int8)
-    odd = len(shift) % 2  # kernels read two filters at a time
-    arrays = {"filters": np.pad(filters, ((0, odd), (0, 0))), "shift": np.pad(shift, (0, odd))}
-    return fields | {name: name for name in arrays}, arrays
+    return fields | {"filters": "filters", "shift": "shift"}, {"filters": filters, "shift": shift}

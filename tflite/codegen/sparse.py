@@ -93,8 +93,7 @@ def _distance(convolution, rows_at_once):
     furthest = 0
     for row in range(0, rows, rows_at_once):
         first = row * convolution.stride[0] - convolution.padding[0]
-        last = first + convolution.stride[0] * (rows_at_once - 1)
-        loaded = last + convolution.weights.shape[1]
+        loaded = first + max(convolution.stride[0] * rows_at_once, convolution.weights.shape[1])
         if loaded < height:
             written = (row + rows_at_once) * width * filters
             furthest = max(furthest, written - loaded * columns * channels)

@@ -45,6 +45,7 @@ def write_sources(program, content, inputs, outputs, folder, title):
         "names": _NAMES if labels else "",
         "definition_of_names": _class_names(labels) if labels else "",
         "table": table(program),
+        "buffer_text": f"{program.plan.bytes:,}",
         "constants": f"{facts['flash']['constants']:,}",
     }
     for name in ("model.h", "model.c", "weights.h", "weights.c", "self_test.c", "CMakeLists.txt"):

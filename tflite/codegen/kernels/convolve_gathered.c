@@ -1,7 +1,7 @@
 /* Convolutions as matrix products: the inputs that a group of filters reads are gathered for four
  * pixels at a time as int16; then two filters at a time take them.
  *
- * table: whether rows are padded; number of groups; for each: filters, runs, then for each run: row of the patch, offset in
+ * table: 1 if rows are padded, plus 2 if the last group is odd; number of groups; for each: filters, runs, then for each run: row of the patch, offset in
  * the row in bytes, quads. A run is a number of quads, that is, of four neighboring bytes.
  * weights, for each group and each pair of its filters (A, B), for each quad (a, b, c, d):
  * Aa Ba Ac Bc Ab Bb Ad Bd. An odd group's last filter has a partner of zeros.
@@ -181,26 +181,30 @@ static void block(const tfsparse_convolution *layer, const int8_t *const *rows,
 
 void tfsparse_convolve_gathered(const int8_t *input, const tfsparse_convolution *layer,
                                 int8_t *output, void *scratch) {
-  const int padded = layer->table[0], width = layer->output_width;
+  const int padded = layer->table[0] & 1, odd = layer->table[0] >> 1, width = layer->output_width;
   const int filters = layer->output_channels;
   const int32_t step = layer->stride_width * layer->input_channels;
   const int32_t row_bytes = padded ? tfsparse_padded_bytes(layer) : 0;
   int8_t *ring = (int8_t *)scratch;
   int8_t *part = ring + row_bytes * layer->kernel_height; /* for less than four pixels or two filters */
-  const int partial = width % PIXELS || filters % 2 ? PIXELS * (filters + filters % 2) : 0;
+  const int partial = width % PIXELS || odd ? (PIXELS * (filters + odd) + 3) & ~3 : 0;
   int32_t *pairs = (int32_t *)(void *)(part + partial);
   const int8_t *rows[TFSPARSE_MAX_KERNEL];
   int loaded = -layer->pad_top; /* the next row of the image to be copied */
+  int slot = 0;                 /* where in the ring the first row of the patch is */
   for (int y = 0; y < layer->output_height; y++) {
     const int first = y * layer->stride_height - layer->pad_top;
     if (loaded < first) loaded = first;
+    if (y > 0) slot += layer->stride_height;
+    while (slot >= layer->kernel_height) slot -= layer->kernel_height;
     for (int i = 0; i < layer->kernel_height; i++) {
       const int row = first + i;
       if (!padded) {
         rows[i] = input + row * layer->input_width * layer->input_channels;
         continue;
       }
-      int8_t *copy = ring + (row + layer->pad_top) % layer->kernel_height * row_bytes;
+      const int place = slot + i < layer->kernel_height ? slot + i : slot + i - layer->kernel_height;
+      int8_t *copy = ring + place * row_bytes;
       if (row == loaded) tfsparse_pad_row(input, layer, loaded++, copy);
       rows[i] = copy;
     }
@@ -208,12 +212,12 @@ void tfsparse_convolve_gathered(const int8_t *input, const tfsparse_convolution 
       const int pixels = width - x < PIXELS ? width - x : PIXELS;
       int32_t columns[PIXELS];
       for (int i = 0; i < PIXELS; i++) columns[i] = (i < pixels ? x + i : width - 1) * step;
-      if (pixels == PIXELS && filters % 2 == 0) {
+      if (pixels == PIXELS && !odd) {
         block(layer, rows, columns, pairs, output, filters);
       } else {
-        const int even = filters + filters % 2;
-        block(layer, rows, columns, pairs, part, even);
-        for (int i = 0; i < pixels; i++) memcpy(output + i * filters, part + i * even, (size_t)filters);
+        block(layer, rows, columns, pairs, part, filters + odd);
+        for (int i = 0; i < pixels; i++) 
+          memcpy(output + i * filters, part + i * (filters + odd), (size_t)filters);
       }
       output += pixels * filters;
     }

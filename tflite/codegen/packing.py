@@ -97,13 +97,14 @@ def candidates(convolution):
     from tflite.codegen.gathered import pack_gathered
     from tflite.codegen.sparse import pack_sparse
 
-    found = [pack_plain(convolution)]
+    found = []
     shifts = -np.asarray(convolution.shift)[np.asarray(convolution.multiplier) > 0]
     if shifts.min(initial=1) >= 1 and shifts.max(initial=1) <= _LARGEST_SHIFT:
         found.append(pack_sparse(convolution))
         if not convolution.depthwise:
             found.append(pack_gathered(convolution))
-    return sorted(filter(None, found), key=lambda packed: packed.instructions)
+    found = list(filter(None, found)) or [pack_plain(convolution)]
+    return sorted(found, key=lambda packed: packed.instructions)
 
 
 def pack(convolution, kernel=None):

@@ -7,7 +7,7 @@ import numpy as np
 from tflite.codegen import layers
 from tflite.codegen.packing import Convolution, pack
 
-ADDITION_SCRATCH = 2048  # bytes; without it, the sum takes more instructions
+_ADDITION_SCRATCH = 2048  # bytes
 
 
 @dataclasses.dataclass
@@ -77,7 +77,7 @@ def _convolution(layer):
 def _addition(layer):
     made = layer.operation
     arguments = ["{in0}", "{in1}", "{layer}", str(made.count), "{out}", "{scratch}"]
-    scratch = ADDITION_SCRATCH
+    scratch = _ADDITION_SCRATCH
     distances = (0,) * len(layer.inputs)
     if len(layer.inputs) == 2 and layer.inputs[0] == layer.inputs[1]:
         layer = dataclasses.replace(layer, inputs=layer.inputs[:1])

@@ -33,7 +33,7 @@ def convolution(graph, operator):
         kept = np.ones(weights.shape, bool) if kept is None else kept
         weights, kept = (_dilated(each, steps) for each in (weights, kept))
     stride = options.strideH, options.strideW
-    return Convolution(
+    made = Convolution(
         (height, width, channels),
         output.shape[1:],
         weights,
@@ -43,17 +43,38 @@ def convolution(graph, operator):
         kept=kept,
         **_numbers(graph, operator, filters),
     )
+    return with_usual_scales(made)
 
 
 def fully_connected(graph, operator):
     """Returns the `packing.Convolution` of a FULLY_CONNECTED operator, of one pixel."""
     weights = graph.constant(operator, 1)
     filters, channels = weights.shape
-    return Convolution(
+    made = Convolution(
         (1, 1, channels),
         (1, 1, filters),
         weights[:, None, None],
         **_numbers(graph, operator, filters),
+    )
+    return with_usual_scales(made)
+
+
+def with_usual_scales(convolution):
+    """Returns the same convolution, with a usual scale for filters without weights.
+
+    The converter chooses a scale for them that may be extreme. Their outputs are constant: v is
+    2^8 v times 2^-8.
+    """
+    axes = (0, 1, 2) if convolution.depthwise else (1, 2, 3)
+    dead = ~convolution.weights.any(axes)
+    values = requantize(convolution.bias, convolution.multiplier, convolution.shift)
+    low, high = (each - convolution.output_zero_point for each in convolution.activation)
+    bias = np.where(dead, np.clip(values, low, high) << 8, convolution.bias)
+    return dataclasses.replace(
+        convolution,
+        bias=bias.astype(np.int32),
+        multiplier=np.where(dead, 1 << 30, convolution.multiplier).astype(np.int32),
+        shift=np.where(dead, -7, convolution.shift).astype(np.int32),
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from tflite import file_metadata
-from tflite.codegen.calls import ADDITION_SCRATCH, make_call
+from tflite.codegen.calls import make_call
 from tflite.codegen.network import read_network
 from tflite.codegen.planning import Block, Plan, plan
 from tflite.codegen.sparsity import with_supports
@@ -45,17 +45,6 @@ def make_program(content):
     network = read_network(content)
     with_supports(network, facts)
     calls = [make_call(layer) for layer in network.layers]
-    # The sum of two tensors is faster with scratch memory. It gets it if the buffer stays as small.
-    with_scratch = _planned(network, calls, facts)
-    without = [
-        dataclasses.replace(call, scratch=0) if call.scratch == ADDITION_SCRATCH else call
-        for call in calls
-    ]
-    small = _planned(network, without, facts)
-    return with_scratch if with_scratch.plan.bytes <= small.plan.bytes else small
-
-
-def _planned(network, calls, facts):
     blocks, tensors = [], {}
     last = {tensor: i for i, call in enumerate(calls) for tensor in call.layer.inputs}
     first = {0: -1, **{call.layer.output: i for i, call in enumerate(calls)}}

@@ -26,6 +26,7 @@ _UNTOUCHED = 0xA5  # fills the stack before a call
 _LINKER_SCRIPT = f"""
 SECTIONS {{
   . = {_FLASH + 0x100000};
+  .support : {{ *runtime.o(.text*) }}
   .text : {{ *(.text*) }}
   .rodata : {{ *(.rodata*) }}
   . = {_RAM};
@@ -145,7 +146,7 @@ def compile_sources(sources, target, folder, flags=("-O3",)):
         )
     (pathlib.Path(folder) / "string.h").write_text(_STRING_H)
     base = [*_zig(), *TARGETS[target].flags, "-std=c99", f"-I{folder}", f"-I{KERNELS}"]
-    base += ["-fbuiltin", *flags]
+    base += ["-fbuiltin", "-ffunction-sections", "-fdata-sections", *flags]
     objects = []
     for source in map(pathlib.Path, sources):
         objects.append(pathlib.Path(folder) / f"{source.stem}.o")
@@ -252,16 +253,14 @@ def _read(content):
         for segment in elf.iter_segments()
         if segment["p_type"] == "PT_LOAD"
     ]
-    symbols, functions, runtime = {}, {}, 0
+    support = elf.get_section_index(".support")
+    symbols, functions = {}, {}
     for symbol in elf.get_section_by_name(".symtab").iter_symbols():
         symbols[symbol.name] = symbol["st_value"]
-        if symbol["st_info"]["type"] == "STT_FUNC":
+        if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_shndx"] != support:
             functions[symbol.name] = symbol["st_size"]
-            if symbol.name in ("memcpy", "memset") or symbol.name.startswith("__aeabi_mem"):
-                runtime += functions.pop(symbol.name)
-    names = (".text", ".rodata", ".data")
-    sections = filter(None, map(elf.get_section_by_name, names))
-    return segments, symbols, functions, sum(each["sh_size"] for each in sections) - runtime
+    sections = filter(None, map(elf.get_section_by_name, (".text", ".rodata", ".data")))
+    return segments, symbols, functions, sum(section["sh_size"] for section in sections)
 
 
 class _Machine:

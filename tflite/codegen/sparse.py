@@ -30,17 +30,18 @@ def pack_sparse(convolution):
     pitch, places = _places(weights.shape[1:], convolution.stride[1], outputs)
     pairs = zip(weights, kept, strict=True)
     entries = [_entries(values[bits], places[bits]) for values, bits in pairs]
-    counts = [len(each) // 4 for each in entries]
     arrays["weights"] = np.concatenate(entries)
-    arrays["table"] = np.array([two_rows + 2 * convolution.depthwise, *counts], np.uint16)
-    fields |= {"weights": "weights", "table": "table"}
+    sizes = np.array([len(each) for each in entries]) * 256 + arrays.pop("shift")
+    arrays["filters"] = np.column_stack([arrays["filters"], sizes]).astype(np.int32)
+    arrays["table"] = np.array([two_rows + 2 * convolution.depthwise], np.uint16)
+    fields |= {"weights": "weights", "table": "table", "shift": 0}
     elements = pitch * weights.shape[1] * channels
     whole = outputs >= _WORDS and (height % 2 == 0 if two_rows else width % 2 == 0)
     part = 0 if whole else 2 * _WORDS * filters
     bands = -(-height // (1 + two_rows))
     blocks = bands * -(-outputs // _WORDS)
     loaded = pitch * channels * min(weights.shape[1], convolution.stride[0] * (1 + two_rows))
-    instructions = blocks * (20 * sum(counts) + 105 * filters) + bands * 7 * loaded
+    instructions = blocks * (5 * len(arrays["weights"]) + 98 * filters) + bands * 6 * loaded
     return Packed(
         "convolve_sparse",
         ("convolve_sparse.c",),

@@ -1,33 +1,33 @@
-/* The sum of two quantized tensors. */
+/* The sum of two quantized tensors.
+ *
+ * An input has only 256 values: both are brought to the common scale in tables first.
+ */
 #include "tfsparse_inline.h"
 
-enum { LEFT_SHIFT = 20, TABLE = 256 };
+enum { LEFT_SHIFT = 20, HALF = 128 };
 
-/* One input on the common scale, twice. */
-static int32_t rescale(int32_t value, int32_t zero_point, int32_t multiplier, int shift) {
-  const int32_t shifted = (value - zero_point) * (1 << LEFT_SHIFT);
-  return tfsparse_divide(tfsparse_multiply_high(shifted, multiplier), shift) * 2;
-}
-
-/* The half of `twice` on the scale of the output. */
-static inline int32_t combine(int32_t twice, const tfsparse_addition *layer) {
-#if TFSPARSE_DSP
-  int32_t high;
-  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(twice), "r"(layer->multiplier_output));
-#else
-  const int32_t high = tfsparse_multiply_high(twice >> 1, layer->multiplier_output);
-#endif
-  const int32_t result = tfsparse_divide(high, layer->shift_output) + layer->zero_point_output;
-  return tfsparse_clamp(result, layer->activation_min, layer->activation_max);
+/* Twice each value of an input on the common scale; returns the entry of 0. */
+static const int32_t *rescale(int32_t *table, int32_t zero_point, int32_t multiplier, int shift) {
+  for (int32_t value = -HALF; value < HALF; value++) {
+    const int32_t shifted = (value - zero_point) * (1 << LEFT_SHIFT);
+    *table++ = 2 * tfsparse_divide(tfsparse_multiply_high(shifted, multiplier), shift);
+  }
+  return table - HALF;
 }
 
 void tfsparse_add(const int8_t *input_1, const int8_t *input_2, const tfsparse_addition *layer,
                   int32_t count, int8_t *output, void *scratch) {
-  int32_t *const table_1 = (int32_t *)scratch, *const table_2 = table_1 + TABLE;
-  for (int32_t i = 0; i < TABLE; i++) {
-    table_1[i] = rescale(i - 128, layer->zero_point_1, layer->multiplier_1, layer->shift_1);
-    table_2[i] = rescale(i - 128, layer->zero_point_2, layer->multiplier_2, layer->shift_2);
+  int32_t *const tables = (int32_t *)scratch;
+  const int32_t *const table_1 =
+      rescale(tables, layer->zero_point_1, layer->multiplier_1, layer->shift_1);
+  const int32_t *const table_2 =
+      rescale(tables + 2 * HALF, layer->zero_point_2, layer->multiplier_2, layer->shift_2);
+  const int32_t multiplier = layer->multiplier_output, zero_point = layer->zero_point_output;
+  const int shift = layer->shift_output;
+  const int32_t half = 1 << (shift - 1);
+  for (int32_t i = 0; i < count; i++) {
+    const int32_t twice = table_1[input_1[i]] + table_2[input_2[i]];
+    output[i] = tfsparse_saturate(tfsparse_scale(twice, multiplier, half, shift) + zero_point);
   }
-  for (int32_t i = 0; i < count; i++)
-    output[i] = (int8_t)combine(table_1[input_1[i] + 128] + table_2[input_2[i] + 128], layer);
+  tfsparse_activate(output, count, layer->activation_min, layer->activation_max);
 }

@@ -42,12 +42,13 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
   "smlad r10, r3, r12, r10\n"  \
   "smlad r7, r2, lr, r7\n"     \
   "smlad r11, r3, lr, r11\n"
-#define REQUANTIZE(sum, shift)                 \
-  "lsl " sum ", " sum ", #1\n"                 \
-  "smmulr " sum ", " sum ", r1\n"              \
-  "add " sum ", " sum ", " sum ", asr #31\n"   \
-  "add " sum ", " sum ", r2\n"                 \
-  "asr " sum ", " sum ", " shift "\n"          \
+/* As in tfsparse_requantize, with one rounding by the sign of the sum instead of the product: they
+ * differ where the product is 0, and there the result is the same. */
+#define REQUANTIZE(sum, shift)               \
+  "lsl " sum ", " sum ", #1\n"               \
+  "smmlar lr, " sum ", r1, r2\n"             \
+  "add " sum ", lr, " sum ", asr #31\n"      \
+  "asr " sum ", " sum ", " shift "\n"        \
   "ssat " sum ", #8, " sum "\n"
   __asm__ volatile(
       "ldr r2, [r0, #8]\n"
@@ -83,6 +84,7 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
       "add r3, r12, r12, lsl #1\n"
       "strb r6, [r0, r12, lsl #1]\n"
       "strb r7, [r0, r3]\n"
+      "ldr lr, [sp]\n"
       "ldrd r1, r4, [lr, #20]\n"
       "ldr r2, [lr, #28]\n"
       "ldrb r5, [r4, #1]\n"
@@ -98,6 +100,7 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
       "strb r10, [r0, r12, lsl #1]\n"
       "strb r11, [r0, r3]\n"
       "adds r0, #1\n"
+      "ldr lr, [sp]\n"
       "ldr r1, [lr, #32]\n"
       "str r0, [lr, #12]\n"
       "cmp r0, r1\n"
@@ -160,7 +163,7 @@ static int32_t *gather(const uint16_t *table, int runs, const int8_t *const *row
 }
 
 /* Computes four pixels of one row. */
-static void block(const tfsparse_convolution *layer, const int8_t *const *rows,
+TFSPARSE_SMALL static void block(const tfsparse_convolution *layer, const int8_t *const *rows,
                   const int32_t *columns, int32_t *pairs, int8_t *output, int32_t step) {
   const uint16_t *table = layer->table + 2;
   product job = {layer->weights, pairs, pairs, output, step, layer->filters, layer->shift,
@@ -179,7 +182,7 @@ static void block(const tfsparse_convolution *layer, const int8_t *const *rows,
   }
 }
 
-void tfsparse_convolve_gathered(const int8_t *input, const tfsparse_convolution *layer,
+TFSPARSE_SMALL void tfsparse_convolve_gathered(const int8_t *input, const tfsparse_convolution *layer,
                                 int8_t *output, void *scratch) {
   const int padded = layer->table[0] & 1, odd = layer->table[0] >> 1, width = layer->output_width;
   const int filters = layer->output_channels;
@@ -190,6 +193,7 @@ void tfsparse_convolve_gathered(const int8_t *input, const tfsparse_convolution 
   const int partial = width % PIXELS || odd ? (PIXELS * (filters + odd) + 3) & ~3 : 0;
   int32_t *pairs = (int32_t *)(void *)(part + partial);
   const int8_t *rows[TFSPARSE_MAX_KERNEL];
+  int8_t *const start = output;
   int loaded = -layer->pad_top; /* the next row of the image to be copied */
   int slot = 0;                 /* where in the ring the first row of the patch is */
   for (int y = 0; y < layer->output_height; y++) {
@@ -221,6 +225,7 @@ void tfsparse_convolve_gathered(const int8_t *input, const tfsparse_convolution 
       }
       output += pixels * filters;
     }
-    tfsparse_activate(layer, output - width * filters);
   }
+  tfsparse_activate(start, layer->output_height * width * filters, layer->activation_min,
+                    layer->activation_max);
 }

@@ -5,7 +5,7 @@
  */
 #include "tfsparse_inline.h"
 
-static int32_t sum(const int8_t *input, const tfsparse_convolution *layer, int y, int x,
+TFSPARSE_SMALL static int32_t sum(const int8_t *input, const tfsparse_convolution *layer, int y, int x,
                    int filter) {
   const int depthwise = layer->table[0], channels = layer->input_channels;
   const int filters = layer->output_channels;
@@ -29,7 +29,7 @@ static int32_t sum(const int8_t *input, const tfsparse_convolution *layer, int y
   return total;
 }
 
-void tfsparse_convolve_plain(const int8_t *input, const tfsparse_convolution *layer,
+TFSPARSE_SMALL void tfsparse_convolve_plain(const int8_t *input, const tfsparse_convolution *layer,
                              int8_t *output, void *scratch) {
   (void)scratch;
   for (int y = 0; y < layer->output_height; y++) {

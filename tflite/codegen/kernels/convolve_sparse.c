@@ -10,8 +10,9 @@
  *
  * weights, for each filter and weight: the weight, and how many elements its inputs are behind
  * those of the weight before. An even number of them for each filter; padded by weights of 0.
+ * filters, for each: bias; multiplier; bytes of its weights * 256 + shift. There is no array shift.
  * table: 1 if elements are of two rows, plus 2 for one filter per channel, whose elements are
- * [channel][row][phase][position]; then, for each filter, half the number of its weights.
+ * [channel][row][phase][position].
  * scratch: the elements, of 4 bytes, and four in excess; one pixel of the input; eight pixels of
  * the output if a row is not whole blocks of eight.
  */
@@ -41,9 +42,7 @@ typedef struct {
   int8_t *output;
   int32_t step, lane; /* bytes between outputs: of neighboring elements, and in one element */
   const int32_t *filters;
-  const int8_t *shift;
   int32_t rounding; /* 2 * zero point + 1 */
-  const uint16_t *counts;
   const int8_t *last;
   int32_t next; /* bytes from one filter's inputs to the next one's */
 } product;
@@ -66,24 +65,23 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
   "lsrs r1, " low ", #23\n"                 \
   "adc " high ", r1, " high ", lsl #9\n"    \
   "sbfx " low ", " low ", #0, #23\n"
-#define REQUANTIZE(sum)                       \
-  "lsl " sum ", " sum ", #1\n"                \
-  "smmulr " sum ", " sum ", r1\n"             \
-  "add " sum ", " sum ", " sum ", asr #31\n"  \
-  "add " sum ", " sum ", r2\n"                \
-  "asr " sum ", " sum ", r3\n"                \
+/* As in tfsparse_requantize, with one rounding by the sign of the sum instead of the product: they
+ * differ where the product is 0, and there the result is the same. */
+#define REQUANTIZE(sum)                     \
+  "lsl " sum ", " sum ", #1\n"              \
+  "smmlar lr, " sum ", r1, r2\n"            \
+  "add " sum ", lr, " sum ", asr #31\n"     \
+  "asr " sum ", " sum ", r3\n"              \
   "ssat " sum ", #8, " sum "\n"
   __asm__ volatile(
       "push {r0, r4-r11, lr}\n"
       "0:\n"
       "ldr r12, [sp]\n"
       "ldrd r0, r1, [r12]\n"
-      "ldr r3, [r12, #32]\n"
-      "ldr r4, [r12, #20]\n"
-      "ldrh r2, [r3], #2\n"
-      "ldr r4, [r4]\n"
-      "str r3, [r12, #32]\n"
-      "add r2, r0, r2, lsl #2\n"
+      "ldr r3, [r12, #20]\n"
+      "ldr r4, [r3]\n"
+      "ldr r2, [r3, #8]\n"
+      "add r2, r0, r2, lsr #8\n"
       "asrs r5, r4, #9\n" /* the bias in both lanes */
       "asrs r6, r4, #31\n"
       "adds r4, r4, r4, lsl #23\n"
@@ -95,38 +93,35 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
       "ldr lr, [sp]\n"
       SPLIT("r4", "r5") SPLIT("r6", "r7") SPLIT("r8", "r9") SPLIT("r10", "r11")
       "ldr r1, [lr, #4]\n"
-      "ldr r2, [lr, #40]\n"
-      "add r1, r1, r2\n"
+      "ldr r2, [lr, #32]\n"
+      "adds r1, r1, r2\n"
       "strd r0, r1, [lr]\n"
-      "ldrd r0, r12, [lr, #8]\n"  /* output, step */
-      "ldrd r1, r3, [lr, #20]\n"  /* filters, shift */
-      "ldr r2, [lr, #28]\n"       /* rounding */
+      "ldrd r1, r2, [lr, #20]\n" /* filters, rounding */
+      "add r3, r1, #12\n"
+      "str r3, [lr, #20]\n"
+      "ldrb r3, [r1, #8]\n"
       "ldr r1, [r1, #4]\n"
-      "ldrb r3, [r3]\n"
       "lsls r2, r2, r3\n"
       "asrs r2, r2, #1\n"
       REQUANTIZE("r4") REQUANTIZE("r6") REQUANTIZE("r8") REQUANTIZE("r10")
       REQUANTIZE("r5") REQUANTIZE("r7") REQUANTIZE("r9") REQUANTIZE("r11")
+      "ldr lr, [sp]\n"
+      "ldrd r0, r12, [lr, #8]\n" /* output, step */
       "add r1, r12, r12, lsl #1\n"
       "ldr r2, [lr, #16]\n"
       "strb r4, [r0]\n"
       "strb r6, [r0, r12]\n"
       "strb r8, [r0, r12, lsl #1]\n"
       "strb r10, [r0, r1]\n"
+      "strb r5, [r0, r2]\n"
+      "adds r3, r0, #1\n"
+      "str r3, [lr, #8]\n"
       "add r0, r0, r2\n"
-      "strb r5, [r0]\n"
       "strb r7, [r0, r12]\n"
       "strb r9, [r0, r12, lsl #1]\n"
       "strb r11, [r0, r1]\n"
-      "subs r0, r0, r2\n"
-      "ldrd r1, r3, [lr, #20]\n"
-      "ldr r2, [lr, #36]\n"
-      "adds r0, #1\n"
-      "adds r1, #8\n"
-      "adds r3, #1\n"
-      "strd r1, r3, [lr, #20]\n"
-      "str r0, [lr, #8]\n"
-      "cmp r0, r2\n"
+      "ldr r2, [lr, #28]\n"
+      "cmp r3, r2\n"
       "bne 0b\n"
       "pop {r0, r4-r11, pc}\n");
 #undef WEIGHT
@@ -135,12 +130,12 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
 }
 #else
 static void multiply(product *job) {
-  for (; job->output != job->last; job->output++, job->filters += 2, job->shift++) {
+  for (; job->output != job->last; job->output++, job->filters += 3) {
     const int32_t bias = job->filters[0], multiplier = job->filters[1];
-    const int shift = *job->shift;
+    const int shift = job->filters[2] & 255;
     const element *inputs = job->inputs;
     int32_t sums[2 * WORDS] = {bias, bias, bias, bias, bias, bias, bias, bias};
-    for (int count = 2 * *job->counts++; count; count--, job->weights += 2) {
+    for (int32_t bytes = job->filters[2] >> 8; bytes; bytes -= 2, job->weights += 2) {
       const int32_t weight = job->weights[0];
       inputs += (uint8_t)job->weights[1];
       for (int i = 0; i < WORDS; i++) {
@@ -156,6 +151,20 @@ static void multiply(product *job) {
 }
 #endif
 
+/* Moves words to a lower address. */
+TFSPARSE_SMALL static void move(element *to, const element *from, int32_t count) {
+#if TFSPARSE_DSP
+  for (; count >= 8; count -= 8)
+    __asm__ volatile(
+        "ldm %1!, {r2-r6, r8, r9, r12}\n"
+        "stm %0!, {r2-r6, r8, r9, r12}\n"
+        : "+r"(to), "+r"(from)
+        :
+        : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r12", "memory");
+#endif
+  for (; count > 0; count--) *to++ = *from++;
+}
+
 /* How the elements are laid out. */
 typedef struct {
   int two_rows, outputs, positions, phases;
@@ -163,33 +172,41 @@ typedef struct {
   const int8_t *zeros;  /* a pixel of zero points, outside the image */
 } layout;
 
-static const int8_t *find(const int8_t *input, const tfsparse_convolution *layer,
-                          const layout *rows, int row, int column) {
-  if (row < 0 || row >= layer->input_height || column < 0 || column >= layer->input_width)
-    return rows->zeros;
-  return input + (row * layer->input_width + column) * layer->input_channels;
+/* Joins two pixels, channel by channel. */
+__attribute__((noinline)) static void spread(const int8_t *first, const int8_t *second, int channels, element *to,
+                   int32_t pitch) {
+  do {
+    *to = join(*first++, *second++);
+    to += pitch;
+  } while (--channels);
 }
 
 /* Spreads out one row of the image, or two. */
-static void load(const int8_t *input, const tfsparse_convolution *layer, const layout *rows,
+TFSPARSE_SMALL static void load(const int8_t *input, const tfsparse_convolution *layer, const layout *rows,
                  int row, element *to) {
-  const int stride = layer->stride_width;
+  const int stride = layer->stride_width, channels = layer->input_channels;
+  const int32_t bytes = layer->input_width * channels, step = stride * channels;
   const int second_row = row + (rows->two_rows ? layer->stride_height : 0);
-  const int second_column = rows->two_rows ? 0 : rows->outputs * stride;
+  /* A row outside the image has no columns. */
+  const uint32_t first_end = row < 0 || row >= layer->input_height ? 0 : (uint32_t)bytes;
+  const uint32_t second_end =
+      second_row < 0 || second_row >= layer->input_height ? 0 : (uint32_t)bytes;
+  const int8_t *const first_row = input + (first_end ? row * bytes : 0);
+  const int8_t *const other_row = input + (second_end ? second_row * bytes : 0);
+  const int32_t further = rows->two_rows ? 0 : rows->outputs * step;
   for (int phase = 0; phase < rows->phases; phase++) {
-    int column = phase - layer->pad_left;
-    for (int i = 0; i < rows->positions; i++, column += stride) {
-      const int8_t *first = find(input, layer, rows, row, column);
-      const int8_t *second = find(input, layer, rows, second_row, column + second_column);
-      element *at = to++;
-      for (int c = layer->input_channels; c; c--, at += rows->channel)
-        *at = join(*first++, *second++);
+    int32_t at = (phase - layer->pad_left) * channels;
+    for (int i = 0; i < rows->positions; i++, at += step) {
+      const int8_t *first = (uint32_t)at < first_end ? first_row + at : rows->zeros;
+      const int8_t *second =
+          (uint32_t)(at + further) < second_end ? other_row + at + further : rows->zeros;
+      spread(first, second, channels, to++, rows->channel);
     }
   }
 }
 
 /* Copies what of a block of eight pixels is inside the image. */
-static void copy_part(const int8_t *part, const tfsparse_convolution *layer, const layout *rows,
+TFSPARSE_SMALL static void copy_part(const int8_t *part, const tfsparse_convolution *layer, const layout *rows,
                       int8_t *output, int row, int column) {
   const int width = layer->output_width, filters = layer->output_channels;
   for (int i = 0; i < 2 * WORDS; i++) {
@@ -201,7 +218,7 @@ static void copy_part(const int8_t *part, const tfsparse_convolution *layer, con
   }
 }
 
-void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *layer,
+TFSPARSE_SMALL void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *layer,
                               int8_t *output, void *scratch) {
   const int width = layer->output_width, filters = layer->output_channels;
   const int kernel = layer->kernel_height, stride = layer->stride_width;
@@ -236,7 +253,7 @@ void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *l
     if (y > 0) {
       i = kept;
       next = first + kept;
-      for (int32_t k = 0; k < moved; k++) elements[k] = elements[k + advance * rows.row];
+      move(elements, elements + advance * rows.row, moved);
     }
     for (; i < kernel; i++) load(input, layer, &rows, next++, elements + i * rows.row);
     for (int x = 0; x < rows.outputs; x += WORDS) {
@@ -248,8 +265,6 @@ void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *l
       job.weights = layer->weights;
       job.inputs = elements + at;
       job.filters = layer->filters;
-      job.shift = layer->shift;
-      job.counts = layer->table + 1;
       job.output = whole ? output + (y * width + at) * filters : part;
       job.last = job.output + filters;
       job.step = filters;
@@ -257,8 +272,7 @@ void tfsparse_convolve_sparse(const int8_t *input, const tfsparse_convolution *l
       multiply(&job);
       if (!whole) copy_part(part, layer, &rows, output, y, at);
     }
-    tfsparse_activate(layer, output + y * width * filters);
-    if (rows.two_rows && y + 1 < layer->output_height)
-      tfsparse_activate(layer, output + (y + 1) * width * filters);
   }
+  tfsparse_activate(output, layer->output_height * width * filters, layer->activation_min,
+                    layer->activation_max);
 }

@@ -16,6 +16,15 @@
 #endif
 #endif
 
+/* Functions whose speed does not matter. */
+#if defined(__clang__)
+#define TFSPARSE_SMALL __attribute__((minsize))
+#elif defined(__GNUC__)
+#define TFSPARSE_SMALL __attribute__((optimize("Os")))
+#else
+#define TFSPARSE_SMALL
+#endif
+
 typedef struct __attribute__((packed, may_alias)) {
   int32_t word;
 } tfsparse_unaligned;
@@ -54,25 +63,33 @@ static inline int32_t tfsparse_clamp(int32_t value, int32_t minimum, int32_t max
   return value < minimum ? minimum : value > maximum ? maximum : value;
 }
 
-/* What is added before the division by 2^shift: half of it, and the zero point. */
-static inline int32_t tfsparse_offset(const tfsparse_convolution *layer, int filter) {
-  return (2 * layer->output_zero_point + 1) * (1 << layer->shift[filter]) >> 1;
+/* twice / 2 * multiplier / 2^31 / 2^shift, rounded twice; what is added before the division is
+ * offset. |twice| < 2^31 - 2^23, 1 <= shift. One rounding is by the sign of `twice`, not that of
+ * the product: they differ where the product is 0, and there the result is the same. */
+static inline int32_t tfsparse_scale(int32_t twice, int32_t multiplier, int32_t offset, int shift) {
+#if TFSPARSE_DSP
+  int32_t high;
+  __asm__("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(twice), "r"(multiplier), "r"(offset));
+#else
+  const int32_t high = tfsparse_multiply_high(twice / 2, multiplier) + offset;
+#endif
+  return (high + (twice >> 31)) >> shift;
+}
+
+static inline int8_t tfsparse_saturate(int32_t value) {
+#if TFSPARSE_DSP
+  __asm__("ssat %0, #8, %0" : "+r"(value));
+  return (int8_t)value;
+#else
+  return (int8_t)tfsparse_clamp(value, -128, 127);
+#endif
 }
 
 /* sum * multiplier / 2^31 / 2^shift + zero point, rounded twice, in [-128, 127].
- * |sum| < 2^30, 1 <= shift <= 22. */
+ * |sum| < 2^30, 1 <= shift <= 22; offset has the zero point. */
 static inline int8_t tfsparse_requantize(int32_t sum, int32_t multiplier, int32_t offset,
                                          int shift) {
-#if TFSPARSE_DSP
-  int32_t high;
-  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(sum * 2), "r"(multiplier));
-  high = (high + (high >> 31) + offset) >> shift;
-  __asm__("ssat %0, #8, %1" : "=r"(high) : "r"(high));
-  return (int8_t)high;
-#else
-  const int32_t high = tfsparse_multiply_high(sum, multiplier);
-  return (int8_t)tfsparse_clamp((high + (high >> 31) + offset) >> shift, -128, 127);
-#endif
+  return tfsparse_saturate(tfsparse_scale(sum * 2, multiplier, offset, shift));
 }
 
 enum { TFSPARSE_MAX_KERNEL = 16 };
@@ -100,11 +117,10 @@ static inline void tfsparse_pad_row(const int8_t *input, const tfsparse_convolut
 }
 
 /* A fused activation that is narrower than int8. */
-static inline void tfsparse_activate(const tfsparse_convolution *layer, int8_t *output) {
-  const int32_t minimum = layer->activation_min, maximum = layer->activation_max;
+TFSPARSE_SMALL static inline void tfsparse_activate(int8_t *output, int32_t count, int32_t minimum,
+                                                    int32_t maximum) {
   if (minimum == -128 && maximum == 127) return;
-  const int32_t count = layer->output_width * layer->output_channels;
-  for (int32_t i = 0; i < count; i++) output[i] = (int8_t)tfsparse_clamp(output[i], minimum, maximum);
+  for (; count; count--, output++) *output = (int8_t)tfsparse_clamp(*output, minimum, maximum);
 }
 
 #endif

@@ -29,7 +29,8 @@ tfsparse_convolution_kernel tfsparse_convolve_gathered; /* dense, periodic, full
 tfsparse_convolution_kernel tfsparse_convolve_sparse;   /* single weights pruned; depthwise */
 tfsparse_convolution_kernel tfsparse_convolve_plain;    /* any, slowly */
 
-/* The sum of two tensors. LiteRT's own parameters; the power of two of a shift is to the right. */
+/* The sum of two tensors. LiteRT's own parameters; shifts are to the right, shift_output by at least
+ * one. */
 typedef struct {
   int32_t multiplier_1, multiplier_2, multiplier_output;
   int8_t shift_1, shift_2, shift_output;

@@ -67,10 +67,10 @@ def _convolution(layer):
         "convolution",
         packed.fields,
         packed.arrays,
-        packed.scratch_bytes,
-        (packed.distance,),
+        int(packed.scratch_bytes),
+        (int(packed.distance),),
         macs=pixels * int(np.count_nonzero(made.weights)),
-        estimate=packed.instructions,
+        estimate=int(packed.instructions),
     )
 
 

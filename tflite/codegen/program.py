@@ -44,6 +44,16 @@ def make_program(content):
     facts = file_metadata.read(content)
     network = read_network(content)
     with_supports(network, facts)
+    return program_of(network, facts)
+
+
+def program_of(network, facts):
+    """Returns the `Program` of a `network.Network`.
+
+    Args:
+        network: the network.
+        facts: the metadata of its file, a dict.
+    """
     calls = [make_call(layer) for layer in network.layers]
     blocks, tensors = [], {}
     last = {tensor: i for i, call in enumerate(calls) for tensor in call.layer.inputs}

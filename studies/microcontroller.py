@@ -1,0 +1,290 @@
+"""What does sparsity save on a microcontroller? The zoo as C and in TFLM, in one table.
+
+    python -m studies microcontroller --workdir=runs/microcontroller
+
+Generates each int8 file of the zoo as C and compares it, compiled for this machine, with LiteRT's
+reference kernels on test images; then runs it on an emulated Cortex-M4 and counts instructions.
+LiteRT's outputs take long and are kept in --workdir. Needs the extra `bench`. Adds to
+microcontroller.json and writes microcontroller.md and its pictures.
+"""
+
+import collections
+import pathlib
+import tempfile
+
+import numpy as np
+import tqdm
+from absl import flags
+
+import zoo
+from studies import records
+from studies.zoo_table import is_robust, plot, variant
+from tflite.codegen import bench, host, package
+from tflite.runtimes import FileModel
+from tfsparse import tables
+from tfsparse.files import replacing
+from zoo.data import as_float, open_dataset
+
+NAME = "microcontroller"
+KEYS = ("model",)
+DENSE = "resnet8_cifar10"  # what the other ResNet8s are compared with
+NARROW = "resnet8_narrow_cifar10"
+# {picture: (what it shows, label of the axis)}
+_PICTURES = {
+    "microcontroller_instructions": ("instructions", "instructions on a Cortex-M4, M"),
+    "microcontroller_flash": ("flash", "flash, kB"),
+    "microcontroller_ram": ("ram", "RAM, kB"),
+}
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    flags.DEFINE_list("models", None, "Names of zoo models; by default all.")
+    flags.DEFINE_integer("exact_images", 1000, "Test images that are compared.", lower_bound=1)
+    flags.DEFINE_string("workdir", None, "Folder that keeps LiteRT's outputs.", required=True)
+    records.define_data()
+    records.define_output()
+
+
+def main():
+    output = pathlib.Path(FLAGS.output)
+    for name in tqdm.tqdm(FLAGS.models or zoo.list_models(), "models", disable=None):
+        records.record(output, NAME, [measure(name)], page, KEYS)
+    runs = records.read(output, NAME, KEYS)
+    for name in _PICTURES:
+        with replacing(output / f"{name}.png") as partial:
+            picture(name, runs).savefig(partial, dpi=100)
+
+
+# ---- measuring ----
+
+
+def measure(name):
+    """Returns what a zoo model takes as C and how exact it is, a dict for JSON."""
+    content = zoo.load_tflite(name).read_bytes()
+    data = open_dataset(zoo.card(name)["dataset"], data_dir=FLAGS.data_dir)
+    images = as_float(data.read("test", FLAGS.exact_images)[0])
+    with tempfile.TemporaryDirectory() as folder:
+        sources, build = pathlib.Path(folder, "sources"), pathlib.Path(folder)
+        sources.mkdir()
+        made = package.write_package(content, images[: package.TEST_IMAGES], sources, name)
+        source = FileModel(content, "reference").source
+        codes = np.concatenate([source.encode(image[None]) for image in images])
+        found = host.run(host.build(sources, build), codes)
+        measured = bench.measure(made, sources)
+    different = int((found != expected_outputs(name, content, images)).any(1).sum())
+    return {
+        "model": name,
+        "sha256": zoo.card(name)["tflite"]["sha256"],
+        "images": len(images),
+        "different": different,
+        **spent(measured),
+        "kernels": dict(collections.Counter(layer["kernel"] for layer in measured.layers)),
+        "layers": measured.layers,
+    }
+
+
+def expected_outputs(name, content, images):
+    """Returns the outputs of LiteRT's reference kernels, from --workdir if they are known."""
+    path = pathlib.Path(FLAGS.workdir) / f"{name}_{zoo.card(name)['tflite']['sha256'][:16]}.npy"
+    if path.exists():
+        known = np.load(path)
+        if len(known) >= len(images):
+            return known[: len(images)]
+    outputs = FileModel(content, "reference").outputs(images)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, outputs)
+    return outputs
+
+
+def spent(measured):
+    """Returns the figures of a `bench.Measured`, a dict for JSON."""
+    return {
+        "macs": sum(layer["macs"] for layer in measured.layers),
+        "instructions": measured.instructions,
+        "cycles": measured.cycles,
+        "flash": measured.flash,
+        "code": measured.code,
+        "buffer": measured.buffer,
+        "stack": measured.stack,
+    }
+
+
+# ---- the page ----
+
+
+def page(runs):
+    """Returns the Markdown page of all runs."""
+    models = {run["model"]: run for run in runs}
+    return records.fill(
+        NAME,
+        table=table(models),
+        family=family(models),
+        verdict=verdict(models),
+        comparison=comparison(models),
+        pictures="\n\n".join(f"![{label}]({name}.png)" for name, (_, label) in _PICTURES.items()),
+        exact=_exactness(models),
+        megahertz=bench.MEGAHERTZ,
+    )
+
+
+def _ram(run):
+    return run["buffer"] + run["stack"]
+
+
+def _exactness(models):
+    images, wrong = (sum(run[key] for run in models.values()) for key in ("images", "different"))
+    return f"{wrong} of {images:,} outputs of {len(models)} models differ in any bit"
+
+
+def table(models):
+    """Returns the Markdown table of all models."""
+    header = (
+        "|data|clean, int8 %|PGD-50 %|TFLM: flash, kB|arena, kB|C: flash, kB|RAM, kB"
+        "|RAM / arena|MACs, M|instructions, M|per MAC|ms at 120 MHz"
+    )
+    rows = []
+    for name, run in models.items():
+        about = zoo.card(name)
+        arena, flash = about["device"]["arena_bytes"], about["tflite"]["bytes"]
+        rows.append(
+            [
+                f"`{name}`",
+                about["dataset"],
+                f"{100 * about['results']['int8']['accuracy']:.1f}",
+                f"{100 * about['results']['pgd']['accuracy']:.1f}",
+                f"{flash / 1000:,.1f}",
+                f"{arena / 1000:,.1f}" if arena else "",
+                f"{run['flash'] / 1000:,.1f}",
+                f"{_ram(run) / 1000:,.1f}",
+                f"{_ram(run) / arena:.2f}" if arena else "",
+                f"{run['macs'] / 1e6:.1f}",
+                f"{run['instructions'] / 1e6:.2f}",
+                f"{run['instructions'] / run['macs']:.2f}",
+                f"{run['cycles'] / bench.MEGAHERTZ / 1000:.0f}",
+            ]
+        )
+    return tables.markdown(header.split("|"), rows)
+
+
+def family(models):
+    """Returns the Markdown table of what the ResNet8s take of the dense one."""
+    dense, rows = models.get(DENSE), []
+    if dense is None:
+        return ""
+    for name, run in models.items():
+        about = zoo.card(name)
+        if about["model"]["arch"] != "resnet8" or about["dataset"] != "cifar10":
+            continue
+        ratios = [dense[key] / run[key] for key in ("macs", "instructions", "cycles")]
+        words = variant(about) + (f" of width {about['model']['width']}" * (name == NARROW))
+        rows.append([f"`{name}`", words, *(f"{ratio:.2f}x" for ratio in ratios)])
+    return tables.markdown(["", "", "fewer MACs", "fewer instructions", "fewer cycles"], rows)
+
+
+def picture(name, runs):
+    """Returns the figure `name` of _PICTURES: robust accuracy against a cost."""
+    key, label = _PICTURES[name]
+    robust = _robust({run["model"]: run for run in runs})
+    x = [_costs(run)[key] for run in robust.values()]
+    title = f"Robust accuracy against {label.split(',')[0]}"
+    return plot([zoo.card(each) for each in robust], x, "pgd", label, title)
+
+
+def _robust(models):
+    return {
+        name: run
+        for name, run in models.items()
+        if is_robust(zoo.card(name)) and zoo.card(name)["dataset"] == "cifar10"
+    }
+
+
+def _costs(run):
+    """Returns the costs that the pictures show: M instructions, and kB of flash and RAM."""
+    return {
+        "flash": run["flash"] / 1000,
+        "ram": _ram(run) / 1000,
+        "instructions": run["instructions"] / 1e6,
+    }
+
+
+# ---- sparse networks against dense ones ----
+
+
+def _is_dense(name):
+    about = zoo.card(name)
+    return not about["model"]["pattern"] and about["recipe"]["prune"] == "none"
+
+
+def baselines(models):
+    """Yields (sparse model, cost, the best dense model that costs no more, or None).
+
+    The best is the one with the highest accuracy under PGD; all were trained robustly.
+    """
+    robust = _robust(models)
+    dense = [name for name in robust if _is_dense(name)]
+    for name, run in robust.items():
+        if _is_dense(name):
+            continue
+        for cost in ("flash", "ram", "instructions"):
+            fitting = [each for each in dense if _costs(robust[each])[cost] <= _costs(run)[cost]]
+            best = max(fitting, key=lambda each: _accuracy(each, "pgd"), default=None)
+            yield name, cost, best
+
+
+def _accuracy(name, result):
+    return 100 * zoo.card(name)["results"][result]["accuracy"]
+
+
+def comparison(models):
+    """Returns the Markdown table of sparse models and the best dense ones that cost no more."""
+    rows = collections.defaultdict(list)
+    for name, _, best in baselines(models):
+        cells = rows[name]
+        if not cells:
+            cells += [f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}"]
+        if best is None:
+            cells.append("none")
+            continue
+        points = [_accuracy(name, key) - _accuracy(best, key) for key in ("int8", "pgd")]
+        cells.append(f"`{best}`: {points[0]:+.1f} / {points[1]:+.1f}")
+    header = ["", "clean / PGD, %", "at equal flash", "at equal RAM", "at equal instructions"]
+    return tables.markdown(header, [[f"`{name}`", *cells] for name, cells in rows.items()])
+
+
+def verdict(models):
+    """Returns sentences that say which sparse models beat the dense ones, from the figures."""
+    words = {"flash": "flash", "ram": "RAM", "instructions": "instructions"}
+    sentences = []
+    for cost, word in words.items():
+        found = {"better": [], "mixed": [], "worse": []}
+        for name, other, best in baselines(models):
+            if other == cost and best is not None:
+                found[_judged(name, best)].append(f"`{name}`")
+        better = ", ".join(found["better"]) or "no sparse network"
+        sentences.append(
+            f"- At equal {word}, {better} {'is' if len(found['better']) < 2 else 'are'} better "
+            f"than the best dense network; {len(found['mixed'])} gain in one accuracy and lose in "
+            f"the other or differ by less than chance, {len(found['worse'])} are worse."
+        )
+    return "\n".join(sentences)
+
+
+def _judged(name, best):
+    """Returns "better", "worse", or "mixed": of clean accuracy and that under PGD, beyond chance.
+
+    A difference is beyond chance if it exceeds twice its standard error.
+    """
+    signs = []
+    for result in ("int8", "pgd"):
+        shares = [zoo.card(each)["results"][result] for each in (name, best)]
+        a, b = (share["accuracy"] for share in shares)
+        variances = [
+            p * (1 - p) / share["examples"] for p, share in zip((a, b), shares, strict=True)
+        ]
+        error = np.sqrt(sum(variances))
+        signs.append(0 if abs(a - b) <= 2 * error else np.sign(a - b))
+    if max(signs) > 0 and min(signs) >= 0:
+        return "better"
+    return "worse" if min(signs) < 0 and max(signs) <= 0 else "mixed"

@@ -187,7 +187,7 @@ def picture(name, runs):
     """Returns the figure `name` of _PICTURES: robust accuracy against a cost."""
     key, label = _PICTURES[name]
     robust = _robust({run["model"]: run for run in runs})
-    x = [_costs(run)[key] for run in robust.values()]
+    x = [costs(run)[key] for run in robust.values()]
     title = f"Robust accuracy against {label.split(',')[0]}"
     return plot([zoo.card(each) for each in robust], x, "pgd", label, title)
 
@@ -200,7 +200,7 @@ def _robust(models):
     }
 
 
-def _costs(run):
+def costs(run):
     """Returns the costs that the pictures show: M instructions, and kB of flash and RAM."""
     return {
         "flash": run["flash"] / 1000,
@@ -228,7 +228,7 @@ def baselines(models):
         if _is_dense(name):
             continue
         for cost in ("flash", "ram", "instructions"):
-            fitting = [each for each in dense if _costs(robust[each])[cost] <= _costs(run)[cost]]
+            fitting = [each for each in dense if costs(robust[each])[cost] <= costs(run)[cost]]
             best = max(fitting, key=lambda each: _accuracy(each, "pgd"), default=None)
             yield name, cost, best
 
@@ -261,7 +261,7 @@ def verdict(models):
         found = {"better": [], "mixed": [], "worse": []}
         for name, other, best in baselines(models):
             if other == cost and best is not None:
-                found[_judged(name, best)].append(f"`{name}`")
+                found[judged(name, best)].append(f"`{name}`")
         better = ", ".join(found["better"]) or "no sparse network"
         sentences.append(
             f"- At equal {word}, {better} {'is' if len(found['better']) < 2 else 'are'} better "
@@ -271,7 +271,7 @@ def verdict(models):
     return "\n".join(sentences)
 
 
-def _judged(name, best):
+def judged(name, best):
     """Returns "better", "worse", or "mixed": of clean accuracy and that under PGD, beyond chance.
 
     A difference is beyond chance if it exceeds twice its standard error.

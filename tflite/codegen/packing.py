@@ -95,12 +95,12 @@ class Packed:
 def candidates(convolution):
     """Returns a `Packed` from each kernel that can compute this `Convolution`, fastest first."""
     from tflite.codegen.gathered import pack_gathered
-    from tflite.codegen.sparse import pack_sparse
+    from tflite.codegen.sparse import pack_pairs, pack_sparse
 
     found = []
     shifts = -np.asarray(convolution.shift)[np.asarray(convolution.multiplier) > 0]
     if shifts.min(initial=1) >= 1 and shifts.max(initial=1) <= _LARGEST_SHIFT:
-        found.append(pack_sparse(convolution))
+        found += [pack_sparse(convolution), pack_pairs(convolution)]
         if not convolution.depthwise:
             found.append(pack_gathered(convolution))
     found = list(filter(None, found)) or [pack_plain(convolution)]

@@ -1,101 +1,152 @@
-"""Packs convolutions of which single weights are pruned, for convolve_sparse.c."""
+"""Packs convolutions by the weights that they keep, for convolve_sparse.c and convolve_pairs.c."""
 
 import numpy as np
 
 from tflite.codegen.packing import Packed, common_fields
 
-_WORDS = 4  # elements, of two pixels each, that are computed together
-_LANE_LIMIT = 1 << 22  # of an output's sum
+_WORDS = 4  # elements that are computed together
+_LANE_LIMIT = 1 << 22  # of an output's sum, if two share a word
 _FURTHEST = 255  # elements between a weight's inputs and the next one's
+_HALVES, _ROWS, _CHANNELS, _DEPTHWISE = 0, 1, 2, 4  # what is in an element; see sweep.c
 
 
 def pack_sparse(convolution):
-    """Returns the `Packed` of a `Convolution`, or None if its sums may be too large."""
+    """Returns the `Packed` of a `Convolution` weight by weight, or None if sums may be too large.
+
+    Depthwise convolutions with one filter per channel are taken, too.
+    """
+    weights, kept = _weights(convolution)
     fields, arrays = common_fields(convolution)
-    weights, kept = convolution.weights, convolution.weights != 0
-    if convolution.kept is not None:
-        kept &= convolution.kept
-    channels = convolution.input_shape[2]
-    height, width, filters = convolution.output_shape
     if convolution.depthwise:  # each filter: the taps of one channel
         weights, kept = (each.transpose(3, 1, 2, 0) for each in (weights, kept))
-        if filters != channels:
+        if len(weights) != convolution.input_shape[2]:
             return None
     magnitudes = np.abs(weights.astype(np.int64)).sum((1, 2, 3)) * 128
-    biases = np.abs(arrays["filters"][: len(weights), 0].astype(np.int64))
+    biases = np.abs(arrays["filters"][:, 0].astype(np.int64))
     if (magnitudes + biases).max() >= _LANE_LIMIT:
         return None
-    two_rows = (width + 1) // 2 < _WORDS
-    outputs = width if two_rows else (width + 1) // 2
-    pitch, places = _places(weights.shape[1:], convolution.stride[1], outputs)
-    pairs = zip(weights, kept, strict=True)
-    entries = [_entries(values[bits], places[bits]) for values, bits in pairs]
-    arrays["weights"] = np.concatenate(entries)
-    sizes = np.array([len(each) for each in entries]) * 256 + arrays.pop("shift")
-    arrays["filters"] = np.column_stack([arrays["filters"], sizes]).astype(np.int32)
-    arrays["table"] = np.array([two_rows + 2 * convolution.depthwise], np.uint16)
-    fields |= {"weights": "weights", "table": "table", "shift": 0}
-    elements = pitch * weights.shape[1] * channels
-    whole = outputs >= _WORDS and (height % 2 == 0 if two_rows else width % 2 == 0)
-    part = 0 if whole else 2 * _WORDS * filters
-    bands = -(-height // (1 + two_rows))
-    blocks = bands * -(-outputs // _WORDS)
-    loaded = pitch * channels * min(weights.shape[1], convolution.stride[0] * (1 + two_rows))
-    instructions = blocks * (5 * len(arrays["weights"]) + 98 * filters) + bands * 6 * loaded
-    return Packed(
-        "convolve_sparse",
-        ("convolve_sparse.c",),
-        fields,
-        arrays,
-        4 * (elements + _WORDS) + channels + part,
-        _distance(convolution, 1 + two_rows),
-        instructions,
-    )
+    kind = _ROWS if (convolution.output_shape[1] + 1) // 2 < _WORDS else _HALVES
+    layout = _Layout(convolution, kind, weights.shape[1:])
+    streams = []
+    for values, bits in zip(weights, kept, strict=True):
+        places = layout.places[bits]
+        order = np.argsort(places)
+        streams.append(_stream(places[order], values[bits][order][:, None])[:, ::-1].ravel())
+    sizes = [len(stream) for stream in streams]
+    packed = layout.packed("convolve_sparse", fields, arrays, streams, sizes)
+    packed.instructions += layout.blocks * (5 * sum(sizes) + 99 * len(weights))
+    return packed
 
 
-def _places(shape, stride, outputs):
-    """Returns the elements of a row and channel, and the first that each weight reads, [h, w, c].
+def pack_pairs(convolution):
+    """Returns the `Packed` of a `Convolution` by pairs of filters and of channels, or None.
+
+    Both numbers have to be even. What a pair of filters keeps is the union.
+    """
+    weights, kept = _weights(convolution)
+    filters, height, width, channels = weights.shape
+    if convolution.depthwise or filters % 2 or channels % 2:
+        return None
+    fields, arrays = common_fields(convolution)
+    layout = _Layout(convolution, _CHANNELS, (height, width, channels // 2))
+    by_pairs = (filters // 2, 2, height, width, channels // 2, 2)
+    weights = weights.reshape(by_pairs).transpose(0, 2, 3, 4, 5, 1)  # Aa Ba Ab Bb
+    kept = kept.reshape(by_pairs).any((1, 5))
+    streams = []
+    for values, bits in zip(weights, kept, strict=True):
+        places = layout.places[bits]
+        order = np.argsort(places)
+        streams.append(_stream(places[order], values[bits][order].reshape(-1, 4)).ravel())
+    sizes = np.repeat([len(stream) for stream in streams], 2)
+    packed = layout.packed("convolve_pairs", fields, arrays, streams, sizes)
+    entries = sum(len(stream) for stream in streams) // 5
+    packed.instructions += layout.blocks * (16.5 * entries + 84 * len(streams))
+    return packed
+
+
+def _weights(convolution):
+    kept = convolution.weights != 0
+    if convolution.kept is not None:
+        kept &= convolution.kept
+    return np.where(kept, convolution.weights, 0), kept
+
+
+class _Layout:
+    """Where the kernels find what weights read, and what that costs; see sweep.c."""
+
+    def __init__(self, convolution, kind, shape):
+        """Lays out rows for filters of `shape`, (height, width, channels or pairs of them)."""
+        self._convolution, self._kind = convolution, kind
+        rows, columns, channels = shape
+        height, width, filters = convolution.output_shape
+        stride = convolution.stride[1]
+        self._lines = 2 if kind == _ROWS else 1  # rows of outputs that are computed together
+        outputs = (width + 1) // 2 if kind == _HALVES else width
+        phases = min(stride, columns)
+        positions = outputs + (columns - 1) // stride
+        row, column, channel = np.indices(shape)
+        places = ((row * channels + channel) * phases + column % stride) * positions
+        self.places = places + column // stride
+        self.blocks = -(-height // self._lines) * -(-outputs // _WORDS)
+        channels = convolution.input_shape[2] // (2 if kind == _CHANNELS else 1)
+        self._row = positions * phases * channels  # elements
+        self._elements = self._row * rows
+        is_whole = outputs >= _WORDS and not {_ROWS: height, _HALVES: width}.get(kind, 0) % 2
+        self._part = 0 if is_whole else (1 if kind == _CHANNELS else 2) * _WORDS * filters
+
+    def packed(self, kernel, fields, arrays, streams, sizes):
+        """Returns the `Packed` with the instructions of loading rows."""
+        kind = self._kind + _DEPTHWISE * self._convolution.depthwise
+        arrays["weights"] = np.concatenate(streams)
+        sizes = np.asarray(sizes) * 256 + arrays.pop("shift")
+        arrays["filters"] = np.column_stack([arrays["filters"], sizes]).astype(np.int32)
+        arrays["table"] = np.array([kind], np.uint16)
+        fields |= {"weights": "weights", "table": "table", "shift": 0}
+        height, channels = self._convolution.output_shape[0], self._convolution.input_shape[2]
+        rows, step = self._convolution.weights.shape[1], self._convolution.stride[0] * self._lines
+        moved = max(0, rows - step) * self._row
+        loaded = min(rows, step) * self._row
+        bands = -(-height // self._lines)
+        return Packed(
+            kernel,
+            (f"{kernel}.c", "sweep.c"),
+            fields,
+            arrays,
+            4 * (self._elements + _WORDS) + channels + self._part,
+            self._distance(max(rows, step)),
+            int(bands * (7 * loaded + moved)),
+        )
+
+    def _distance(self, read):
+        """Returns by how many bytes the output must precede the input.
+
+        Args:
+            read: rows that no later outputs need, counted from the first one that outputs read.
+        """
+        height, columns, channels = self._convolution.input_shape
+        rows, width, filters = self._convolution.output_shape
+        furthest = 0
+        for row in range(0, rows, self._lines):
+            first = row * self._convolution.stride[0] - self._convolution.padding[0]
+            if first + read < height:
+                written = (row + self._lines) * width * filters
+                furthest = max(furthest, written - (first + read) * columns * channels)
+        return furthest
+
+
+def _stream(places, values):
+    """Returns int8 [entries, 1 + n]: the distance to the place before, and the values there.
 
     Args:
-        shape: (height, width, channels) of a filter.
-        stride: columns.
-        outputs: elements of which one row of outputs consists.
+        places: int [entries], increasing.
+        values: int8 [entries, n].
     """
-    _, width, channels = shape
-    phases = min(stride, width)
-    positions = outputs + (width - 1) // stride
-    row, column, channel = np.indices(shape)
-    places = (row * channels + channel) * phases + column % stride
-    return positions * phases, places * positions + column // stride
-
-
-def _entries(weights, places):
-    """Returns the weights of one filter with the distances of what they read, int8 [2 n]."""
-    order = np.argsort(places)
-    distances = np.diff(places[order], prepend=0)
-    values, deltas = [], []
-    for value, distance in zip(weights[order].tolist(), distances.tolist(), strict=True):
+    rows = []
+    for distance, numbers in zip(np.diff(places, prepend=0).tolist(), values.tolist(), strict=True):
         while distance > _FURTHEST:
-            values.append(0)
-            deltas.append(_FURTHEST)
+            rows.append([_FURTHEST] + [0] * len(numbers))
             distance -= _FURTHEST
-        values.append(value)
-        deltas.append(distance)
-    missing = len(values) % 2 if values else 2
-    values += [0] * missing
-    deltas += [0] * missing
-    return np.stack([values, np.array(deltas, np.uint8).view(np.int8)], 1).astype(np.int8).ravel()
-
-
-def _distance(convolution, rows_at_once):
-    """Returns by how many bytes the output must precede the input."""
-    height, columns, channels = convolution.input_shape
-    rows, width, filters = convolution.output_shape
-    furthest = 0
-    for row in range(0, rows, rows_at_once):
-        first = row * convolution.stride[0] - convolution.padding[0]
-        loaded = first + max(convolution.stride[0] * rows_at_once, convolution.weights.shape[1])
-        if loaded < height:
-            written = (row + rows_at_once) * width * filters
-            furthest = max(furthest, written - loaded * columns * channels)
-    return furthest
+        rows.append([distance, *numbers])
+    missing = len(rows) % 2 if rows else 2
+    rows += [[0] * (1 + values.shape[1])] * missing
+    return np.array(rows, np.int16).astype(np.uint8).view(np.int8)

@@ -52,6 +52,8 @@ CASES = {
     "one_pixel": Case((1, 1, 20), 10, kernel=(1, 1)),
     "one_group": Case((8, 8, 16), 6, kept=1),
     "three_groups": Case((6, 8, 12), 9, kept=3),
+    "two_groups": Case((9, 10, 6), 8, stride=2, kept=2, zero_points=(7, -9)),
+    "two_groups_narrow": Case((3, 3, 18), 4, kept=2),
     "density_50": Case((8, 8, 8), 6, kept=0.5),
     "density_10": Case((6, 16, 16), 8, kept=0.1, zero_points=(5, -3)),
     "density_02": Case((5, 10, 32), 7, kept=0.02, activation=3),
@@ -172,7 +174,9 @@ def test_kernels_of_each_case(made):
         case = name.removesuffix(f"_{packed.kernel}")
         kernels.setdefault(case, set()).add(packed.kernel)
     assert set(kernels) == set(CASES)
-    assert kernels["dense"] == kernels["density_10"] == {"convolve_gathered", "convolve_sparse"}
+    kinds = {"convolve_gathered", "convolve_pairs", "convolve_sparse"}
+    assert kernels["dense"] == kernels["density_10"] == kinds
+    assert kernels["three_groups"] == kinds - {"convolve_pairs"}  # of an odd number of filters
     assert kernels["depthwise"] == {"convolve_sparse"}
     for case in ("large_scale", "tiny_scale", "depthwise_multiplier"):
         assert kernels[case] == {"convolve_plain"}

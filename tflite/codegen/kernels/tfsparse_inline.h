@@ -92,6 +92,34 @@ static inline int8_t tfsparse_requantize(int32_t sum, int32_t multiplier, int32_
   return tfsparse_saturate(tfsparse_scale(sum * 2, multiplier, offset, shift));
 }
 
+/* Two numbers that weights meet together. */
+#if TFSPARSE_DSP
+typedef int32_t tfsparse_element;
+#else
+typedef struct {
+  int8_t first, second;
+} tfsparse_element;
+#endif
+
+enum { TFSPARSE_WORDS = 4, TFSPARSE_LANE = 23 };
+
+/* All filters at one block of outputs, the neighbors of which read neighboring elements. Assembler
+ * knows the order of the fields. */
+typedef struct {
+  const int8_t *weights;
+  const tfsparse_element *inputs;
+  int8_t *output;
+  int32_t step, lane; /* bytes between outputs: of neighboring elements, and in one element */
+  const int32_t *filters;
+  int32_t rounding; /* 2 * zero point + 1 */
+  const int8_t *last;
+  int32_t next; /* bytes from one filter's inputs to the next one's */
+} tfsparse_block;
+
+/* In sweep.c: calls `multiply` for all blocks of an image. */
+void tfsparse_sweep(const int8_t *input, const tfsparse_convolution *layer, int8_t *output,
+                    void *scratch, void (*multiply)(tfsparse_block *));
+
 enum { TFSPARSE_MAX_KERNEL = 16 };
 
 /* Bytes of a padded row, in words. */

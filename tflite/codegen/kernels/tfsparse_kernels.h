@@ -26,6 +26,7 @@ typedef void tfsparse_convolution_kernel(const int8_t *input, const tfsparse_con
                                          int8_t *output, void *scratch);
 
 tfsparse_convolution_kernel tfsparse_convolve_gathered; /* dense, periodic, fully connected */
+tfsparse_convolution_kernel tfsparse_convolve_pairs;    /* neighboring filters keep the same */
 tfsparse_convolution_kernel tfsparse_convolve_sparse;   /* single weights pruned; depthwise */
 tfsparse_convolution_kernel tfsparse_convolve_plain;    /* any, slowly */
 

@@ -74,6 +74,30 @@ def _convolution(layer):
     )
 
 
+def _connection(layer):
+    made = layer.operation
+    weights = np.concatenate([made.weights, np.zeros_like(made.weights[: len(made.weights) % 2])])
+    arrays = {
+        "weights": weights.reshape(-1, 2, weights.shape[1]).transpose(0, 2, 1).copy(),
+        "bias": made.bias,
+        "multiplier": made.multiplier,
+        "shift": made.shift.astype(np.int8),
+    }
+    fields = {**made.fields, **{name: name for name in arrays}}
+    return Call(
+        layer,
+        "fully_connected",
+        ("fully_connected.c",),
+        [["{in0}", "{layer}", "{out}"]],
+        "connection",
+        fields,
+        arrays,
+        0,
+        (None,),
+        macs=int(np.count_nonzero(made.weights)),
+    )
+
+
 def _addition(layer):
     made = layer.operation
     arguments = ["{in0}", "{in1}", "{layer}", str(made.count), "{out}", "{scratch}"]
@@ -137,6 +161,7 @@ def _copy(layer):
 _CALLS = {
     Convolution: _convolution,
     layers.Addition: _addition,
+    layers.Connection: _connection,
     layers.Copy: _copy,
     layers.LookUp: _look_up,
     layers.Mean: _mean,

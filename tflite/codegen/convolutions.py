@@ -46,19 +46,6 @@ def convolution(graph, operator):
     return with_usual_scales(made)
 
 
-def fully_connected(graph, operator):
-    """Returns the `packing.Convolution` of a FULLY_CONNECTED operator, of one pixel."""
-    weights = graph.constant(operator, 1)
-    filters, channels = weights.shape
-    made = Convolution(
-        (1, 1, channels),
-        (1, 1, filters),
-        weights[:, None, None],
-        **_numbers(graph, operator, filters),
-    )
-    return with_usual_scales(made)
-
-
 def with_usual_scales(convolution):
     """Returns the same convolution, with a usual scale for filters without weights.
 
@@ -103,11 +90,7 @@ def _numbers(graph, operator, filters):
     )
     has_bias = len(operator.inputs) > 2 and operator.inputs[2] >= 0
     bias = graph.constant(operator, 2) if has_bias else np.zeros(filters, np.int32)
-    products = source.scale * kernel.scales
-    if operator.name == "FULLY_CONNECTED" and len(kernel.scales) == 1:
-        # There LiteRT multiplies the scales in single precision.
-        products = np.float64(np.float32(source.scale) * np.float32(kernel.scale))
-    factors = np.broadcast_to(products / output.scale, filters)
+    factors = np.broadcast_to(source.scale * kernel.scales / output.scale, filters)
     multiplier, shift = quantize_multiplier(factors)
     return {
         "bias": bias.astype(np.int32),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tflite.codegen.quantization import mean_multiplier, quantize_multiplier
+from tfsparse.errors import UsageError
 
 
 @dataclasses.dataclass
@@ -57,6 +58,24 @@ class LookUp:
     count: int
 
 
+@dataclasses.dataclass
+class Connection:
+    """A fully connected layer, and the fields of `tfsparse_connection` that are numbers.
+
+    Attributes:
+        weights: int8 [outputs, inputs].
+        bias: int32 [outputs], with the input's zero point folded in.
+        multiplier, shift: int32 [outputs]: factors of multiplier / 2^shift.
+        fields: {field: number}.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    multiplier: np.ndarray
+    shift: np.ndarray
+    fields: dict
+
+
 class Rows(NamedTuple):
     """Rows of `bytes` bytes to copy; offsets and pitches in bytes."""
 
@@ -102,6 +121,11 @@ def addition(first, second, output, activation):
     factors = [first.scale / twice, second.scale / twice, twice / (output.scale * (1 << 20))]
     multipliers, shifts = quantize_multiplier(factors)
     low, high = activation_range(activation, *output.quantization)
+    if not -30 <= shifts[2] <= -1:
+        raise UsageError(
+            f"ADD has inputs of scales {first.scale} and {second.scale} and an output of "
+            f"{output.scale}, which is too far from them. Calibrate the model on typical images."
+        )
     fields = {}
     for name, multiplier, shift in zip(("1", "2", "output"), multipliers, shifts, strict=True):
         fields[f"multiplier_{name}"] = int(multiplier)
@@ -110,6 +134,45 @@ def addition(first, second, output, activation):
     fields |= {"zero_point_output": output.zero_point}
     fields |= {"activation_min": low, "activation_max": high}
     return Addition(int(np.prod(output.shape)), fields)
+
+
+def connection(source, kernel, output, weights, bias, activation):
+    """Returns the `Connection` of a FULLY_CONNECTED operator.
+
+    LiteRT multiplies the sum with a factor in double precision and rounds once, halves away from
+    zero. A multiplier of 31 bits gives the same for all sums.
+
+    Args:
+        source, kernel, output: the `reading.Tensor`s.
+        weights: int8 [outputs, inputs].
+        bias: int32 [outputs].
+        activation: of the schema.
+
+    Raises:
+        UsageError: if it does not.
+    """
+    folded = bias - source.zero_point * weights.astype(np.int64).sum(1)
+    factors = np.broadcast_to(source.scale * kernel.scales / output.scale, len(weights))
+    multiplier, shift = quantize_multiplier(factors)
+    shift = 31 - shift
+    for factor, *integers in zip(factors, multiplier, shift, strict=True):
+        # The numbers where the result changes, and their neighbors.
+        edges = np.floor((np.arange(-300, 300) + 0.5) / factor)
+        sums = (edges[:, None] + np.arange(-2, 3)).ravel()
+        sums = np.unique(sums[np.abs(sums) < 1 << 31]).astype(np.int64)
+        expected = np.copysign(np.floor(np.abs(sums * factor) + 0.5), sums)
+        products = sums * int(integers[0])
+        sizes = (np.abs(products) + (1 << (int(integers[1]) - 1))) >> int(integers[1])
+        if (np.copysign(sizes, sums) != expected).any():
+            raise UsageError(
+                f"A fully connected layer multiplies by {factor}, which no integer factor replaces "
+                "exactly. Use a 1x1 convolution in its place, as `tfsparse convert` does."
+            )
+    low, high = activation_range(activation, *output.quantization)
+    fields = {"inputs": weights.shape[1], "outputs": weights.shape[0]}
+    fields |= {"output_zero_point": output.zero_point}
+    fields |= {"activation_min": low, "activation_max": high}
+    return Connection(weights, folded.astype(np.int32), multiplier, shift, fields)
 
 
 def mean(source, output, pixels, channels):

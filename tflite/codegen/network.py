@@ -76,7 +76,7 @@ class _Builder:
         written = [layer for layer in self.storage.layers if layer.output == target]
         is_read = any(target in layer.inputs for layer in self.storage.layers)
         if not written or is_read or self.storage.layers[-1].output != target:
-            target = self.storage.copy(value, "the output", always=True)
+            target = self.storage.copy(value, "the output")
         return Network(self.storage.layers, self.storage.shapes, target, self.graph)
 
     # ---- operators ----
@@ -152,11 +152,25 @@ class _Builder:
             self._emit_convolution(operator, made, value.places[0])
 
     def _fully_connected(self, operator):
-        made = convolutions.fully_connected(self.graph, operator)
-        places = self.storage.looked_up(self.values[operator.inputs[0]]).places
-        if places.size != made.input_shape[2]:
+        source, kernel, output = (
+            self.graph.tensors[index]
+            for index in (operator.inputs[0], operator.inputs[1], operator.outputs[0])
+        )
+        weights = self.graph.constant(operator, 1)
+        outputs, inputs = weights.shape
+        has_bias = len(operator.inputs) > 2 and operator.inputs[2] >= 0
+        bias = self.graph.constant(operator, 2) if has_bias else np.zeros(outputs, np.int32)
+        value = self.storage.looked_up(self.values[operator.inputs[0]])
+        if value.places.size != inputs:
             raise UsageError(f"{operator.title} takes several vectors, which is not supported.")
-        self._emit_convolution(operator, made, places.reshape(1, 1, -1))
+        tensor, order = self.storage.permuted(value.places.reshape(1, 1, -1))
+        if tensor is None:
+            tensor, order = self.storage.copy(value, operator.title), None
+        if order is not None:
+            weights = weights[:, np.argsort(order)]
+        activation = operator.options.fusedActivationFunction
+        made = layers.connection(source, kernel, output, weights, bias, activation)
+        self._emit(operator, made, (tensor,))
 
     def _emit_convolution(self, operator, made, places):
         """Adds a convolution of the numbers at `places`, [height, width, channels]."""

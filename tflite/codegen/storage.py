@@ -68,7 +68,11 @@ class Storage:
         if tensor is not None:
             return tensor, None
         sources = self.sources(places)
-        if len(sources) != 1 or (places < 0).any() or self.shapes[sources[0]] != places.shape:
+        if len(sources) != 1 or (places < 0).any():
+            return None, None
+        size = int(np.prod(self.shapes[sources[0]]))
+        # A vector is any tensor as one pixel.
+        if self.shapes[sources[0]] != places.shape and places.shape != (1, 1, size):
             return None, None
         order = places[0, 0] - sources[0] * TENSOR
         if not np.array_equal(np.sort(order), np.arange(len(order))):
@@ -101,7 +105,7 @@ class Storage:
             self._tables[key] = output
         return Value(value.places + (self._tables[key] - source) * TENSOR)
 
-    def copy(self, value, title, always=False):
+    def copy(self, value, title):
         """Returns a new tensor of the numbers at a value's places; their table is not applied."""
         places = value.places
         sources = self.sources(places)

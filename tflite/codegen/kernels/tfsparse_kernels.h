@@ -30,6 +30,19 @@ tfsparse_convolution_kernel tfsparse_convolve_pairs;    /* neighboring filters k
 tfsparse_convolution_kernel tfsparse_convolve_sparse;   /* single weights pruned; depthwise */
 tfsparse_convolution_kernel tfsparse_convolve_plain;    /* any, slowly */
 
+/* A fully connected layer of LiteRT's operator FULLY_CONNECTED, which rounds once: an output is the
+ * sum of bias and products times multiplier / 2^shift. */
+typedef struct {
+  int32_t inputs, outputs;
+  const int8_t *weights;
+  const int32_t *bias, *multiplier; /* the input's zero point is folded in */
+  const int8_t *shift;              /* 1 to 62 */
+  int8_t output_zero_point, activation_min, activation_max;
+} tfsparse_connection;
+
+void tfsparse_fully_connected(const int8_t *input, const tfsparse_connection *layer,
+                              int8_t *output);
+
 /* The sum of two tensors. LiteRT's own parameters; shifts are to the right, shift_output by at least
  * one. */
 typedef struct {

@@ -17,6 +17,7 @@ from tflite.codegen.cycles import BRANCH_REFILL, block_cycles
 from tfsparse.errors import UsageError
 
 KERNELS = pathlib.Path(__file__).parent / "kernels"
+_SUPPORT = pathlib.Path(__file__).parent / "support.c"
 
 _FLASH, _RAM, _MEGABYTES = 0x00010000, 0x20000000, 8 << 20
 _RETURN = 0xFFFF0  # an address in a page of its own, outside the program
@@ -26,7 +27,7 @@ _UNTOUCHED = 0xA5  # fills the stack before a call
 _LINKER_SCRIPT = f"""
 SECTIONS {{
   . = {_FLASH + 0x100000};
-  .support : {{ *runtime.o(.text*) }}
+  .support : {{ *support.o(.text*) }}
   .text : {{ *(.text*) }}
   .rodata : {{ *(.rodata*) }}
   . = {_RAM};
@@ -41,49 +42,6 @@ _STRING_H = """
 #include <stddef.h>
 void *memcpy(void *restrict, const void *restrict, size_t);
 void *memset(void *, int, size_t);
-"""
-
-# What compilers call without being asked; word by word, as in any C library for the purpose.
-_RUNTIME = """
-#include <stddef.h>
-#include <stdint.h>
-void *memcpy(void *restrict to, const void *restrict from, size_t n) {
-  unsigned char *t = to; const unsigned char *f = from;
-  if ((((uintptr_t)t | (uintptr_t)f) & 3) == 0)
-    for (; n >= 4; n -= 4, t += 4, f += 4) *(uint32_t *)(void *)t = *(const uint32_t *)(const void *)f;
-  while (n--) *t++ = *f++;
-  return to; }
-void *memset(void *to, int value, size_t n) {
-  unsigned char *t = to; uint32_t word = (value & 255) * 0x01010101u;
-  if (((uintptr_t)t & 3) == 0)
-    for (; n >= 4; n -= 4, t += 4) *(uint32_t *)(void *)t = word;
-  while (n--) *t++ = (unsigned char)value;
-  return to; }
-static uint32_t divide(uint32_t a, uint32_t b, uint32_t *rest) {
-  uint32_t quotient = 0, r = 0;
-  for (int i = 31; i >= 0; i--) {
-    r = r << 1 | (a >> i & 1);
-    if (r >= b) { r -= b; quotient |= 1u << i; }
-  }
-  *rest = r;
-  return quotient; }
-uint64_t __aeabi_uidivmod(uint32_t a, uint32_t b) {
-  uint32_t rest, q = divide(a, b, &rest);
-  return (uint64_t)rest << 32 | q; }
-uint64_t __aeabi_idivmod(int32_t a, int32_t b) {
-  uint32_t rest, q = divide(a < 0 ? -(uint32_t)a : (uint32_t)a, b < 0 ? -(uint32_t)b : (uint32_t)b, &rest);
-  return (uint64_t)(a < 0 ? -rest : rest) << 32 | ((a < 0) != (b < 0) ? -q : q); }
-uint32_t __aeabi_uidiv(uint32_t a, uint32_t b) { uint32_t rest; return divide(a, b, &rest); }
-int32_t __aeabi_idiv(int32_t a, int32_t b) { return (int32_t)__aeabi_idivmod(a, b); }
-void __aeabi_memcpy(void *t, const void *f, size_t n) { memcpy(t, f, n); }
-void __aeabi_memcpy4(void *t, const void *f, size_t n) { memcpy(t, f, n); }
-void __aeabi_memcpy8(void *t, const void *f, size_t n) { memcpy(t, f, n); }
-void __aeabi_memset(void *t, size_t n, int v) { memset(t, v, n); }
-void __aeabi_memset4(void *t, size_t n, int v) { memset(t, v, n); }
-void __aeabi_memset8(void *t, size_t n, int v) { memset(t, v, n); }
-void __aeabi_memclr(void *t, size_t n) { memset(t, 0, n); }
-void __aeabi_memclr4(void *t, size_t n) { memset(t, 0, n); }
-void __aeabi_memclr8(void *t, size_t n) { memset(t, 0, n); }
 """
 
 
@@ -141,9 +99,7 @@ def compile_sources(sources, target, folder, flags=("-O3",)):
             error.
     """
     if importlib.util.find_spec("ziglang") is None:
-        raise UsageError(
-            "The cross compiler is not installed. Run: pip install 'tfsparse[bench]'"
-        )
+        raise UsageError("The cross compiler is not installed. Run: pip install 'tfsparse[bench]'")
     (pathlib.Path(folder) / "string.h").write_text(_STRING_H)
     base = [*_zig(), *TARGETS[target].flags, "-std=c99", f"-I{folder}", f"-I{KERNELS}"]
     base += ["-fbuiltin", "-ffunction-sections", "-fdata-sections", *flags]
@@ -227,17 +183,13 @@ class Program:
 
 
 def _link(sources, target, entry, flags, folder):
-    runtime = folder / "runtime.c"
-    runtime.write_text(_RUNTIME)
     objects = compile_sources(sources, target, folder, flags)
-    objects += compile_sources([runtime], target, folder, ("-O2", "-fno-builtin"))
+    objects += compile_sources([_SUPPORT], target, folder, ("-O2", "-fno-builtin"))
     script = folder / "program.ld"
     script.write_text(_LINKER_SCRIPT)
     elf = folder / "program.elf"
-    _run(
-        [*_zig(), *TARGETS[target].flags, "-nostdlib", "-Wl,--gc-sections"]
-        + [f"-Wl,--entry={entry}", f"-Wl,-T,{script}", *map(str, objects), "-o", str(elf)]
-    )
+    options = ["-nostdlib", "-Wl,--gc-sections", f"-Wl,--entry={entry}", f"-Wl,-T,{script}"]
+    _run([*_zig(), *TARGETS[target].flags, *options, *map(str, objects), "-o", str(elf)])
     return elf.read_bytes()
 
 

@@ -1,5 +1,7 @@
 """Packs convolutions whose filters share what they read, in groups, for convolve_gathered.c."""
 
+import itertools
+
 import numpy as np
 
 from tflite.codegen.packing import Packed, common_fields
@@ -13,13 +15,9 @@ def pack_gathered(convolution):
     Filters that follow each other and keep the same taps are a group. Its taps are read in quads
     of neighboring bytes; a quad's other taps have a weight of 0.
     """
-    kept = convolution.weights != 0
-    if convolution.kept is not None:
-        kept &= convolution.kept
-    if convolution.kept is None:
-        kept = np.ones_like(kept)
-    else:
-        kept = convolution.kept
+    kept = convolution.kept
+    if kept is None:
+        kept = np.ones(convolution.weights.shape, bool)
     groups = _groups(kept)
     padded = convolution.is_padded
     shortest = kept.shape[2] * kept.shape[3]
@@ -65,7 +63,7 @@ def _groups(kept):
     """Returns [(first filter, filter behind the last)] with equal taps."""
     flat = kept.reshape(len(kept), -1)
     starts = [0, *(np.flatnonzero((flat[1:] != flat[:-1]).any(1)) + 1), len(kept)]
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(itertools.pairwise(starts))
 
 
 def _runs(taps):

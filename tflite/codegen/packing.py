@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-
 _LARGEST_SHIFT = 22  # with it, the zero point and half a unit fit 32 bits
 
 
@@ -125,9 +124,7 @@ def pack_plain(convolution):
     row = convolution.output_shape[1] * convolution.output_shape[2]
     distance = convolution.output_shape[0] * row  # no overlap
     sources = ("convolve_plain.c",)
-    return Packed(
-        "convolve_plain", sources, fields, arrays, 0, distance, 8 * convolution.macs
-    )
+    return Packed("convolve_plain", sources, fields, arrays, 0, distance, 8 * convolution.macs)
 
 
 def common_fields(convolution):

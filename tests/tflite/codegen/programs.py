@@ -6,7 +6,7 @@ import numpy as np
 
 from tflite.codegen.emulation import KERNELS, Program
 
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{KERNELS}"]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 
 _HEAD = """#include <stdlib.h>
@@ -81,7 +81,7 @@ def write_program(folder, layers):
 
 def run_here(folder, sources, inputs, output_bytes, compiler=("cc",), flags=()):
     """Compiles program.c with all warnings, runs it, and returns the bytes of each output."""
-    command = [*compiler, *STRICT, *flags, "program.c", *map(str, sources), "-o", "program"]
+    command = [*compiler, *STRICT, f"-I{KERNELS}", *flags, "-o", "program", "program.c", *sources]
     subprocess.run(command, cwd=folder, check=True)
     done = subprocess.run(
         [folder / "program"], input=b"".join(inputs), capture_output=True, check=False
@@ -92,6 +92,6 @@ def run_here(folder, sources, inputs, output_bytes, compiler=("cc",), flags=()):
     return [done.stdout[end - size : end] for end, size in zip(ends, output_bytes, strict=True)]
 
 
-def emulate(folder, sources, target, flags=("-O3",)):
+def emulate(folder, sources, target):
     """Returns layers.c as an emulated `Program`."""
-    return Program([folder / "layers.c", *sources], target, "run_layer", flags)
+    return Program([folder / "layers.c", *sources], target, "run_layer", ("-O3", *STRICT))

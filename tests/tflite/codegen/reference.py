@@ -32,7 +32,8 @@ def run(operator, options, inputs, output, values):
     graph.tensors = [_tensor(model, each) for each in (*inputs, output)]
     code = schema.OperatorCodeT()
     code.builtinCode = getattr(schema.BuiltinOperator, operator)
-    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 4
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+    code.version = 3 if "CONV_2D" in operator else 2
     node = schema.OperatorT()
     node.opcodeIndex, node.outputs = 0, np.array([len(inputs)], np.int32)
     node.inputs = np.arange(len(inputs), dtype=np.int32)

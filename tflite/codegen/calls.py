@@ -136,9 +136,8 @@ def _pooling_distance(fields):
 
 def _mean(layer):
     fields = layer.operation.fields
-    arguments = ["{in0}", "{layer}", "{out}", "{scratch}"]
-    scratch = 4 * fields["channels"]
-    return Call(layer, "mean", ("mean.c",), [arguments], "averaging", fields, {}, scratch, (0,))
+    arguments = ["{in0}", "{layer}", "{out}"]
+    return Call(layer, "mean", ("mean.c",), [arguments], "averaging", fields, {}, 0, (0,))
 
 
 def _look_up(layer):
@@ -146,6 +145,13 @@ def _look_up(layer):
     arguments = ["{in0}", "{table}", str(len(made.table)), str(made.count), "{out}"]
     arrays = {"table": made.table}
     return Call(layer, "look_up", ("look_up.c",), [arguments], None, {}, arrays, 0, (0,))
+
+
+def _softmax(layer):
+    made = layer.operation
+    arguments = ["{in0}", "{exponentials}", str(made.count), "{out}"]
+    arrays = {"exponentials": made.exponentials}
+    return Call(layer, "softmax", ("softmax.c",), [arguments], None, {}, arrays, 0, (0,))
 
 
 def _copy(layer):
@@ -166,4 +172,5 @@ _CALLS = {
     layers.LookUp: _look_up,
     layers.Mean: _mean,
     layers.Pooling: _pooling,
+    layers.Softmax: _softmax,
 }

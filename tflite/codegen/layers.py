@@ -76,6 +76,14 @@ class Connection:
     fields: dict
 
 
+@dataclasses.dataclass
+class Softmax:
+    """Softmax of a vector: int32 [256], the exponentials that its kernel reads."""
+
+    exponentials: np.ndarray
+    count: int
+
+
 class Rows(NamedTuple):
     """Rows of `bytes` bytes to copy; offsets and pitches in bytes."""
 

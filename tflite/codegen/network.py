@@ -25,9 +25,10 @@ from tflite.codegen.layers import Layer
 from tflite.codegen.movement import MOVEMENTS, move
 from tflite.codegen.packing import Convolution
 from tflite.codegen.reading import read
+from tflite.codegen.softmax import exponentials
 from tflite.codegen.storage import CONSTANT, TENSOR, Storage, Value
 from tflite.codegen.value_tables import value_table
-from tflite.codegen.windows import PADDING, find_window
+from tflite.codegen.windows import PADDING, find_window, without_border
 from tfsparse.errors import UsageError
 
 
@@ -241,7 +242,7 @@ class _Builder:
         Otherwise, order is None. Paddings become the convolution's own.
         """
         places = value.places[0]
-        inner, pads = _without_border(places, CONSTANT + made.input_zero_point)
+        inner, pads = without_border(places, CONSTANT + made.input_zero_point)
         tensor, order = self.storage.permuted(inner)
         if tensor is None:
             return self.storage.copy(value, operator.title), None, made
@@ -299,6 +300,20 @@ class _Builder:
             tensor, order = self.storage.copy(value, operator.title), None
         output = self._emit(operator, made, (tensor,), define=False)
         self._define(operator.outputs[0], output, order)
+
+    def _softmax(self, operator):
+        source, output = (
+            self.graph.tensors[index] for index in (operator.inputs[0], operator.outputs[0])
+        )
+        count = source.shape[-1]
+        if np.prod(source.shape) != count or output.quantization != (1 / 256, -128) or count > 511:
+            raise UsageError(
+                f"{operator.title} is supported for one vector of up to 511 numbers and outputs "
+                f"in steps of 1/256. Received: {source.shape}, {output.scale}"
+            )
+        value = self.storage.stored(self.values[operator.inputs[0]], operator.title)
+        made = layers.Softmax(exponentials(source.scale, operator.options.beta), count)
+        self._emit(operator, made, (self.storage.tensor_of(value),))
 
     def _addition(self, operator):
         sources = [self.graph.tensors[index] for index in operator.inputs]
@@ -366,16 +381,6 @@ class _Builder:
         return output
 
 
-def _without_border(places, constant):
-    """Returns `places` without rows and columns of a constant around them, and (top, left)."""
-    is_number = (places != constant).any(2)
-    rows, columns = np.flatnonzero(is_number.any(1)), np.flatnonzero(is_number.any(0))
-    if len(rows) == 0:
-        return places, (0, 0)
-    inner = places[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return inner, (int(rows[0]), int(columns[0]))
-
-
 _METHODS = {
     "ADD": _Builder._addition,
     "AVERAGE_POOL_2D": _Builder._pooling,
@@ -384,4 +389,5 @@ _METHODS = {
     "FULLY_CONNECTED": _Builder._fully_connected,
     "MAX_POOL_2D": _Builder._pooling,
     "MEAN": _Builder._mean,
+    "SOFTMAX": _Builder._softmax,
 }

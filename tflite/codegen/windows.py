@@ -69,6 +69,16 @@ def find_window(places, stored, kernel_size, strides, padding, outputs):
     return Window(size, taps, (row_step, column_step), (-firsts[0], -firsts[1]))
 
 
+def without_border(places, constant):
+    """Returns `places` without rows and columns of a constant around them, and (top, left)."""
+    is_number = (places != constant).any(2)
+    rows, columns = np.flatnonzero(is_number.any(1)), np.flatnonzero(is_number.any(0))
+    if len(rows) == 0:
+        return places, (0, 0)
+    inner = places[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return inner, (int(rows[0]), int(columns[0]))
+
+
 def _windows(places, kernel_size, strides, padding, outputs):
     """Returns the places that each tap reads at each output pixel, [rows, columns, taps]."""
     height, width = places.shape[:2]

@@ -198,8 +198,8 @@ def _constants(program):
         for key, array in call.arrays.items():
             arrays[key] = f"{name}_{key}"
             if call.struct is None:
-                size = f"[{array.size}]"
-                declarations.append(f"extern const int8_t {arrays[key]}{size};")
+                kind = _C_TYPES[array.dtype.name]
+                declarations.append(f"extern const {kind} {arrays[key]}[{array.size}];")
                 definitions.append(_array(arrays[key], array, static=False))
                 continue
             identity = array.dtype.name, array.tobytes()

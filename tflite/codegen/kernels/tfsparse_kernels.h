@@ -43,6 +43,11 @@ typedef struct {
 void tfsparse_fully_connected(const int8_t *input, const tfsparse_connection *layer,
                               int8_t *output);
 
+/* The softmax of up to 511 numbers: exponentials[255 - d] is that of d steps below the largest one,
+ * with 31 bits after the point. output may be the input. */
+void tfsparse_softmax(const int8_t *input, const int32_t *exponentials, int32_t count,
+                      int8_t *output);
+
 /* The sum of two tensors. LiteRT's own parameters; shifts are to the right, shift_output by at least
  * one. */
 typedef struct {
@@ -66,15 +71,13 @@ void tfsparse_max_pool(const int8_t *input, const tfsparse_pooling *layer, int8_
 void tfsparse_average_pool(const int8_t *input, const tfsparse_pooling *layer, int8_t *output);
 
 /* The mean over all pixels of each channel, as LiteRT's operator MEAN: the sum is multiplied by
- * multiplier (Q31) and 2^shift, which contain 1 / pixels. bias is -input zero point * pixels.
- * scratch: 4 * channels bytes. */
+ * multiplier (Q31) and 2^shift, which contain 1 / pixels. bias is -input zero point * pixels. */
 typedef struct {
   int32_t pixels, channels, bias, multiplier;
   int8_t shift, output_zero_point;
 } tfsparse_averaging;
 
-void tfsparse_mean(const int8_t *input, const tfsparse_averaging *layer, int8_t *output,
-                   void *scratch);
+void tfsparse_mean(const int8_t *input, const tfsparse_averaging *layer, int8_t *output);
 
 /* output[i] = table[i % channels][input[i] + 128]: any function of one value and its channel, such
  * as a multiplication by a constant, a requantization, or a rectification. In place if wanted. */

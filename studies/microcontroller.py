@@ -37,7 +37,6 @@ NARROW = "resnet8_narrow_cifar10"
 _PICTURES = {
     "microcontroller_instructions": ("instructions", "instructions on a Cortex-M4, M"),
     "microcontroller_flash": ("flash", "flash, kB"),
-    "microcontroller_ram": ("ram", "RAM, kB"),
 }
 
 FLAGS = flags.FLAGS

@@ -55,7 +55,7 @@ def test_differences_beyond_chance(clean, pgd, word, monkeypatch):
     assert microcontroller.judged("sparse", "dense") == word
 
 
-@pytest.mark.parametrize("name", ["microcontroller_flash", "microcontroller_ram"])
+@pytest.mark.parametrize("name", ["microcontroller_flash", "microcontroller_instructions"])
 def test_pictures_show_the_robust_models(name, runs):
     (axes,) = microcontroller.picture(name, runs).axes
     robust = [run["model"] for run in runs if zoo.card(run["model"])["recipe"]["loss"] == "hybrid"]

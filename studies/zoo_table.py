@@ -9,7 +9,7 @@ import pathlib
 
 from absl import flags
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from studies import records
@@ -158,8 +158,8 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
     if logarithmic:
         axes.set_xscale("log")
-        for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            formatted(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     notes = ", ".join(sorted({"CIFAR-10", *(about["note"] for about in cards)} - {""}))
     axes.set(xlabel=x_label, ylabel=_LABELS[y_name], title=f"{title} ({notes})")
     axes.margins(0.15, 0.1)  # words stand next to their points

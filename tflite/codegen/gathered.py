@@ -28,12 +28,12 @@ def pack_gathered(convolution):
     arrays["shift"] = np.pad(arrays["shift"], (0, odd))
     table, weights, largest, work, gathered = [padded + 2 * odd, len(groups)], [], 0, 0, 0
     for start, stop in groups:
-        runs, indices = _runs(kept[start:stop].any(0))
+        runs, pairs = _runs(kept[start:stop].any(0), padded)
         table += [stop - start, len(runs), *np.ravel(runs)]
-        weights.append(_order(convolution.weights[start:stop], indices))
-        largest = max(largest, len(indices))
-        work += len(indices) * -(-(stop - start) // 2)
-        gathered += len(indices)
+        weights.append(_order(convolution.weights[start:stop], pairs))
+        largest = max(largest, len(pairs))
+        work += len(pairs) * -(-(stop - start) // 2)
+        gathered += len(pairs)
     arrays["weights"] = np.concatenate(weights)
     arrays["table"] = np.array(table, np.uint16)
     fields |= {"weights": "weights", "table": "table"}
@@ -42,7 +42,7 @@ def pack_gathered(convolution):
         ("convolve_gathered.c",),
         fields,
         arrays,
-        _scratch_bytes(convolution, padded, odd) + 32 * largest,
+        _scratch_bytes(convolution, padded, odd) + 16 * (largest + 1),
         _distance(convolution, padded, len(groups)),
         _instructions(convolution, table, work, gathered),
     )
@@ -54,9 +54,9 @@ def _instructions(convolution, table, work, gathered):
     blocks = height * -(-width // _PIXELS)
     groups, runs = table[1], (len(table) - 2 - 2 * table[1]) / 3
     pairs = (filters + groups) // 2 if groups > 1 else (filters + 1) // 2
-    each = 148 + 79 * groups + 19 * runs + 26 * gathered + 80 * pairs + 27.6 * work
+    each = 150 + 79 * groups + 30 * runs + 10 * gathered + 80 * pairs + 13.8 * work
     loaded = height * convolution.padded_width * convolution.input_shape[2]
-    return int(blocks * each + 1.3 * loaded)
+    return int(blocks * each + loaded)
 
 
 def _groups(kept):
@@ -66,46 +66,51 @@ def _groups(kept):
     return list(itertools.pairwise(starts))
 
 
-def _runs(taps):
-    """Returns the runs of a group: [(row, offset, quads)], and the taps that their bytes are.
+def _runs(taps, may_overrun):
+    """Returns the runs of a group: [(row, offset, pairs)], and the taps that are in their pairs.
 
     Args:
         taps: bool [height, width, channels].
+        may_overrun: whether up to three bytes behind a row of the patch may be read.
 
     Returns:
-        The runs, and int [quads, 4]: the index of each byte's weight in the filter, or -1 for a
+        The runs, and int [pairs, 2]: the index of each byte's weight in the filter, or -1 for a
         weight of 0.
     """
     length = taps[0].size
-    runs, indices = [], []
+    runs, pairs = [], []
     for row, bits in enumerate(taps.reshape(len(taps), -1)):
-        at, done = 0, 0
-        left = np.flatnonzero(bits)
+        done, left = 0, np.flatnonzero(bits)
         while len(left):
-            at = max(0, min(left[0], length - 4))
+            at = left[0] if may_overrun else max(0, min(left[0], length - 4))
             numbers = np.arange(at, at + 4)
             used = (numbers < length) & (numbers >= done)
             used[used] &= bits[numbers[used]]
-            if runs and runs[-1][0] == row and runs[-1][1] + 4 * runs[-1][2] == at:
-                runs[-1][2] += 1
+            last = runs[-1] if runs and runs[-1][0] == row else [row, -1, 1]
+            if last[2] % 2 == 0 and last[1] + 2 * last[2] == at:
+                runs[-1][2] += 2
             else:
-                runs.append([row, at, 1])
-            indices.append(np.where(used, row * length + numbers, -1))
+                runs.append([row, at, 2])
+            quad = np.where(used, row * length + numbers, -1)
+            pairs += [quad[[0, 2]], quad[[1, 3]]]
             done = at + 4
             left = left[left >= done]
+            if (pairs[-1] < 0).all():  # ends the run
+                pairs.pop()
+                runs[-1][2] -= 1
     if not runs:  # all pruned: something must be read
-        runs, indices = [[0, 0, 1]], [np.full(4, -1)]
-    return runs, np.array(indices)
+        runs, pairs = [[0, 0, 1]], [np.full(2, -1)]
+    return runs, np.array(pairs)
 
 
-def _order(weights, indices):
+def _order(weights, pairs):
     """Returns the weights of a group's filters in the order in which the kernel reads them."""
     flat = weights.reshape(len(weights), -1)
-    taken = np.where(indices < 0, 0, flat[:, np.maximum(indices, 0)])  # [filters, quads, 4]
+    taken = np.where(pairs < 0, 0, flat[:, np.maximum(pairs, 0)])  # [filters, pairs, 2]
     if len(taken) % 2:
         taken = np.concatenate([taken, np.zeros_like(taken[:1])])
-    pairs = taken[:, :, [0, 2, 1, 3]].reshape(len(taken) // 2, 2, -1)
-    return pairs.transpose(0, 2, 1).ravel().astype(np.int8)
+    by_two = taken.reshape(len(taken) // 2, 2, -1)
+    return by_two.transpose(0, 2, 1).ravel().astype(np.int8)
 
 
 def _scratch_bytes(convolution, padded, odd):

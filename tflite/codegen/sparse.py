@@ -114,7 +114,7 @@ class _Layout:
             arrays,
             4 * (self._elements + _WORDS) + channels + self._part,
             self._distance(max(rows, step)),
-            int(bands * (7 * loaded + moved)),
+            int(500 + bands * (7 * loaded + moved)),
         )
 
     def _distance(self, read):

@@ -14,12 +14,13 @@ void tfsparse_average_pool(const int8_t *input, const tfsparse_pooling *layer, i
       const int stop = column + layer->window_width;
       const int right = stop < layer->input_width ? stop : layer->input_width;
       const int32_t count = (bottom - top) * (right - left);
+      const int8_t *const corner = input + (top * layer->input_width + left) * channels;
+      const int32_t next = (layer->input_width - (right - left)) * channels;
       for (int c = 0; c < channels; c++) {
+        const int8_t *at = corner + c;
         int32_t sum = 0;
-        for (int v = top; v < bottom; v++) {
-          const int8_t *at = input + (v * layer->input_width + left) * channels + c;
-          for (int u = left; u < right; u++, at += channels) sum += *at;
-        }
+        for (int v = bottom - top; v; v--, at += next)
+          for (int u = right - left; u; u--, at += channels) sum += *at;
         const int32_t mean = (sum + (sum > 0 ? count / 2 : -(count / 2))) / count;
         *output++ = (int8_t)tfsparse_clamp(mean, layer->activation_min, layer->activation_max);
       }

@@ -2,11 +2,13 @@
  * pixels at a time as int16; then two filters at a time take them.
  *
  * table: 1 if rows are padded, plus 2 if the last group is odd; number of groups; for each: filters, runs, then for each run: row of the patch, offset in
- * the row in bytes, quads. A run is a number of quads, that is, of four neighboring bytes.
- * weights, for each group and each pair of its filters (A, B), for each quad (a, b, c, d):
- * Aa Ba Ac Bc Ab Bb Ad Bd. An odd group's last filter has a partner of zeros.
+ * the row in bytes, pairs. A run is of quads, that is, of four neighboring bytes (a, b, c, d), each
+ * two pairs (a, c) and (b, d); the last quad may be one pair.
+ * weights, for each group and each pair of its filters (A, B), for each pair (a, c): Aa Ba Ac Bc. An
+ * odd group's last filter has a partner of zeros.
  * scratch: the padded rows that a row of outputs reads, if table says so; four pixels of outputs if
- * a row is not a multiple of four pixels by two filters; 32 bytes for each quad of the largest group.
+ * a row is not a multiple of four pixels by two filters; 16 bytes for each
+ * pair of the largest group, and 16 more.
  */
 #include "tfsparse_inline.h"
 
@@ -27,7 +29,7 @@ typedef struct {
 #if TFSPARSE_DSP
 /* A pair of inputs takes 13 instructions for 16 products: two filters (r4 to r7, r8 to r11) by four
  * pixels, whose sums stay in registers. */
-__attribute__((naked, noinline)) static void multiply(product *job) {
+__attribute__((naked, noinline)) static void multiply(product *job __attribute__((unused))) {
 #define PAIR                   \
   "ldr r3, [r0], #4\n"         \
   "ldrd r12, lr, [r1], #8\n"   \
@@ -62,10 +64,12 @@ __attribute__((naked, noinline)) static void multiply(product *job) {
       "mov r5, r4\n mov r6, r4\n mov r7, r4\n"
       "mov r9, r8\n mov r10, r8\n mov r11, r8\n"
       "subs r2, r2, r1\n"
-      "lsls r2, r2, #26\n" /* an odd number of quads begins in the middle */
+      "lsls r2, r2, #27\n" /* the rest of the number of pairs by 4 begins in the middle */
+      "bcc 5f\n"
       "bmi 2f\n"
-      "1:\n" PAIR PAIR
-      "2:\n" PAIR PAIR
+      "b 3f\n"
+      "5: bmi 4f\n"
+      "1:" PAIR "2:" PAIR "3:" PAIR "4:" PAIR
       "ldr r2, [sp, #4]\n"
       "cmp r1, r2\n"
       "bne 1b\n"
@@ -132,39 +136,53 @@ static void multiply(product *job) {
 }
 #endif
 
-/* Widens a quad (a, b, c, d) to (a, c) and (b, d), four words further on. */
-static inline void widen(const int8_t *input, int32_t *pairs) {
+/* Widens quads (a, b, c, d) of four pixels: for each four pairs (a, c) and four pairs (b, d). */
+static inline int32_t *widen(const int8_t *p0, const int8_t *p1, const int8_t *p2,
+                             const int8_t *p3, int count, int32_t *pairs) {
 #if TFSPARSE_DSP
-  const int32_t quad = tfsparse_load4(input);
-  __asm__("sxtb16 %0, %1" : "=r"(pairs[0]) : "r"(quad));
-  __asm__("sxtb16 %0, %1, ror #8" : "=r"(pairs[PIXELS]) : "r"(quad));
+  int32_t a, b, c, d;
+  for (; count > 0; count--)
+    __asm__ volatile(
+        "ldr %5, [%1], #4\n ldr %6, [%2], #4\n"
+        "sxtb16 %7, %5\n sxtb16 %8, %6\n strd %7, %8, [%0]\n"
+        "sxtb16 %5, %5, ror #8\n sxtb16 %6, %6, ror #8\n strd %5, %6, [%0, #16]\n"
+        "ldr %5, [%3], #4\n ldr %6, [%4], #4\n"
+        "sxtb16 %7, %5\n sxtb16 %8, %6\n strd %7, %8, [%0, #8]\n"
+        "sxtb16 %5, %5, ror #8\n sxtb16 %6, %6, ror #8\n strd %5, %6, [%0, #24]\n"
+        "adds %0, %0, #32\n"
+        : "+r"(pairs), "+r"(p0), "+r"(p1), "+r"(p2), "+r"(p3), "=&r"(a), "=&r"(b), "=&r"(c),
+          "=&r"(d)
+        :
+        : "memory", "cc");
 #else
-  int16_t *values = (int16_t *)pairs;
-  values[0] = input[0], values[1] = input[2];
-  values[2 * PIXELS] = input[1], values[2 * PIXELS + 1] = input[3];
+  for (; count > 0; count--, p0 += 4, p1 += 4, p2 += 4, p3 += 4, pairs += 2 * PIXELS) {
+    const int8_t *const quads[] = {p0, p1, p2, p3};
+    int16_t *values = (int16_t *)(void *)pairs;
+    for (int i = 0; i < PIXELS; i++, values += 2) {
+      values[0] = quads[i][0], values[1] = quads[i][2];
+      values[2 * PIXELS] = quads[i][1], values[2 * PIXELS + 1] = quads[i][3];
+    }
+  }
 #endif
+  return pairs;
 }
 
-/* Gathers the runs of one group for four pixels. */
-static int32_t *gather(const uint16_t *table, int runs, const int8_t *const *rows,
-                       const int32_t *columns, int32_t *pairs) {
+/* Gathers the runs of one group for four pixels, `apart` bytes behind the first one. */
+__attribute__((noinline)) static int32_t *gather(const uint16_t *table, int runs,
+                                                 const int8_t *const *rows, int32_t at,
+                                                 const int32_t *apart, int32_t *pairs) {
   for (; runs; runs--, table += 3) {
-    const int8_t *row = rows[table[0]] + table[1];
-    const int8_t *p0 = row + columns[0], *p1 = row + columns[1];
-    const int8_t *p2 = row + columns[2], *p3 = row + columns[3];
-    int quads = table[2];
-    do {
-      widen(p0, pairs), widen(p1, pairs + 1), widen(p2, pairs + 2), widen(p3, pairs + 3);
-      p0 += 4, p1 += 4, p2 += 4, p3 += 4;
-      pairs += 2 * PIXELS;
-    } while (--quads);
+    const int8_t *const p = rows[table[0]] + at + table[1];
+    pairs = widen(p, p + apart[0], p + apart[1], p + apart[2], (table[2] + 1) / 2, pairs);
+    if (table[2] % 2) pairs -= PIXELS; /* of the last quad only one pair is used */
   }
   return pairs;
 }
 
 /* Computes four pixels of one row. */
 TFSPARSE_SMALL static void block(const tfsparse_convolution *layer, const int8_t *const *rows,
-                  const int32_t *columns, int32_t *pairs, int8_t *output, int32_t step) {
+                                 int32_t at, const int32_t *apart, int32_t *pairs, int8_t *output,
+                                 int32_t step) {
   const uint16_t *table = layer->table + 2;
   product job = {layer->weights, pairs, pairs, output, step, layer->filters, layer->shift,
                  2 * layer->output_zero_point + 1, output};
@@ -176,7 +194,7 @@ TFSPARSE_SMALL static void block(const tfsparse_convolution *layer, const int8_t
     job.shift = layer->shift + filters;
     filters += table[0];
     job.last = output + filters;
-    job.end = gather(table + 2, runs, rows, columns, pairs);
+    job.end = gather(table + 2, runs, rows, at, apart, pairs);
     multiply(&job);
     table += 2 + 3 * runs;
   }
@@ -212,17 +230,14 @@ TFSPARSE_SMALL void tfsparse_convolve_gathered(const int8_t *input, const tfspar
       if (row == loaded) tfsparse_pad_row(input, layer, loaded++, copy);
       rows[i] = copy;
     }
+    int32_t apart[] = {step, 2 * step, 3 * step};
     for (int x = 0; x < width; x += PIXELS) {
       const int pixels = width - x < PIXELS ? width - x : PIXELS;
-      int32_t columns[PIXELS];
-      for (int i = 0; i < PIXELS; i++) columns[i] = (i < pixels ? x + i : width - 1) * step;
-      if (pixels == PIXELS && !odd) {
-        block(layer, rows, columns, pairs, output, filters);
-      } else {
-        block(layer, rows, columns, pairs, part, filters + odd);
-        for (int i = 0; i < pixels; i++) 
-          memcpy(output + i * filters, part + i * (filters + odd), (size_t)filters);
-      }
+      for (int i = pixels; i < PIXELS; i++) apart[i - 1] = (pixels - 1) * step; /* the last again */
+      const int whole = pixels == PIXELS && !odd;
+      block(layer, rows, x * step, apart, pairs, whole ? output : part, filters + odd);
+      for (int i = 0; i < pixels && !whole; i++)
+        memcpy(output + i * filters, part + i * (filters + odd), (size_t)filters);
       output += pixels * filters;
     }
   }

@@ -13,13 +13,14 @@ void tfsparse_max_pool(const int8_t *input, const tfsparse_pooling *layer, int8_
       const int left = column < 0 ? 0 : column;
       const int stop = column + layer->window_width;
       const int right = stop < layer->input_width ? stop : layer->input_width;
+      const int8_t *const corner = input + (top * layer->input_width + left) * channels;
+      const int32_t next = (layer->input_width - (right - left)) * channels;
       for (int c = 0; c < channels; c++) {
+        const int8_t *at = corner + c;
         int32_t largest = layer->activation_min;
-        for (int v = top; v < bottom; v++) {
-          const int8_t *at = input + (v * layer->input_width + left) * channels + c;
-          for (int u = left; u < right; u++, at += channels)
+        for (int v = bottom - top; v; v--, at += next)
+          for (int u = right - left; u; u--, at += channels)
             if (*at > largest) largest = *at;
-        }
         *output++ = (int8_t)(largest < layer->activation_max ? largest : layer->activation_max);
       }
     }

@@ -145,9 +145,21 @@ static inline void tfsparse_pad_row(const int8_t *input, const tfsparse_convolut
 }
 
 /* A fused activation that is narrower than int8. */
-TFSPARSE_SMALL static inline void tfsparse_activate(int8_t *output, int32_t count, int32_t minimum,
-                                                    int32_t maximum) {
+__attribute__((noinline, unused)) TFSPARSE_SMALL static void tfsparse_activate(
+    int8_t *output, int32_t count, int32_t minimum, int32_t maximum) {
   if (minimum == -128 && maximum == 127) return;
+#if TFSPARSE_DSP
+  const int32_t low = (minimum & 255) * 0x01010101, high = (maximum & 255) * 0x01010101;
+  for (; count >= 4; count -= 4, output += 4) {
+    int32_t difference, quad = tfsparse_load4(output);
+    __asm__(
+        "ssub8 %0, %1, %2\n sel %1, %1, %2\n"
+        "ssub8 %0, %3, %1\n sel %1, %1, %3\n"
+        : "=&r"(difference), "+r"(quad)
+        : "r"(low), "r"(high));
+    ((tfsparse_unaligned *)(void *)output)->word = quad;
+  }
+#endif
   for (; count; count--, output++) *output = (int8_t)tfsparse_clamp(*output, minimum, maximum);
 }
 

@@ -48,8 +48,8 @@ void tfsparse_fully_connected(const int8_t *input, const tfsparse_connection *la
 void tfsparse_softmax(const int8_t *input, const int32_t *exponentials, int32_t count,
                       int8_t *output);
 
-/* The sum of two tensors. LiteRT's own parameters; shifts are to the right, shift_output by at least
- * one. */
+/* The sum of two tensors. LiteRT's own parameters; shifts are to the right, shift_output by 1
+ * to 22. */
 typedef struct {
   int32_t multiplier_1, multiplier_2, multiplier_output;
   int8_t shift_1, shift_2, shift_output;

@@ -55,6 +55,30 @@ typedef struct {
   const int8_t *zeros; /* a pixel of zero points, outside the image */
 } layout;
 
+/* Spreads out a row of which an element has two channels. */
+__attribute__((noinline)) static void load_channels(const int8_t *row, uint32_t row_end,
+                                                    int32_t at, int32_t step, const layout *rows,
+                                                    element *to) {
+  const int32_t pitch = rows->channel;
+  for (int i = rows->positions; i; i--, at += step, to++) {
+    const int8_t *pixel = (uint32_t)at < row_end ? row + at : rows->zeros;
+    element *out = to;
+    int channels = rows->channels;
+#if TFSPARSE_DSP
+    for (; channels >= 2; channels -= 2, pixel += 4, out += 2 * pitch) {
+      const int32_t quad = tfsparse_load4(pixel);
+      int32_t even, odd;
+      __asm__("sxtb16 %0, %1" : "=r"(even) : "r"(quad));
+      __asm__("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(quad));
+      __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(out[0]) : "r"(even), "r"(odd));
+      __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(out[pitch]) : "r"(odd), "r"(even));
+    }
+#endif
+    for (; channels; channels--, pixel += 2, out += pitch)
+      *out = join_channels(pixel[0], pixel[1]);
+  }
+}
+
 /* Joins two pixels, channel by channel. */
 __attribute__((noinline)) static void spread(const int8_t *first, const int8_t *second,
                                              int channels, element *to, int32_t pitch) {
@@ -64,47 +88,35 @@ __attribute__((noinline)) static void spread(const int8_t *first, const int8_t *
   } while (--channels);
 }
 
-/* Joins the channels of a pixel, two by two; `channels` is the number of pairs. */
-__attribute__((noinline)) static void spread_channels(const int8_t *pixel, int channels,
-                                                      element *to, int32_t pitch) {
-#if TFSPARSE_DSP
-  for (; channels >= 2; channels -= 2, pixel += 4, to += 2 * pitch) {
-    const int32_t quad = tfsparse_load4(pixel);
-    int32_t even, odd;
-    __asm__("sxtb16 %0, %1" : "=r"(even) : "r"(quad));
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(quad));
-    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(to[0]) : "r"(even), "r"(odd));
-    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(to[pitch]) : "r"(odd), "r"(even));
+/* Spreads out two rows, or one row's halves, of which an element has one number each. */
+__attribute__((noinline)) static void load_two(const int8_t *const *row, const uint32_t *row_end,
+                                               int32_t at, int32_t step, const layout *rows,
+                                               int32_t further, element *to) {
+  for (int i = rows->positions; i; i--, at += step, to++) {
+    const int8_t *first = (uint32_t)at < row_end[0] ? row[0] + at : rows->zeros;
+    const int8_t *second =
+        (uint32_t)(at + further) < row_end[1] ? row[1] + at + further : rows->zeros;
+    spread(first, second, rows->channels, to, rows->channel);
   }
-#endif
-  for (; channels > 0; channels--, pixel += 2, to += pitch)
-    *to = join_channels(pixel[0], pixel[1]);
 }
 
 /* Spreads out one row of the image, or two. */
 TFSPARSE_SMALL static void load(const int8_t *input, const tfsparse_convolution *layer,
-                                const layout *rows, int row, element *to) {
-  const int stride = layer->stride_width, channels = layer->input_channels;
-  const int32_t bytes = layer->input_width * channels, step = stride * channels;
-  const int second_row = row + (rows->kind == ROWS ? layer->stride_height : 0);
-  /* A row outside the image has no columns. */
-  const uint32_t first_end = row < 0 || row >= layer->input_height ? 0 : (uint32_t)bytes;
-  const uint32_t second_end =
-      second_row < 0 || second_row >= layer->input_height ? 0 : (uint32_t)bytes;
-  const int8_t *const first_row = input + (first_end ? row * bytes : 0);
-  const int8_t *const other_row = input + (second_end ? second_row * bytes : 0);
-  const int32_t further = rows->kind == HALVES ? rows->outputs * step : 0;
-  for (int phase = 0; phase < rows->phases; phase++) {
-    int32_t at = (phase - layer->pad_left) * channels;
-    for (int i = 0; i < rows->positions; i++, at += step, to++) {
-      const int8_t *first = (uint32_t)at < first_end ? first_row + at : rows->zeros;
-      const int8_t *second =
-          (uint32_t)(at + further) < second_end ? other_row + at + further : rows->zeros;
-      if (rows->kind == CHANNELS)
-        spread_channels(first, rows->channels, to, rows->channel);
-      else
-        spread(first, second, rows->channels, to, rows->channel);
-    }
+                                const layout *rows, int y, element *to) {
+  const int channels = layer->input_channels;
+  const int32_t bytes = layer->input_width * channels, step = layer->stride_width * channels;
+  const int8_t *row[2];
+  uint32_t row_end[2]; /* a row outside the image has no columns */
+  for (int i = 0; i < 2; i++, y += rows->kind == ROWS ? layer->stride_height : 0) {
+    row_end[i] = y < 0 || y >= layer->input_height ? 0 : (uint32_t)bytes;
+    row[i] = input + (row_end[i] ? y * bytes : 0);
+  }
+  for (int phase = 0; phase < rows->phases; phase++, to += rows->positions) {
+    const int32_t at = (phase - layer->pad_left) * channels;
+    if (rows->kind == CHANNELS)
+      load_channels(row[0], row_end[0], at, step, rows, to);
+    else
+      load_two(row, row_end, at, step, rows, rows->kind == HALVES ? rows->outputs * step : 0, to);
   }
 }
 

@@ -33,7 +33,9 @@ def pack_sparse(convolution):
         order = np.argsort(places)
         streams.append(_stream(places[order], values[bits][order][:, None])[:, ::-1].ravel())
     sizes = [len(stream) for stream in streams]
-    packed = layout.packed("convolve_sparse", fields, arrays, streams, sizes)
+    sizes_and_shifts = np.array(sizes) * 256 + arrays.pop("shift")
+    arrays["filters"] = np.column_stack([arrays["filters"], sizes_and_shifts]).astype(np.int32)
+    packed = layout.packed("convolve_sparse", fields, arrays, streams)
     packed.instructions += layout.blocks * (5 * sum(sizes) + 99 * len(weights))
     return packed
 
@@ -57,10 +59,14 @@ def pack_pairs(convolution):
         places = layout.places[bits]
         order = np.argsort(places)
         streams.append(_stream(places[order], values[bits][order].reshape(-1, 4)).ravel())
-    sizes = np.repeat([len(stream) for stream in streams], 2)
-    packed = layout.packed("convolve_pairs", fields, arrays, streams, sizes)
-    entries = sum(len(stream) for stream in streams) // 5
-    packed.instructions += layout.blocks * (16.5 * entries + 84 * len(streams))
+    sizes = np.array([len(stream) for stream in streams])
+    if sizes.max() >= 1 << 16:
+        return None
+    shifts = arrays.pop("shift").astype(np.int64)
+    last = (shifts[::2] + shifts[1::2] * 256 + sizes * 65536).astype(np.uint32).view(np.int32)
+    arrays["filters"] = np.column_stack([arrays["filters"].reshape(-1, 4), last])
+    packed = layout.packed("convolve_pairs", fields, arrays, streams)
+    packed.instructions += int(layout.blocks * (3.3 * sizes.sum() + 84 * len(streams)))
     return packed
 
 
@@ -94,12 +100,10 @@ class _Layout:
         is_whole = outputs >= _WORDS and not {_ROWS: height, _HALVES: width}.get(kind, 0) % 2
         self._part = 0 if is_whole else (1 if kind == _CHANNELS else 2) * _WORDS * filters
 
-    def packed(self, kernel, fields, arrays, streams, sizes):
+    def packed(self, kernel, fields, arrays, streams):
         """Returns the `Packed` with the instructions of loading rows."""
         kind = self._kind + _DEPTHWISE * self._convolution.depthwise
         arrays["weights"] = np.concatenate(streams)
-        sizes = np.asarray(sizes) * 256 + arrays.pop("shift")
-        arrays["filters"] = np.column_stack([arrays["filters"], sizes]).astype(np.int32)
         arrays["table"] = np.array([kind], np.uint16)
         fields |= {"weights": "weights", "table": "table", "shift": 0}
         height, channels = self._convolution.output_shape[0], self._convolution.input_shape[2]

@@ -6,8 +6,8 @@
  * weights, for each pair of filters (A, B), for each element that they read: how many elements
  * behind the one before, and the weights of its channels (a, b): Aa Ba Ab Bb. An even number of them
  * for each pair of filters; padded by weights of 0.
- * filters, for each: bias; multiplier; bytes of the pair's weights * 256 + shift. There is no array
- * shift.
+ * filters, for each pair: bias and multiplier of A; of B; then shift of A + shift of B * 256 + bytes
+ * of the pair's weights * 65536. There is no array shift.
  */
 #include "tfsparse_inline.h"
 
@@ -44,10 +44,10 @@ __attribute__((naked, noinline)) static void multiply(tfsparse_block *job __attr
       "ldr r3, [sp]\n"
       "ldr r12, [r3, #20]\n"
       "ldrd r0, r1, [r3]\n"
-      "ldr r2, [r12, #8]\n"
+      "ldr r2, [r12, #16]\n"
       "ldr r4, [r12]\n"
-      "ldr r8, [r12, #12]\n"
-      "add r2, r0, r2, lsr #8\n"
+      "ldr r8, [r12, #8]\n"
+      "add r2, r0, r2, lsr #16\n"
       "str r2, [sp, #4]\n"
       "mov r5, r4\n mov r6, r4\n mov r7, r4\n"
       "mov r9, r8\n mov r10, r8\n mov r11, r8\n"
@@ -59,15 +59,15 @@ __attribute__((naked, noinline)) static void multiply(tfsparse_block *job __attr
       "str r0, [lr]\n"
       "ldrd r12, r2, [lr, #20]\n" /* filters, rounding */
       "ldr r1, [r12, #4]\n"
-      "ldrb r3, [r12, #8]\n"
+      "ldrb r3, [r12, #16]\n"
       "lsls r2, r2, r3\n"
       "asrs r2, r2, #1\n"
       REQUANTIZE("r4") REQUANTIZE("r5") REQUANTIZE("r6") REQUANTIZE("r7")
       "ldr lr, [sp]\n"
       "ldr r2, [lr, #24]\n"
-      "ldr r1, [r12, #16]\n"
-      "ldrb r3, [r12, #20]\n"
-      "adds r12, r12, #24\n"
+      "ldr r1, [r12, #12]\n"
+      "ldrb r3, [r12, #17]\n"
+      "adds r12, r12, #20\n"
       "str r12, [lr, #20]\n"
       "lsls r2, r2, r3\n"
       "asrs r2, r2, #1\n"
@@ -94,12 +94,12 @@ __attribute__((naked, noinline)) static void multiply(tfsparse_block *job __attr
 }
 #else
 static void multiply(tfsparse_block *job) {
-  for (; job->output != job->last; job->output += 2, job->filters += 6) {
-    const int8_t *const end = job->weights + (job->filters[2] >> 8);
+  for (; job->output != job->last; job->output += 2, job->filters += 5) {
+    const int8_t *const end = job->weights + ((uint32_t)job->filters[4] >> 16);
     int32_t sums[2][TFSPARSE_WORDS];
     for (int i = 0; i < TFSPARSE_WORDS; i++) {
       sums[0][i] = job->filters[0];
-      sums[1][i] = job->filters[3];
+      sums[1][i] = job->filters[2];
     }
     const tfsparse_element *inputs = job->inputs;
     for (const int8_t *weights = job->weights; weights != end; weights += 5) {
@@ -111,8 +111,8 @@ static void multiply(tfsparse_block *job) {
     }
     job->weights = end;
     for (int filter = 0; filter < 2; filter++) {
-      const int32_t multiplier = job->filters[3 * filter + 1];
-      const int shift = job->filters[3 * filter + 2] & 255;
+      const int32_t multiplier = job->filters[2 * filter + 1];
+      const int shift = job->filters[4] >> 8 * filter & 255;
       for (int i = 0; i < TFSPARSE_WORDS; i++)
         job->output[i * job->step + filter] = tfsparse_requantize(
             sums[filter][i], multiplier, job->rounding * (1 << shift) >> 1, shift);

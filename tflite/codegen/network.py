@@ -17,6 +17,7 @@ as does a grouped convolution.
 """
 
 import dataclasses
+import textwrap
 
 import numpy as np
 
@@ -59,10 +60,17 @@ def read_network(content):
     Raises:
         UsageError: if the file is no such file or has an operator for which there is no kernel.
     """
-    builder = _Builder(read(content))
-    for operator in builder.graph.operators:
-        builder.add(operator)
-    return builder.network()
+    graph = read(content)
+    try:
+        builder = _Builder(graph)
+        for operator in graph.operators:
+            builder.add(operator)
+        return builder.network()
+    except UsageError:
+        raise
+    except Exception as error:  # shapes and constants that contradict each other can break anything
+        reason = textwrap.shorten(str(error), 200)
+        raise UsageError(f"The file contradicts itself: {reason}. It may be damaged.") from error
 
 
 class _Builder:
@@ -261,13 +269,8 @@ class _Builder:
         if source.quantization != output.quantization:
             raise UsageError(f"{operator.title} changes the scale, which is not supported.")
         options = operator.options
-        window, stride = (
-            (options.filterHeight, options.filterWidth),
-            (
-                options.strideH,
-                options.strideW,
-            ),
-        )
+        window = options.filterHeight, options.filterWidth
+        stride = options.strideH, options.strideW
         top, left = convolutions.paddings(
             options.padding, source.shape, output.shape, (1, *window), stride
         )

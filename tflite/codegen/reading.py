@@ -1,6 +1,8 @@
 """An int8 .tflite file as a list of operators, checked."""
 
 import dataclasses
+import math
+import textwrap
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -8,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite.flatbuffer import operator_name, unpack
 from tfsparse.errors import UsageError
 
+_MOST_NUMBERS = 1 << 26  # of a tensor; what a microcontroller runs is far smaller
 _TYPES = {
     schema.TensorType.INT8: np.int8,
     schema.TensorType.INT32: np.int32,
@@ -113,9 +116,10 @@ def read(content):
         graph = Graph(tensors, operators, int(source), int(target), model)
         kinds = [tensors[index].dtype for index in (graph.source, graph.target)]
     except Exception as error:  # arbitrary bytes can break the parser anywhere
+        reason = textwrap.shorten(str(error), 200)
         raise UsageError(
-            f"Cannot read the file: {error}. It must be a .tflite file of one graph with one input "
-            "and one output."
+            f"Cannot read the file: {reason}. It must be a .tflite file of one graph, with one "
+            "input and one output."
         ) from error
     if kinds != [np.int8, np.int8]:
         raise UsageError(
@@ -132,6 +136,8 @@ def _kind_names(kinds):
 def _tensor(model, tensor):
     dtype, data = _TYPES.get(tensor.type), model.buffers[tensor.buffer].data
     shape = tuple(map(int, tensor.shape)) if tensor.shape is not None else ()
+    if min(shape, default=1) < 1 or math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"it has a tensor of shape {shape}")
     quantization = tensor.quantization
     is_quantized = quantization is not None and quantization.scale is not None
     if tensor.sparsity is not None:

@@ -4,6 +4,7 @@ LiteRT's reference kernels compute the tables, so they are exact for any such op
 """
 
 import copy
+import textwrap
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -95,4 +96,5 @@ def _run(graph, operator, source, codes):
             interpreter.invoke()
         return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"LiteRT cannot run {operator.title}: {error}") from error
+        reason = textwrap.shorten(str(error), 200)
+        raise UsageError(f"LiteRT cannot run {operator.title}: {reason}") from error

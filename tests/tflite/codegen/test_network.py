@@ -12,6 +12,7 @@ from tflite.codegen.packing import Convolution
 from tflite.codegen.sparsity import with_supports
 from tflite.codegen.windows import PADDING, find_window
 from tfsparse import patterns
+from tfsparse.errors import UsageError
 
 
 def network(name):
@@ -106,6 +107,23 @@ def test_no_window():
     assert find_window(places.transpose(1, 0, 2), *arguments) is None
     assert find_window(places[..., [0, 0, 1]], *arguments) is None
     assert find_window(np.full_like(places, PADDING), *arguments) is None
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_damaged_files():
+    """Whatever is damaged, the reader gives a network or says in one line what is wrong."""
+    content, rng = zoo.load_tflite("resnet8_narrow_cifar10").read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        places = rng.integers(len(content) - 6000, len(content), 3)  # the tables are at the end
+        damaged[places] = rng.integers(256, size=3)
+        try:
+            read_network(damaged.tobytes())
+        except UsageError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1
+    assert refused > 20
 
 
 # Little-endian Thumb code and its cycles in Arm's table: ldm and push take 1 + registers, the first

@@ -13,6 +13,7 @@ from tflite.codegen import layers
 from tflite.codegen.emulation import KERNELS, compile_sources
 from tflite.codegen.packing import Convolution, candidates
 from tflite.codegen.quantization import quantize_multiplier
+from tfsparse.errors import UsageError
 
 emulated = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools"))),
@@ -47,6 +48,7 @@ CASES = {
     "pointwise": Case((6, 4, 12), 10, kernel=(1, 1)),
     "pointwise_stride": Case((8, 8, 8), 12, kernel=(1, 1), stride=2),
     "tall": Case((6, 3, 4), 4, kernel=(5, 1), zero_points=(127, 127)),
+    "very_tall": Case((19, 4, 2), 2, kernel=(17, 1)),
     "one_pixel": Case((1, 1, 20), 10, kernel=(1, 1)),
     "one_group": Case((8, 8, 16), 6, kept=1),
     "three_groups": Case((6, 8, 12), 9, kept=3),
@@ -176,8 +178,26 @@ def test_kernels_of_each_case(made):
     assert kernels["dense"] == kernels["density_10"] == kinds
     assert kernels["three_groups"] == kinds - {"convolve_pairs"}  # of an odd number of filters
     assert kernels["depthwise"] == {"convolve_sparse"}
+    assert kernels["very_tall"] == {"convolve_pairs", "convolve_sparse"}
     for case in ("large_scale", "tiny_scale", "depthwise_multiplier"):
         assert kernels[case] == {"convolve_plain"}
+
+
+def test_sums_that_need_more_bits():
+    convolution, *_ = make(CASES["dense"], seed=0)
+    for bias, kernels in (
+        (1 << 22, {"convolve_gathered", "convolve_pairs"}),  # no two sums in a word
+        (1 << 30, {"convolve_plain"}),
+    ):
+        convolution.bias = np.full(6, bias, np.int32)
+        assert {packed.kernel for packed in candidates(convolution)} == kernels
+
+
+def test_too_large():
+    convolution, *_ = make(CASES["dense"], seed=0)
+    convolution.stride = (256, 1)
+    with pytest.raises(UsageError, match=r"at most 255.*\(256, 1\)"):
+        candidates(convolution)
 
 
 def check(made, outputs):

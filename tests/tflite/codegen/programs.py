@@ -1,10 +1,15 @@
 """C programs of single layers, for this machine and for emulated ones."""
 
+import importlib.util
 import subprocess
 
 import numpy as np
+import pytest
 
 from tflite.codegen.emulation import KERNELS, Program
+
+HAS_BENCH = all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools")))
+emulated = pytest.mark.skipif(not HAS_BENCH, reason="the extra `bench` is not installed")
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]

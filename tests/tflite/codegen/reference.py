@@ -55,6 +55,14 @@ def run(operator, options, inputs, output, values):
     return interpreter.get_tensor(len(inputs))
 
 
+def geometry(size, taps, stride, padding):
+    """Returns the number of outputs along an axis, and the padding before the input."""
+    if padding == "VALID":
+        return (size - taps) // stride + 1, 0
+    outputs = -(-size // stride)
+    return outputs, max((outputs - 1) * stride + taps - size, 0) // 2
+
+
 def _tensor(model, description):
     result = schema.TensorT()
     result.shape = np.array(description["shape"], np.int32)

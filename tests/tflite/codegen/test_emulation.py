@@ -1,18 +1,15 @@
 """Counting instructions in an emulator."""
 
-import importlib.util
 import itertools
 
 import numpy as np
 import pytest
 
+from tests.tflite.codegen import programs
 from tflite.codegen.emulation import Program
 from tfsparse.errors import UsageError
 
-pytestmark = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools"))),
-    reason="the extra `bench` is not installed",
-)
+pytestmark = programs.emulated
 
 SOURCE = r"""
 static volatile int touched;

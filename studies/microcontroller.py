@@ -231,80 +231,90 @@ def costs(run):
 
 # ---- sparse networks against dense ones ----
 
+COSTS = {"flash": "flash", "ram": "RAM", "instructions": "instructions"}
+
+
+def comparison(models):
+    """Returns the Markdown table of sparse models beside dense ones of equal cost."""
+    rows = []
+    for name in _sparse(models):
+        cells = [f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}"]
+        for cost in COSTS:
+            dense = [dense_accuracy(models, name, cost, result) for result in ("int8", "pgd")]
+            cells.append("none" if None in dense else "{:.1f} / {:.1f}".format(*dense))
+            if None not in dense:
+                cells[-1] += f" ({judged(models, name, cost)})"
+        rows.append([f"`{name}`", *cells])
+    header = ["", "clean / PGD, %", *(f"dense at equal {word}" for word in COSTS.values())]
+    return tables.markdown(header, rows)
+
+
+def verdict(models):
+    """Returns sentences that say which sparse models beat dense ones, from the figures."""
+    sentences = []
+    for cost, word in COSTS.items():
+        better = [f"`{name}`" for name in _sparse(models) if judged(models, name, cost) == "better"]
+        worse = [f"`{name}`" for name in _sparse(models) if judged(models, name, cost) == "worse"]
+        sentences.append(
+            f"- At equal {word}, better: {', '.join(better) or 'none'}. Worse: "
+            f"{', '.join(worse) or 'none'}."
+        )
+    return "\n".join(sentences)
+
+
+def dense_accuracy(models, name, cost, result):
+    """Returns the accuracy in % of a dense model that costs as much as a sparse one, or None.
+
+    It is interpolated between the dense models that cost less and more, on a logarithmic axis of
+    the cost. A dense model that is less accurate than a cheaper one is left out. None if all cost
+    more; the best one's if all cost less.
+
+    Args:
+        models: {name: run} of all models.
+        name: of the sparse one.
+        cost: a key of COSTS.
+        result: "int8" or "pgd".
+    """
+    robust = _robust(models)
+    dense = sorted((costs(run)[cost], each) for each, run in robust.items() if _is_dense(each))
+    points = []
+    for spent, each in dense:
+        if not points or _accuracy(each, result) > points[-1][1]:
+            points.append((np.log(spent), _accuracy(each, result)))
+    here = np.log(costs(models[name])[cost])
+    if not points or here < points[0][0]:
+        return None
+    return float(np.interp(here, *zip(*points, strict=True)))
+
+
+def judged(models, name, cost):
+    """Returns "better", "worse", or "mixed", of clean accuracy and that under PGD, beyond chance.
+
+    A difference is beyond chance if it exceeds twice its standard error over test images.
+    """
+    signs = []
+    for result in ("int8", "pgd"):
+        dense = dense_accuracy(models, name, cost, result)
+        if dense is None:
+            return "mixed"
+        shares = np.array([_accuracy(name, result), dense]) / 100
+        examples = zoo.card(name)["results"][result]["examples"]
+        error = np.sqrt((shares * (1 - shares)).sum() / examples)
+        gain = shares[0] - shares[1]
+        signs.append(0 if abs(gain) <= 2 * error else np.sign(gain))
+    if max(signs) > 0 and min(signs) >= 0:
+        return "better"
+    return "worse" if min(signs) < 0 and max(signs) <= 0 else "mixed"
+
+
+def _sparse(models):
+    return [name for name in _robust(models) if not _is_dense(name)]
+
 
 def _is_dense(name):
     about = zoo.card(name)
     return not about["model"]["pattern"] and about["recipe"]["prune"] == "none"
 
 
-def baselines(models):
-    """Yields (sparse model, cost, the best dense model that costs no more, or None).
-
-    The best is the one with the highest accuracy under PGD; all were trained robustly.
-    """
-    robust = _robust(models)
-    dense = [name for name in robust if _is_dense(name)]
-    for name, run in robust.items():
-        if _is_dense(name):
-            continue
-        for cost in ("flash", "ram", "instructions"):
-            fitting = [each for each in dense if costs(robust[each])[cost] <= costs(run)[cost]]
-            best = max(fitting, key=lambda each: _accuracy(each, "pgd"), default=None)
-            yield name, cost, best
-
-
 def _accuracy(name, result):
     return 100 * zoo.card(name)["results"][result]["accuracy"]
-
-
-def comparison(models):
-    """Returns the Markdown table of sparse models and the best dense ones that cost no more."""
-    rows = collections.defaultdict(list)
-    for name, _, best in baselines(models):
-        cells = rows[name]
-        if not cells:
-            cells += [f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}"]
-        if best is None:
-            cells.append("none")
-            continue
-        points = [_accuracy(name, key) - _accuracy(best, key) for key in ("int8", "pgd")]
-        cells.append(f"`{best}`: {points[0]:+.1f} / {points[1]:+.1f}")
-    header = ["", "clean / PGD, %", "at equal flash", "at equal RAM", "at equal instructions"]
-    return tables.markdown(header, [[f"`{name}`", *cells] for name, cells in rows.items()])
-
-
-def verdict(models):
-    """Returns sentences that say which sparse models beat the dense ones, from the figures."""
-    words = {"flash": "flash", "ram": "RAM", "instructions": "instructions"}
-    sentences = []
-    for cost, word in words.items():
-        found = {"better": [], "mixed": [], "worse": []}
-        for name, other, best in baselines(models):
-            if other == cost and best is not None:
-                found[judged(name, best)].append(f"`{name}`")
-        better = ", ".join(found["better"]) or "no sparse network"
-        sentences.append(
-            f"- At equal {word}, {better} {'is' if len(found['better']) < 2 else 'are'} better "
-            f"than the best dense network; {len(found['mixed'])} gain in one accuracy and lose in "
-            f"the other or differ by less than chance, {len(found['worse'])} are worse."
-        )
-    return "\n".join(sentences)
-
-
-def judged(name, best):
-    """Returns "better", "worse", or "mixed": of clean accuracy and that under PGD, beyond chance.
-
-    A difference is beyond chance if it exceeds twice its standard error.
-    """
-    signs = []
-    for result in ("int8", "pgd"):
-        shares = [zoo.card(each)["results"][result] for each in (name, best)]
-        a, b = (share["accuracy"] for share in shares)
-        variances = [
-            p * (1 - p) / share["examples"] for p, share in zip((a, b), shares, strict=True)
-        ]
-        error = np.sqrt(sum(variances))
-        signs.append(0 if abs(a - b) <= 2 * error else np.sign(a - b))
-    if max(signs) > 0 and min(signs) >= 0:
-        return "better"
-    return "worse" if min(signs) < 0 and max(signs) <= 0 else "mixed"

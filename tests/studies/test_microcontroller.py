@@ -29,30 +29,57 @@ def test_all_outputs_are_exact(runs):
     assert len(runs) >= 26
 
 
-def test_baselines_cost_no_more(runs):
-    models = {run["model"]: run for run in runs}
-    found = list(microcontroller.baselines(models))
-    assert len(found) % 3 == 0
-    for name, cost, best in found:
-        assert zoo.card(name)["recipe"]["prune"] != "none" or zoo.card(name)["model"]["pattern"]
-        if best:
-            spent = [microcontroller.costs(models[each])[cost] for each in (best, name)]
-            assert spent[0] <= spent[1]
-            assert zoo.card(best)["recipe"]["prune"] == "none"
+# {model: (flash, clean, under PGD, whether it is dense)}
+FAMILY = {
+    "narrow": (10, 0.4, 0.2, True),
+    "wide": (1000, 0.8, 0.3, True),
+    "poor": (500, 0.3, 0.1, True),
+    "good": (100, 0.7, 0.25, False),
+    "equal": (100, 0.6, 0.25, False),
+    "bad": (100, 0.5, 0.25, False),
+    "other": (100, 0.7, 0.15, False),
+    "tiny": (5, 0.4, 0.2, False),
+    "huge": (5000, 0.8, 0.3, False),
+}
+
+
+@pytest.fixture
+def family(monkeypatch):
+    def card(name):
+        _, clean, pgd, dense = FAMILY[name]
+        results = {"int8": (clean, 10_000), "pgd": (pgd, 1000)}
+        return {
+            "dataset": "cifar10",
+            "recipe": {"loss": "hybrid", "prune": "none" if dense else "dnr"},
+            "model": {"pattern": None},
+            "results": {k: {"accuracy": a, "examples": n} for k, (a, n) in results.items()},
+        }
+
+    monkeypatch.setattr(zoo, "card", card)
+    names = ("buffer", "stack", "instructions")
+    return {
+        name: {"flash": 1000 * flash, **dict.fromkeys(names, 1)}
+        for name, (flash, *_) in FAMILY.items()
+    }
+
+
+def test_dense_networks_of_equal_cost(family):
+    """Halfway on a logarithmic axis, without one that a cheaper one beats."""
+    found = {name: microcontroller.dense_accuracy(family, name, "flash", "int8") for name in FAMILY}
+    assert found["good"] == pytest.approx(60)
+    assert found["tiny"] is None
+    assert found["huge"] == pytest.approx(80)
 
 
 @pytest.mark.parametrize(
-    ("clean", "pgd", "word"),
-    [(0.5, 0.0, "better"), (0.1, -0.1, "mixed"), (0.0, 0.0, "mixed"), (0.0, -0.2, "worse")],
+    ("name", "word"),
+    [
+        *(("good", "better"), ("equal", "mixed"), ("bad", "worse"), ("other", "mixed")),
+        *(("tiny", "mixed"), ("huge", "mixed")),
+    ],
 )
-def test_differences_beyond_chance(clean, pgd, word, monkeypatch):
-    def card(name):
-        gain = (clean, pgd) if name == "sparse" else (0, 0)
-        values = {"int8": (0.4 + gain[0], 10_000), "pgd": (0.3 + gain[1], 1000)}
-        return {"results": {k: {"accuracy": a, "examples": n} for k, (a, n) in values.items()}}
-
-    monkeypatch.setattr(zoo, "card", card)
-    assert microcontroller.judged("sparse", "dense") == word
+def test_differences_beyond_chance(name, word, family):
+    assert microcontroller.judged(family, name, "flash") == word
 
 
 @pytest.mark.parametrize("name", ["microcontroller_flash", "microcontroller_instructions"])

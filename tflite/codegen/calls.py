@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from tflite.codegen import layers
-from tflite.codegen.packing import Convolution, pack
+from tflite.codegen.choosing import pack
+from tflite.codegen.packing import Convolution
 
 _ADDITION_SCRATCH = 2048  # bytes
 

@@ -80,7 +80,7 @@ def main():
     from tfsparse import attacks, backend, distribution, machine
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import accuracy
-    from tfsparse.files import write_bytes
+    from tfsparse.files import sha256_of, write_bytes
     from tfsparse.hashing import hash_of_weights
     from tfsparse.training import best_epoch
     from zoo import runs
@@ -113,6 +113,9 @@ def main():
         check_batch_size(dataset, backend.replicas())
         steps = steps_per_epoch * FLAGS.epochs
         data_facts = runs.check_data(workdir, dataset)
+        if report := runs.finished(workdir):
+            print(f"{runs.closing_table(report)}\n\n{runs.where(workdir)}")
+            return
         training_data, held_out = (
             resident(*dataset.read(part)) for part in ("train", "validation")
         )
@@ -140,7 +143,7 @@ def main():
             is_done = train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return
-        save(trainer.model, workdir / "model.keras")
+        runs.save_model(trainer.model, workdir / "model.keras")
     # --- evaluation: the test set is read here, once -------------------------------------------
     model = keras.saving.load_model(workdir / "model.keras", compile=False)  # on one device
     sha256 = hash_of_weights(model)
@@ -196,6 +199,7 @@ def main():
 
     # --- report --------------------------------------------------------------------------------
     report = {**evaluation, **runs.int8_facts(conversion, dense_int8), **facts}
+    report["model_sha256"] = sha256_of(workdir / "model.keras")
     examples = runs.adversarial_examples(model, *few, test_attack, dataset, FLAGS.eps, FLAGS.seed)
     runs.write_report(workdir, report, checkpoints.history, examples)
     print(f"\n{runs.closing_table(report)}")
@@ -204,7 +208,7 @@ def main():
             f"Everything but model_int8.tflite is in {workdir}: the file does not agree with "
             f"Keras. {' '.join(conversion.failures)}"
         )
-    print(f"\nmodel, .tflite, history, and report.html are in {workdir}")
+    print(f"\n{runs.where(workdir)}")
 
 
 def set_up(workdir, architecture, steps, steps_per_epoch):
@@ -213,10 +217,11 @@ def set_up(workdir, architecture, steps, steps_per_epoch):
 
     from tfsparse.checkpoints import Checkpoints
     from tfsparse.training import Trainer, sgd
+    from zoo.architectures import build_for_training
     from zoo.overfitting import training_attack
 
     keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
-    model = build(architecture, FLAGS.dtype_policy, FLAGS.synchronized)
+    model = build_for_training(architecture, FLAGS.dtype_policy, FLAGS.synchronized)
     pruner = make_pruner(model, steps, steps_per_epoch)
     optimizer = sgd(
         steps, FLAGS.learning_rate, FLAGS.weight_decay, FLAGS.schedule, FLAGS.ema_momentum
@@ -288,39 +293,10 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
                     return False
             if log and best_epoch(history) == epoch + 1:
                 with trainer.averaged_weights():
-                    save(model, workdir / "best.keras")
+                    runs.save_model(model, workdir / "best.keras")
             checkpoints.after_epoch(is_sound=bool(trainer.attack) and not overfits)
     trainer.average_weights()
     return True
-
-
-def build(architecture, dtype_policy, synchronized):
-    """Returns the network, whose layers compute in `dtype_policy`.
-
-    If `synchronized`, BatchNormalization layers normalize by the batch of all replicas.
-    """
-    import keras
-
-    import zoo
-
-    keras.config.set_dtype_policy(dtype_policy)
-    try:
-        model = zoo.build(**architecture)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = synchronized
-    return model
-
-
-def save(model, path):
-    """Saves the network; its layers compute in float32 whatever they were trained in."""
-    from tfsparse.files import replacing
-    from tfsparse.precision import full_precision
-
-    with replacing(path) as partial:
-        full_precision(model).save(partial)
 
 
 def check_flags():
@@ -393,20 +369,11 @@ def check_batch_size(dataset, replicas):
 
 def make_pruner(model, steps, steps_per_epoch):
     from tfsparse import pruning
-    from tfsparse._tfmot import PolynomialDecay
 
     if FLAGS.prune == "none":
         return None
     algorithm = pruning.ALGORITHMS[FLAGS.prune]()
-    if algorithm.rewires:
-        # The last epoch trains what the one before it has left.
-        own = {} if FLAGS.prune == "dnr" else {"initial_prune_rate": 0.3, "decay": "cosine"}
-        schedule = pruning.DNRSchedule(1 - FLAGS.density, steps - 1, steps_per_epoch, **own)
-    else:
-        # The last change falls on a multiple of the frequency, or the density would not be reached.
-        frequency = min(100, max(1, steps // 20))
-        end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
-        schedule = PolynomialDecay(0.0, 1 - FLAGS.density, 0, end_step, frequency=frequency)
+    schedule = pruning.default_schedule(algorithm, FLAGS.density, steps, steps_per_epoch)
     return pruning.Pruner(
         model,
         schedule,

@@ -15,8 +15,9 @@ from zoo.commands import commandline
 
 STUDIES = (
     *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "interruption"),
-    *("layer_speed", "layer_speed_litert", "papers", "pattern_speed", "pruning_cost", "robustness"),
-    *("soak", "training_choices", "training_speed", "zoo_table"),
+    *("layer_speed", "layer_speed_litert", "microcontroller", "microcontroller_layers"),
+    *("papers", "pattern_speed", "pruning_cost", "robustness", "soak", "training_choices"),
+    *("training_speed", "zoo_table"),
 )
 
 FLAGS = flags.FLAGS

@@ -9,6 +9,7 @@ import pathlib
 
 from absl import flags
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 from studies import records
@@ -112,36 +113,55 @@ def _row(about):
 
 
 def picture(name):
-    """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10.
+    """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10."""
+    x_name, y_name, title = _PICTURES[name]
+    cards = [about for about in _cards() if y_name != "pgd" or is_robust(about)]
+    x = [_value(about, x_name) for about in cards]
+    return plot(cards, x, y_name, _LABELS[x_name], title, logarithmic=x_name != "clean")
+
+
+def _cards():
+    return [about for about in map(card, list_models()) if about["dataset"] == "cifar10"]
+
+
+def plot(cards, x, y_name, x_label, title, logarithmic=True):
+    """Returns a figure with a point for each model.
 
     Colors stand for networks, filled marks for robust training, and the words next to a mark for
     the sparsity of the model.
+
+    Args:
+        cards: of the models.
+        x: number of each model.
+        y_name: the result of the cards that is shown: "clean" or "pgd".
+        x_label: of the horizontal axis.
+        title: of the figure.
+        logarithmic: whether that axis is.
     """
-    x_name, y_name, title = _PICTURES[name]
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
-    cards = [about for about in map(card, list_models()) if about["dataset"] == "cifar10"]
-    networks = sorted({_network(about) for about in cards})
+    networks = sorted({_network(about) for about in _cards()})  # the same colors in all pictures
     colors = {each: f"C{index}" for index, each in enumerate(networks)}
-    if y_name == "pgd":
-        cards = [about for about in cards if _is_robust(about)]
     points = []
-    for about in cards:
-        x, y = _value(about, x_name), _value(about, y_name)
+    for about, position in zip(cards, x, strict=True):
+        y = _value(about, y_name)
         low, high = (100 * bound for bound in about["results"][y_name]["interval"])
         color = colors[_network(about)]
-        face = color if _is_robust(about) else "white"
-        axes.errorbar(x, y, [[y - low], [high - y]], fmt="o", color=color, mfc=face, elinewidth=0.6)
-        points.append((x, y, _variant(about), color))
+        face = color if is_robust(about) else "white"
+        bars = [[y - low], [high - y]]
+        axes.errorbar(position, y, bars, fmt="o", color=color, mfc=face, elinewidth=0.6)
+        points.append((position, y, variant(about), color))
     for network in sorted({_network(about) for about in cards}):
         axes.plot([], [], "o", color=colors[network], label=network)
-    if y_name != "pgd":
+    if not all(map(is_robust, cards)):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
-    if x_name != "clean":
+    if logarithmic:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     notes = ", ".join(sorted({"CIFAR-10", *(about["note"] for about in cards)} - {""}))
-    axes.set(xlabel=_LABELS[x_name], ylabel=_LABELS[y_name], title=f"{title} ({notes})")
+    axes.set(xlabel=x_label, ylabel=_LABELS[y_name], title=f"{title} ({notes})")
     axes.margins(0.15, 0.1)  # words stand next to their points
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
@@ -173,7 +193,7 @@ def _annotate(figure, axes, points):
                 each[1].remove()
 
 
-def _is_robust(about):
+def is_robust(about):
     return about["recipe"]["loss"] == "hybrid"
 
 
@@ -184,7 +204,7 @@ def _network(about):
     return f"{_NETWORKS[model['arch']]}{width}"
 
 
-def _variant(about):
+def variant(about):
     """Returns what makes a model sparse."""
     recipe, found = about["recipe"], []
     if about["model"]["pattern"]:

@@ -49,14 +49,14 @@ def sources(content, source, target, arena_bytes, inputs, outputs, labels=None):
         "output_zero_point": target.zero_point,
         "names": _class_names(labels) if labels else "",
         "size": len(content),
-        "data": _array(np.frombuffer(content, np.uint8)),
+        "data": listing(np.frombuffer(content, np.uint8)),
         "operators": len(operator_names(content)),
         "calls": _calls(operator_names(content)),
         "count": len(inputs),
         "input": inputs[0].size,
         "output": outputs[0].size,
-        "inputs": _rows(inputs),
-        "outputs": _rows(outputs),
+        "inputs": row_listing(inputs),
+        "outputs": row_listing(outputs),
     }
     return {name: fill(name, values) for name in _FILES}
 
@@ -82,11 +82,13 @@ def _camel_case(name):
     return "".join(part if part[0].isdigit() else part.capitalize() for part in name.split("_"))
 
 
-def _array(values):
+def listing(values):
+    """Returns the numbers of an array as lines of C, without braces."""
     numbers = [str(int(value)) for value in values]
     lines = [", ".join(numbers[i : i + 20]) for i in range(0, len(numbers), 20)]
     return "    " + ",\n    ".join(lines)
 
 
-def _rows(values):
-    return ",\n".join("    {\n" + _array(row.ravel()) + "}" for row in values)
+def row_listing(values):
+    """Returns the rows of an array as the inner braces of an array of arrays in C."""
+    return ",\n".join("    {\n" + listing(row.ravel()) + "}" for row in values)

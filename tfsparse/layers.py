@@ -8,14 +8,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import blocks, lowering, patterns, shifts
+from tfsparse import backend, blocks, lowering, patterns, shifts
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.errors import UsageError
 
-# The rule of `runs_dense`: how many multiplications have to be saved for each number that a shift
-# copies, by a depthwise convolution (True) or by slices (False). Measured by
-# `python -m studies layer_speed`.
-MIN_SAVED_PER_COPY = {True: 50, False: 110}
+# The rule of `runs_dense`, a row for each kind of device: how many multiplications have to be saved
+# for each number that a shift copies, by a depthwise convolution (True) or by slices (False).
+# Measured by `python -m studies layer_speed`. On an H200, ResNet18 with PSD1_P16 took 3.9 times as
+# long as small convolutions (docs/training.md); TPUs, not measured, are taken to be like that.
+NEVER = float("inf")
+MIN_SAVED_PER_COPY = {
+    "cpu": {True: 50, False: 110},
+    "gpu": {True: NEVER, False: NEVER},
+    "tpu": {True: NEVER, False: NEVER},
+}
 # Slices narrower than this are copied only a few numbers at a time.
 MIN_BLOCK_CHANNELS = 4
 
@@ -178,7 +184,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         sliced = not depthwise or self.kernel_size in windows
         if sliced and inputs.shape[-1] // self.pattern.period < MIN_BLOCK_CHANNELS:
             return True
-        return self.saved_per_copy < MIN_SAVED_PER_COPY[depthwise]
+        return self.saved_per_copy < MIN_SAVED_PER_COPY[backend.device_kind()][depthwise]
 
     def _initialize_kernel(self, shape, dtype=None):
         # The initializer sees the dense shape it expects. A VarianceScaling initializer has

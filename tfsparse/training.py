@@ -133,12 +133,8 @@ class Trainer:
         start = time.perf_counter() - self.seconds
         with progress:
             for values in self._values(batches, seed):
-                for number, row in enumerate(values, self.step - len(values) + 1):
-                    if not np.isfinite(row[0]):
-                        raise UsageError(
-                            f"The loss is {row[0]} at step {number}. Choose a smaller learning "
-                            "rate."
-                        )
+                self._check_losses(values[:, 0])
+                for row in values:
                     self.sums, self.batches_done = self.sums + row, self.batches_done + 1
                 self.seconds = time.perf_counter() - start
                 loss = self.sums[0] / self.batches_done
@@ -180,6 +176,16 @@ class Trainer:
             start = backend.seed(seed, self.step)
             yield ops.convert_to_numpy(self._train_step.stretch(batches, done, count, start))
             done += count
+
+    def _check_losses(self, losses):
+        """Raises a `UsageError` if the losses of the last steps are not all finite."""
+        is_wrong = ~np.isfinite(losses)
+        if is_wrong.any():
+            first = np.argmax(is_wrong)
+            raise UsageError(
+                f"The loss is {losses[first]} at step {self.step - len(losses) + 1 + first}. "
+                "Choose a smaller learning rate."
+            )
 
     def _check_size(self, batch_size):
         replicas = backend.replicas()

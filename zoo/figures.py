@@ -79,11 +79,11 @@ def golden(model, content):
     }
 
 
-def golden_images(shape):
-    """Returns float32 images in [0, 1], [GOLDEN_IMAGES, h, w, c], the same for each call."""
+def golden_images(shape, count=GOLDEN_IMAGES):
+    """Returns float32 images in [0, 1], [count, h, w, c]; the first are the same for any count."""
     # Blocks of pixels: networks respond more to these than to noise.
     height, width, channels = shape
-    coarse = np.random.default_rng(0).random((GOLDEN_IMAGES, 4, 4, channels), np.float32)
+    coarse = np.random.default_rng(0).random((count, 4, 4, channels), np.float32)
     return coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
 
 

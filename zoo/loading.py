@@ -11,7 +11,7 @@ from tfsparse.errors import UsageError
 from tfsparse.examples import UNIT_RANGE, check_range, from_unit
 from tfsparse.precision import full_precision
 from zoo.data import as_float, open_dataset
-from zoo.models import card, close_names, list_models, load
+from zoo.models import card, close_names, list_models, load, load_tflite
 
 MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
 
@@ -52,6 +52,26 @@ def find_model(name):
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UsageError(f"Keras cannot load {path}: {reason}") from error
     return model, read_report(path.with_name("report.json"))
+
+
+def find_file(name):
+    """Returns the bytes of an int8 .tflite file, or None if `name` is not one.
+
+    Args:
+        name: of a zoo model, with or without ".tflite", or the path of a .tflite file.
+
+    Raises:
+        UsageError: if the file cannot be read.
+    """
+    path, model = pathlib.Path(name), name.removesuffix(".tflite")
+    if model in list_models() and not path.is_file():
+        return load_tflite(model).read_bytes()
+    if path.suffix != ".tflite":
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
 
 
 def _check_unpacked_size(path):

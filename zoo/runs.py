@@ -10,7 +10,8 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from tfsparse import backend, optional, tables
 from tfsparse.errors import UsageError
-from tfsparse.files import replacing, write_bytes
+from tfsparse.files import replacing, sha256_of, write_bytes
+from tfsparse.precision import full_precision
 from zoo.augmentation import as_float
 
 _EXAMPLES_CAPTION = (
@@ -174,6 +175,27 @@ def read_evaluation(workdir, sha256):
     report = _read(workdir / "report.json") or {}
     names = (*_EVALUATION, "hardware", "versions")
     return {name: report[name] for name in names} if report.get("weights_sha256") == sha256 else {}
+
+
+def save_model(model, path):
+    """Saves a network; its layers compute in float32 whatever they were trained in."""
+    with replacing(path) as partial:
+        full_precision(model).save(partial)
+
+
+def finished(workdir):
+    """Returns the report of a run that has all its files, converted and verified, else None."""
+    report = _read(workdir / "report.json") or {}
+    names = ("model.keras", "model_int8.tflite", "report.html", "history.csv")
+    if not all((workdir / name).exists() for name in names):
+        return None
+    is_same = report.get("model_sha256") == sha256_of(workdir / "model.keras")
+    return report if is_same and report["int8"]["passed"] else None
+
+
+def where(workdir):
+    """Returns the line that ends a run."""
+    return f"model, .tflite, history, and report.html are in {workdir}"
 
 
 def finish(workdir, report, command):

@@ -116,6 +116,10 @@ CASES = {
         "unknown name": (["--model=resnet99"], 1, "resnet99"),
         "folder with files": (["--output={folder_of_files}"], 1, "new or empty"),
         "folder below a file": (["--output={file}/x"], 1, "file"),
+        "runtime": (["--runtime=rust"], 2, "rust"),
+        "bench of TFLM": (["--bench"], 1, "--runtime=c"),
+        "missing file": (["--runtime=c", "--model=none.tflite"], 1, "none.tflite"),
+        "no TFLite file": (["--runtime=c", "--model={noise}.tflite"], 1, "not a .tflite file"),
     },
     "benchmark": {
         "missing file": (["--models=none.tflite"], 1, "none.tflite"),

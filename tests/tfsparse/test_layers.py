@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
-from tfsparse import UsageError
+from tfsparse import UsageError, backend
 from tfsparse._tfmot import PrunableLayer
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.lowering import lower
@@ -370,3 +370,12 @@ def test_images_smaller_than_the_kernel(pattern, size):
             call()
         assert str(size) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "is_dense"), [("cpu", False), ("gpu", True), ("tpu", True)])
+def test_the_form_is_that_of_the_device(monkeypatch, kind, is_dense):
+    monkeypatch.setattr(backend, "device_kind", lambda: kind)
+    layer = PeriodicConv2D(256, 3, pattern="PS1_P9", padding="same")
+    images = np.zeros((1, 4, 4, 256), np.float32)
+    layer.build(images.shape)
+    assert layer.runs_dense(images) == is_dense

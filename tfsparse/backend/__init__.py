@@ -26,6 +26,15 @@ if NAME == "tensorflow":
     from tfsparse.backend.tensorflow import *  # noqa: F403
 elif NAME == "jax":
     from tfsparse.backend.jax import *  # noqa: F403
+else:
+
+    def device_kind():
+        """Returns the kind of device that computes: "cpu" or, under PyTorch, also "gpu"."""
+        if NAME != "torch":
+            return "cpu"
+        import torch
+
+        return "gpu" if torch.cuda.is_available() else "cpu"
 
 
 def __getattr__(name):

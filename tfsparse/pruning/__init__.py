@@ -14,7 +14,7 @@ from tfsparse.pruning.algorithms import (
 from tfsparse.pruning.callback import UpdatePruningStep
 from tfsparse.pruning.policy import ConvolutionPolicy
 from tfsparse.pruning.pruner import Pruner
-from tfsparse.pruning.schedule import DNRSchedule
+from tfsparse.pruning.schedule import DNRSchedule, default_schedule
 from tfsparse.pruning.units import STRUCTURES
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "Pruner",
     "RigL",
     "UpdatePruningStep",
+    "default_schedule",
     "remove_channels",
 ]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tfsparse._tfmot import PruningSchedule
+from tfsparse._tfmot import PolynomialDecay, PruningSchedule
 
 
 class DNRSchedule(PruningSchedule):
@@ -87,3 +87,25 @@ class DNRSchedule(PruningSchedule):
                 "decay": self.decay,
             },
         }
+
+
+def default_schedule(algorithm, density, steps, steps_per_epoch):
+    """Returns the schedule by which `train.py` prunes with an algorithm.
+
+    What rewires does so after each epoch but the last, which trains what is left: DNR with
+    DNRSchedule's defaults, others as RigL. What prunes gradually reaches the density after three
+    quarters of the steps.
+
+    Args:
+        algorithm: `Algorithm`.
+        density: fraction of the budget that remains, in (0, 1].
+        steps, steps_per_epoch: of the training.
+    """
+    if algorithm.rewires:
+        as_rigl = {"initial_prune_rate": 0.3, "decay": "cosine"}
+        own = {} if algorithm.reads == "momentum" else as_rigl
+        return DNRSchedule(1 - density, steps - 1, steps_per_epoch, **own)
+    # The last change falls on a multiple of the frequency, or the density would not be reached.
+    frequency = min(100, max(1, steps // 20))
+    end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
+    return PolynomialDecay(0.0, 1 - density, 0, end_step, frequency=frequency)

@@ -85,3 +85,22 @@ def untrained(architecture, images=None):
                 layer.momentum = 0.0
         model(images, training=True)
     return model
+
+
+def build_for_training(architecture, dtype_policy, synchronized=False):
+    """Returns a new network whose layers compute in `dtype_policy`, a name that Keras knows.
+
+    Args:
+        architecture: arguments of `build`, a dict.
+        dtype_policy: such as "mixed_bfloat16".
+        synchronized: whether BatchNormalization normalizes by the batch of all replicas.
+    """
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
+        model = build(**architecture)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = synchronized
+    return model

@@ -12,7 +12,7 @@ from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
 from tfsparse.examples import UNIT_RANGE, check_range, from_unit, interface
 from tfsparse.hashing import hash_of_model
-from zoo.loading import find_model, read_report
+from zoo.loading import find_file, find_model, read_report
 from zoo.models import card, list_models, load_tflite
 
 
@@ -90,11 +90,7 @@ def _file(name, input_range):
             about, source = card(model), model
     if path.with_name("model.keras").exists():
         about, source = read_report(path.with_name("report.json")), path.with_name("model.keras")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
-    return file_subject(name, content, about, source and str(source), input_range)
+    return file_subject(name, find_file(str(path)), about, source and str(source), input_range)
 
 
 def file_subject(name, content, about=None, source=None, input_range=None):

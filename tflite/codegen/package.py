@@ -1,0 +1,65 @@
+"""A package in C: sources of a model, checked on this machine before they are written."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import numpy as np
+
+from tflite.codegen import host
+from tflite.codegen.program import make_program
+from tflite.codegen.writing import write_sources
+from tflite.runtimes import FileModel
+from tfsparse.errors import UsageError
+
+TEST_IMAGES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """What was written, and how it was checked.
+
+    Attributes:
+        program: the `tflite.codegen.program.Program`.
+        images, logits: int8 arrays [n, ...]: images, and what LiteRT's reference kernels compute.
+        checked: number of images for which the C, compiled for this machine, has the same bits; 0
+            without a compiler.
+    """
+
+    program: object
+    images: np.ndarray
+    logits: np.ndarray
+    checked: int
+
+
+def write_package(content, images, folder, title):
+    """Writes an int8 .tflite file as C, with a self-test of the first images.
+
+    Args:
+        content: bytes of the file.
+        images: float array [n, h, w, c], in the range that the file takes.
+        folder: pathlib.Path of an empty folder.
+        title: name of the model, for the README.
+
+    Returns:
+        The `Package`.
+
+    Raises:
+        UsageError: if the file cannot be written as C, or an output differs.
+    """
+    program = make_program(content)
+    file = FileModel(content, "reference")
+    codes = np.concatenate([file.source.encode(image[None]) for image in images])
+    outputs = file.outputs(images)
+    write_sources(program, content, codes[:TEST_IMAGES], outputs[:TEST_IMAGES], folder, title)
+    if host.compiler() is None:
+        return Package(program, codes, outputs, checked=0)
+    with tempfile.TemporaryDirectory() as build:
+        found = host.run(host.build(folder, pathlib.Path(build)), codes)
+    different = int((found != outputs).any(1).sum())
+    if different:
+        raise UsageError(
+            f"Nothing is written. In C, the logits of {different} of {len(codes)} images are not "
+            "those of LiteRT's reference kernels. Use the runtime tflm, and report this model."
+        )
+    return Package(program, codes, outputs, checked=len(codes))

@@ -91,6 +91,7 @@ def test_the_code_of_the_readme(tfsparse, tmp_path, data_dir, monkeypatch):
     """But for its own tests and the quick start, which tests/test_train.py has."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(data_dir))
+    keras.utils.set_random_seed(0)
     exec("".join(blocks("../README.md", "python")), {})
     commands = "".join(blocks("../README.md", "sh")).splitlines()
     for line in commands:

@@ -148,11 +148,13 @@ def emulator():
         pytest.importorskip(name)
 
 
+@pytest.mark.slow
 def test_self_test_on_a_cortex_m4(written, emulator):
     program = emulation.Program(sorted(written.folder.glob("*.c")), "cortex-m4", "main")
     assert program.call("main").result == 0
 
 
+@pytest.mark.slow
 def test_self_test_on_a_cortex_m0(small, emulator):
     """Plain C computes the same bits as the instructions for signal processing."""
     program = emulation.Program(sorted(small.folder.glob("*.c")), "cortex-m0", "main")
@@ -218,6 +220,7 @@ def plain_cnn():
     return keras.Model(inputs, layers.Dense(4)(x))
 
 
+@pytest.mark.slow
 def test_a_plain_cnn(tmp_path):
     keras.utils.set_random_seed(0)
     images = np.random.default_rng(0).random((20, 12, 12, 3), np.float32)

@@ -1,4 +1,4 @@
-"""How fast does a GPU train, attack, and rewire, and how long does the first step take?
+r"""How fast does a GPU train, attack, and rewire, and how long does the first step take?
 
     KERAS_BACKEND=jax python -m studies accelerator
 

@@ -4,18 +4,17 @@
 
 Measures what the rule in `tfsparse.layers` is based on: for each size of periodic layer in a
 network and each pattern, the time of a forward and backward pass as small convolutions, compared
-with that of the dense layer, in turns in one process. Adds to layer_speed.json and writes
-layer_speed.md.
+with that of the dense layer, in turns in one process. Runs under JAX, too (KERAS_BACKEND=jax), and
+on its devices. Adds to layer_speed.json and writes layer_speed.md.
 """
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tqdm
 from absl import flags
 
 from studies import records, speed
-from tfsparse import machine, timing
+from tfsparse import backend, machine, timing
 from tfsparse.layers import PeriodicConv2D
 
 NAME = "layer_speed"
@@ -29,7 +28,7 @@ def define_flags():
 
 
 def main():
-    tf.get_logger().setLevel("ERROR")  # every layer compiles functions of its own, on purpose
+    backend.expect_compilations()  # every layer compiles functions of its own
     chosen = speed.chosen_patterns()
     sizes = speed.layer_sizes(FLAGS.arch, FLAGS.width, FLAGS.size)
     rows = [
@@ -38,6 +37,8 @@ def main():
         for row in measure(size, chosen, FLAGS.batch_size, FLAGS.xla, FLAGS.seconds)
     ]
     settings = speed.settings("arch", "width", "batch_size", "size", "xla")
+    if backend.NAME == "jax":
+        settings["jax"] = machine.hardware()
     run = {"settings": settings, "machine": machine.facts(), "layers": rows}
     records.record(FLAGS.output, NAME, [run], page)
     print(table(run))
@@ -77,6 +78,10 @@ def measure(size, chosen, batch_size, xla, seconds):
 
 def runs_small(layer, images, xla):
     """Returns whether the layer's rule chooses small convolutions."""
+    if backend.NAME == "jax":
+        return not layer.runs_dense(images)
+    import tensorflow as tf
+
     choices = []
 
     @tf.function(jit_compile=xla)
@@ -89,6 +94,10 @@ def runs_small(layer, images, xla):
 
 def step(layer, images, xla):
     """Returns a function that runs `layer` forward and backward."""
+    if backend.NAME == "jax":
+        return _step_in_jax(layer, images)
+    import tensorflow as tf
+
     images = tf.constant(images)
     upstream = tf.random.stateless_normal(layer.compute_output_shape(images.shape), [0, 0])
 
@@ -102,12 +111,27 @@ def step(layer, images, xla):
     return lambda: run()[1].numpy()  # which waits for the result
 
 
+def _step_in_jax(layer, images):
+    import jax
+
+    shape = layer.compute_output_shape(images.shape)
+    images, upstream = jax.numpy.asarray(images), jax.random.normal(jax.random.key(0), shape)
+
+    @jax.jit
+    def run(kernel, images):
+        _, back = jax.vjp(lambda *of: layer.stateless_call([of[0]], [], of[1])[0], kernel, images)
+        return back(upstream)
+
+    return lambda: jax.block_until_ready(run(layer.kernel.value, images))
+
+
 def table(run):
     """Returns the Markdown table of one run."""
     settings, rows = run["settings"], run["layers"]
     words = (
         "Layers of {arch} of width {width}, {batch_size} images of {size}x{size}, {} XLA"
     ).format("with" if settings["xla"] else "no", **settings)
+    words += f", in JAX on {settings['jax']}" if "jax" in settings else ""
     runs = f"at least {min(row['steps'] for row in rows)} runs of each"
     return speed.title(words, run["machine"], runs) + speed.layer_table(rows, _cell, digits=1)
 

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from tests.without_tensorflow import QUICK_XLA
+
 pytest.importorskip("jax")
 FLAGS = ["--arch=resnet8", "--width=4", "--prune=dnr", "--loss=hybrid", "--density=0.3"]
 FLAGS += ["--epochs=2", "--batch_size=16", "--deterministic"]
@@ -15,7 +17,8 @@ def command(run):
     """Returns a function that runs a command without TensorFlow."""
 
     def command(*arguments):
-        return run("-m", "tests.without_tensorflow", *arguments, KERAS_BACKEND="")
+        module = ("-m", "tests.without_tensorflow")
+        return run(*module, *arguments, KERAS_BACKEND="", XLA_FLAGS=QUICK_XLA)
 
     return command
 

@@ -6,6 +6,8 @@ python -m tests.without_tensorflow MODULE ARGUMENTS
 import runpy
 import sys
 
+# The networks of tests are compiled for longer than they run.
+QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 MISSING = {
     "ai_edge_litert",
     "flatbuffers",

@@ -40,8 +40,8 @@ def test_help_lists_the_flags_of_a_study(study, study_flags, monkeypatch, capsys
     assert all(f"--{flag.name}=" in text for flag in own)
     assert f"python -m studies {study}" in text
     if study != "queue":  # makes no page
-        default = "fashion_mnist_small.npz" if study == "fashion_mnist_small" else "docs/results"
-        assert flags.FLAGS["output"].default == default
+        own = {"accelerator": "accelerator.json", "fashion_mnist_small": "fashion_mnist_small.npz"}
+        assert flags.FLAGS["output"].default == own.get(study, "docs/results")
 
 
 @pytest.mark.parametrize("arguments", [[], ["cost"]])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.tfsparse import step_of_each_backend as script
+from tests.without_tensorflow import QUICK_XLA
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +23,16 @@ def results(run, tmp_path_factory):
     np.savez(folder / "inputs.npz", **inputs)
     found = {}
     script.main(folder / "inputs.npz", folder / "tensorflow.npz")
-    name = "tests.tfsparse.step_of_each_backend"
-    arguments = (folder / "inputs.npz", folder / "jax.npz")
-    done = run("-m", name, *arguments, KERAS_BACKEND="jax")
+    module = ("-m", "tests.without_tensorflow", "tests.tfsparse.step_of_each_backend")
+    arguments = (*module, folder / "inputs.npz", folder / "jax.npz")
+    done = run(*arguments, KERAS_BACKEND="jax", XLA_FLAGS=QUICK_XLA)
     assert done.returncode == 0, done.stderr
     for backend in ("tensorflow", "jax"):
         found[backend] = dict(np.load(folder / f"{backend}.npz"))
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", script.NETWORKS)
 def test_a_step_is_the_same(results, arch):
     ours, theirs = results["tensorflow"], results["jax"]
@@ -40,6 +42,7 @@ def test_a_step_is_the_same(results, arch):
         np.testing.assert_allclose(theirs[name], ours[name], rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", script.NETWORKS)
 def test_a_rewiring_gives_the_same_masks(results, arch):
     ours, theirs = results["tensorflow"], results["jax"]

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from tests.without_tensorflow import QUICK_XLA
+
 
 @pytest.fixture(scope="module")
 def runs(run, tmp_path_factory):
     pytest.importorskip("jax")
     path = tmp_path_factory.mktemp("devices") / "outputs.npz"
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{QUICK_XLA} --xla_force_host_platform_device_count=8"
     module = "tests.tfsparse.devices"
     arguments = ("-m", "tests.without_tensorflow", module, path)
     done = run(*arguments, KERAS_BACKEND="jax", XLA_FLAGS=flags)

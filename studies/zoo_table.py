@@ -212,7 +212,8 @@ def variant(about):
     if recipe["prune"] != "none":
         method = {"dnr": "DNR", "magnitude": "magnitude"}[recipe["prune"]]
         unit = ", by channel" if recipe["structure"] == "channel" else ""
-        found.append(f"{method} {100 * recipe['density']:.0f} %{unit}")
+        counted = " of MACs" if recipe.get("budget") == "macs" else ""
+        found.append(f"{method} {100 * recipe['density']:.0f} %{counted}{unit}")
     return ", ".join(found) or "dense"
 
 

@@ -67,12 +67,16 @@ def test_runs_on_other_data_are_not_mixed(tmp_path, run_study):
 
 
 def test_records_are_of_the_models_in_the_zoo():
-    """Of those with all parts by their hash, of the others by their accuracy under PGD."""
+    """Of those with all parts by their hash, of the others by their accuracy under PGD.
+
+    Random starts of the record are drawn for each batch, those of the cards for each image.
+    """
     found = robustness.reports(json.loads((RESULTS / f"{robustness.NAME}.json").read_text()))
     hashed = functools.cache(lambda name: find_subject(name).sha256)
     for name, parts in found.items():
         pgd = zoo.card(name)["results"]["pgd"]
-        assert parts["white_box"]["results"]["pgd"]["accuracy"] == pgd["accuracy"]
+        recorded = parts["white_box"]["results"]["pgd"]["accuracy"]
+        assert recorded == pytest.approx(pgd["accuracy"], abs=0.004)
         if "autoattack" in parts:
             results = parts["autoattack"]["results"]
             assert results["autoattack"]["accuracy"] <= results["pgd"]["accuracy"]

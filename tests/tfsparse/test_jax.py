@@ -39,3 +39,12 @@ def test_stretches_end_where_masks_change(runs):
     """Before steps 3 and 6; a call takes at most 4 steps."""
     assert runs["one"]["calls"].tolist() == list(range(1, 9))
     assert runs["eight_stretches"]["calls"].tolist() == [3, 6, 8]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one", "eight_stretches"])
+def test_a_resumed_run_has_the_same_bits(runs, name):
+    resumed = runs["resumed" if name == "one" else f"{name}_resumed"]
+    assert resumed["calls"].tolist() == {"one": [1, 2, 3, 4], "eight_stretches": [3, 6]}[name]
+    for key in runs[name].keys() - {"calls"}:
+        np.testing.assert_array_equal(resumed[key], runs[name][key], err_msg=key)

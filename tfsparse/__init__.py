@@ -1,5 +1,11 @@
 """Sparse, adversarially robust and deployable CNNs for Keras 3 and LiteRT."""
 
+# ruff: noqa: E402 (Keras is imported when its backend is chosen)
+
+from tfsparse import optional
+
+optional.choose_backend()  # before anything imports Keras
+
 from tfsparse import attacks, cost, layers, patterns, pruning
 from tfsparse.errors import UsageError
 from tfsparse.sparsification import sparsify

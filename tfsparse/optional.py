@@ -1,6 +1,7 @@
 """Packages that parts of this one need and that may not be installed."""
 
 import importlib.util
+import os
 
 from tfsparse.errors import UsageError
 
@@ -11,6 +12,16 @@ def are_installed(*modules):
         return all(importlib.util.find_spec(module) for module in modules)
     except ImportError:
         return False
+
+
+def choose_backend():
+    """Has Keras compute with JAX if TensorFlow, its default, is not installed and JAX is.
+
+    The environment variable KERAS_BACKEND says otherwise if it is set.
+    """
+    is_chosen = os.environ.get("KERAS_BACKEND")
+    if not is_chosen and not are_installed("tensorflow") and are_installed("jax"):
+        os.environ["KERAS_BACKEND"] = "jax"
 
 
 def missing(**packages):

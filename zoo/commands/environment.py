@@ -22,10 +22,9 @@ PACKAGES = {
 
 
 def prepare(needs_tensorflow=False):
-    """Sets `VARIABLES` and Keras' backend, and imports this project.
+    """Sets `VARIABLES` and imports this project, and with it TensorFlow, if that is installed.
 
-    TensorFlow reads the variables and reports missing GPUs when it is imported. Without TensorFlow,
-    Keras' backend is JAX unless KERAS_BACKEND says otherwise.
+    TensorFlow reads the variables and reports missing GPUs when it is imported.
 
     Args:
         needs_tensorflow: whether the command converts or runs .tflite files. It then runs under
@@ -43,8 +42,6 @@ def prepare(needs_tensorflow=False):
         )
     if needs_tensorflow:
         os.environ["KERAS_BACKEND"] = "tensorflow"
-    elif not os.environ.get("KERAS_BACKEND") and not _is_installed("tensorflow"):
-        os.environ["KERAS_BACKEND"] = "jax"
     try:
         from tflite.quiet import quiet
     except ModuleNotFoundError as error:

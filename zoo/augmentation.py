@@ -33,6 +33,7 @@ def augmented(arrays, row):
     """
     (images, labels), (chosen, offsets, mirrored) = arrays, row
     height, width = images.shape[1:3]
+    offsets = ops.cast(offsets, "int32")
     x = ops.take(images, chosen, axis=0)
     x = ops.pad(x, [(0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)])
     rows = offsets[:, :1] + ops.arange(height)

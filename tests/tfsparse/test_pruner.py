@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
-from tfsparse import UsageError, _tfmot
+from tfsparse import UsageError, _tfmot, backend
 from tfsparse._tfmot import PolynomialDecay
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.pruning import ConvolutionPolicy, DNRSchedule, Pruner, RigL, UpdatePruningStep
@@ -375,3 +375,12 @@ def test_steps_between_updates(algorithm, expected):
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
     pruner = Pruner(model, DNRSchedule(0.5, 7, 3), algorithm=algorithm)
     assert [pruner.steps_to_update(step, 3) for step in range(8)] == expected
+
+
+def test_pruning_in_fit_needs_tensorflow(monkeypatch):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
+    callback = UpdatePruningStep(Pruner(model, DNRSchedule(0.5, 7, 3)))
+    monkeypatch.setattr(backend, "NAME", "jax")
+    with pytest.raises(UsageError, match=r"needs KERAS_BACKEND=tensorflow.*Received: jax"):
+        callback.on_train_begin()

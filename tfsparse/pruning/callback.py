@@ -2,6 +2,7 @@
 
 import keras
 
+from tfsparse import backend
 from tfsparse.errors import UsageError
 from tfsparse.pruning import optimizer_state
 
@@ -34,9 +35,15 @@ class UpdatePruningStep(keras.callbacks.Callback):
         """Has Keras trace the training step with the masks.
 
         Raises:
-            UsageError: if steps would pass between updates, the optimizer has not what the
-                algorithm reads, a pruned layer is frozen, or the pruner is detached.
+            UsageError: if Keras' backend is not TensorFlow, steps would pass between updates, the
+                optimizer has not what the algorithm reads, a pruned layer is frozen, or the pruner
+                is detached.
         """
+        if backend.NAME != "tensorflow":  # in JAX, `fit` compiles the masks as constants
+            raise UsageError(
+                "Pruning in model.fit needs KERAS_BACKEND=tensorflow. Train with "
+                f"tfsparse.training.Trainer instead. Received: {backend.NAME}"
+            )
         model, pruner = self.model, self.pruner
         if model.steps_per_execution > 1:
             raise UsageError(

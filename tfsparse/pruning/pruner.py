@@ -9,6 +9,7 @@ from tfsparse.errors import UsageError
 from tfsparse.pruning import algorithms, constraints, initial, optimizer_state, rewiring
 from tfsparse.pruning.budget import total_cost
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
+from tfsparse.pruning.schedule import steps_to_change
 from tfsparse.pruning.units import (
     STRUCTURES,
     Units,
@@ -212,15 +213,8 @@ class Pruner:
             step: int, the number of training steps done; `update` was called with it.
             most: int, at least 1; the result is at most this.
         """
-        if self.schedule is None:
-            return most
-        # Before a step whose gradient is read, momenta are kept.
-        ahead = 1 if self._gradient else 0
-        for count in range(1, most):
-            asked = {step + count, step + count + ahead}
-            if any(_tfmot.ask(self.schedule, each)[0] for each in asked):
-                return count
-        return most
+        ahead = 1 if self._gradient else 0  # before it is read, momenta are kept
+        return steps_to_change(self.schedule, step, most, ahead) if self.schedule else most
 
     def apply_masks(self):
         """Sets all weights outside the masks to 0.
@@ -302,7 +296,9 @@ class Pruner:
         if check:
             self.check_step()
         self._is_checked = True
-        self._mask_averages(optimizer)
+        averages = optimizer_state.averages(optimizer, self.weights)
+        for average, mask in zip(averages, self.masks, strict=bool(averages)):
+            average.assign(average * mask)
 
     def _momenta(self, optimizer):
         """Returns the momenta of the weights, after a check."""
@@ -371,11 +367,6 @@ class Pruner:
         """What is 0 now stays 0, even if a gradual schedule asks for more weights."""
         pairs = zip(self._units, self.masks, strict=True)
         self._most_units = [units.active(to_numpy(mask)).sum() for units, mask in pairs]
-
-    def _mask_averages(self, optimizer):
-        averages = optimizer_state.averages(optimizer, self.weights)
-        for average, mask in zip(averages, self.masks, strict=bool(averages)):
-            average.assign(average * mask)
 
     def _change_masks(self, step, density, optimizer):
         algorithm, momenta, gradients = self.algorithm, [], []

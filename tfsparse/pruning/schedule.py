@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tfsparse._tfmot import PolynomialDecay, PruningSchedule
+from tfsparse._tfmot import PolynomialDecay, PruningSchedule, ask
 
 
 class DNRSchedule(PruningSchedule):
@@ -109,3 +109,19 @@ def default_schedule(algorithm, density, steps, steps_per_epoch):
     frequency = min(100, max(1, steps // 20))
     end_step = max(frequency, steps * 3 // 4 // frequency * frequency)
     return PolynomialDecay(0.0, 1 - density, 0, end_step, frequency=frequency)
+
+
+def steps_to_change(schedule, step, most, ahead=0):
+    """Returns how many steps from `step` on come before the next at which masks change.
+
+    Args:
+        schedule: a `PruningSchedule`.
+        step: int; whether masks change at it does not count.
+        most: int, at least 1; the result is at most this.
+        ahead: steps before a change that also end the count.
+    """
+    for count in range(1, most):
+        asked = range(step + count, step + count + ahead + 1)
+        if any(ask(schedule, each)[0] for each in asked):
+            return count
+    return most

@@ -26,7 +26,8 @@ def main(inputs, outputs):
         model = build(arch)
         model.set_weights([given[f"{arch}/{i}"] for i in range(len(model.weights))])
         pruner = Pruner(model, DNRSchedule(0.8, 10, 2), initial_masks="magnitude")
-        attack = attacks.pgd(model, 8 / 255, 3)
+        # Of a gradient of about 0, the backends may see different signs: more so with more steps.
+        attack = attacks.pgd(model, 8 / 255, 1)
         start = keras.ops.convert_to_tensor(given["start"])
         handed = lambda images, labels, seed, attack=attack, start=start: attack(  # noqa: E731
             images, labels, start

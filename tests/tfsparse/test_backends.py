@@ -1,5 +1,6 @@
 """Under TensorFlow and under JAX: the same step from the same weights, and the same masks."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ def results(run, tmp_path_factory):
         "labels": rng.integers(0, 10, 8).astype(np.int32),
         "start": rng.uniform(-1, 1, (8, 16, 16, 3)).astype(np.float32),
     }
+    keras.utils.set_random_seed(0)
     for arch in script.NETWORKS:
         for index, weight in enumerate(script.build(arch).get_weights()):
             inputs[f"{arch}/{index}"] = weight

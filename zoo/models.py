@@ -65,7 +65,8 @@ def find(robust=None, dataset=None, max_flash=None, max_ram=None, board=None):
             and each["tflite"]["bytes"] <= most_flash
             and (each["device"]["arena_bytes"] or math.inf) <= most_ram
         ),
-        key=lambda each: -each["results"][ranking]["accuracy"],
+        # What was not measured, such as AutoAttack right after publishing, comes last.
+        key=lambda each: -each["results"].get(ranking, {"accuracy": -1})["accuracy"],
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import zoo
 from tflite.boards import BOARDS, find_board
 from tfsparse import UsageError
+from zoo import models
 
 CARDS = [zoo.card(name) for name in zoo.list_models()]
 
@@ -20,6 +21,14 @@ def test_the_best_comes_first(robust):
     losses = {True: {"hybrid"}, False: {"standard"}, None: {"hybrid", "standard"}}[robust]
     assert {card["recipe"]["loss"] for card in cards} == losses
     assert len(cards) == sum(card["recipe"]["loss"] in losses for card in CARDS)
+
+
+def test_a_model_without_autoattack_comes_last(monkeypatch):
+    cards = {name: zoo.card(name) for name in zoo.list_models()}
+    best = zoo.find(robust=True)[0]["name"]
+    del cards[best]["results"]["autoattack"]
+    monkeypatch.setattr(models, "card", cards.get)
+    assert zoo.find(robust=True)[-1]["name"] == best
 
 
 def test_limits_are_met_and_none_is_left_out():

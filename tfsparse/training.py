@@ -214,10 +214,11 @@ class Trainer:
         """Returns (images, labels, weights): a batch with its adversarial images, if any."""
         size = ops.shape(images)[0]
         if not self.attack:
-            return images, labels, ops.full((size,), 1.0)
+            return images, labels, ops.full((size,), 1.0, "float32")
         adversarial = self.attack(images, labels, seed)
         images = ops.concatenate([images, adversarial], axis=0)
-        weights = [ops.full((size,), weight) for weight in (self.beta, 1.0 - self.beta)]
+        shares = self.beta, 1.0 - self.beta
+        weights = [ops.full((size,), share, "float32") for share in shares]
         return images, ops.concatenate([labels, labels], axis=0), ops.concatenate(weights, axis=0)
 
     def loss(self, images, labels, weights, batch_size, replicas):

@@ -4,10 +4,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, no_flags
 
 RESULTS = ROOT / "docs" / "results"
-BASELINE = set(flags.FLAGS)
 
 
 @pytest.fixture
@@ -21,20 +20,13 @@ def eager():
 @pytest.fixture
 def study_flags():
     """Returns a function that defines and parses the flags of a study's module, for one test."""
-    others = {name: flags.FLAGS[name] for name in set(flags.FLAGS) - BASELINE}  # of other modules
-    for name in others:
-        delattr(flags.FLAGS, name)
 
     def parse(module, *arguments):
         module.define_flags()
         flags.FLAGS(["study", *arguments])
 
-    yield parse
-    for name in set(flags.FLAGS) - BASELINE:
-        delattr(flags.FLAGS, name)
-    for name, flag in others.items():
-        flags.FLAGS[name] = flag
-    flags.FLAGS.unparse_flags()
+    with no_flags():
+        yield parse
 
 
 @pytest.fixture

@@ -225,7 +225,7 @@ def recipe(name):
         (claims, ("--arch", "--width", "--pattern", "--dtype_policy"), "--loss=standard"),
         (
             dnr,
-            ("--arch", "--width", "--pattern", "--prune", "--density", "--structure"),
+            ("--arch", "--width", "--pattern", "--prune", "--density", "--structure", "--budget"),
             "--loss=hybrid",
         ),
         (training_choices, ("--label_smoothing", "--ema_momentum"), "--loss=standard"),

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 import zoo
 from tests.conftest import ROOT, no_flags
 from tfsparse import distribution, evaluation, training
+from tfsparse.pruning import ALGORITHMS, units
 
 QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--image_size=14"]
 
@@ -166,4 +167,7 @@ def test_choices_are_those_of_the_library(script):
     """train.py names them again, as its help must not import TensorFlow."""
     assert script["SCHEDULES"] == training.SCHEDULES
     assert script["STRATEGIES"] == distribution.STRATEGIES
+    assert script["BUDGETS"] == units.BUDGETS
+    assert script["STRUCTURES"] == units.STRUCTURES
+    assert script["ALGORITHMS"] == ("none", *ALGORITHMS)
     assert script["ARCHITECTURES"] == tuple(sorted(zoo.ARCHITECTURES))

@@ -12,7 +12,8 @@ in one module for each backend, with the same functions: `tfsparse.backend.tenso
 - `TrainingStep`: a training step of a `tfsparse.training.Trainer`; `steps_per_call`: how many of
   them are one compiled call;
 - `is_traced`: whether a tensor has no value yet;
-- `device_kind`, `devices`, `make_deterministic`, `expect_compilations`: of the process;
+- `device_kind`, `devices`, `make_deterministic`, `expect_compilations`, `use_full_precision`: of
+  the process;
 - `scope`, `replicas`: of several devices.
 """
 

@@ -34,6 +34,7 @@ __all__ = [
     "steps_per_call",
     "total",
     "uniform",
+    "use_full_precision",
 ]
 
 # Training steps in one compiled call on an accelerator. Each call takes about a second at most, so
@@ -148,6 +149,11 @@ def make_deterministic():
     """Makes every run the same to the bit, on one machine. Call it before anything is computed."""
     flag = "--xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
+def use_full_precision():
+    """Makes accelerators multiply float32 as such; by default, they round it to fewer bits."""
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def replicas():

@@ -23,6 +23,7 @@ __all__ = [
     "steps_per_call",
     "total",
     "uniform",
+    "use_full_precision",
 ]
 
 
@@ -109,6 +110,11 @@ def expect_compilations():
 def make_deterministic():
     """Makes every run the same to the bit, on one machine."""
     tf.config.experimental.enable_op_determinism()
+
+
+def use_full_precision():
+    """Makes accelerators multiply float32 as such; by default, they round it to fewer bits."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def replicas():

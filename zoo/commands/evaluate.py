@@ -50,6 +50,7 @@ def main():
 
     sweeps = check_flags()
     backend.expect_compilations()  # each attack compiles a function of its own
+    backend.use_full_precision()  # so that figures are the same on every device
     subject = find_subject(FLAGS.model, FLAGS.input_range)
     source = FLAGS.source or subject.source
     source = find_subject(source, subject.input_range) if source else None

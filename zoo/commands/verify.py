@@ -36,6 +36,7 @@ def main(names):
     from zoo.verification import verify
 
     backend.expect_compilations()  # each attack compiles a function of its own on purpose
+    backend.use_full_precision()  # so that figures are the same on every device
     for name in names:
         card(name)  # raises an error if there is none
     if FLAGS.autoattack and not FLAGS.fast:

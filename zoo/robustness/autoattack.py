@@ -46,7 +46,7 @@ def autoattack(model, eps):
         UsageError: if torchattacks is not installed or there are fewer than 4 classes. The function
             raises it if the model does not give the same logits under PyTorch.
     """
-    import_torch("autoattack")
+    where = device()
     if model.outputs[0].shape[-1] < 4:  # the targeted loss uses the four highest logits
         raise UsageError(
             f"autoattack needs 4 classes or more. Received: {model.outputs[0].shape[-1]}"
@@ -67,7 +67,7 @@ def autoattack(model, eps):
         environment = {
             **os.environ,
             "KERAS_BACKEND": "torch",
-            "KERAS_TORCH_DEVICE": "cpu",
+            "KERAS_TORCH_DEVICE": where,
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         command = [sys.executable, "-m", "zoo.robustness.autoattack", str(path)]
@@ -81,17 +81,25 @@ def autoattack(model, eps):
     return perturb
 
 
+def device():
+    """Returns where PyTorch computes, "cuda" or "cpu"; raises a `UsageError` without PyTorch."""
+    torch, _ = import_torch("autoattack")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def main(folder):
     """Attacks the images in `folder`; runs in the process with the PyTorch backend."""
     torch, torchattacks = import_torch("autoattack")
+    # In TensorFloat-32, logits would differ from those of other devices.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     model.trainable = False  # the attacks need gradients with respect to the images only
     for layer in leaf_layers(model):
         if type(layer) is keras.layers.AveragePooling2D and layer.padding == "same":
             layer.__class__ = AveragePooling2D
     tensors, _ = read_tensors(folder / "in.safetensors")
-    images = torch.from_numpy(tensors["images"]).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(tensors["labels"]).long()
+    images = torch.from_numpy(tensors["images"]).to(device()).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(tensors["labels"]).to(device()).long()
     seed, classes = int(tensors["seed"][0]), tensors["logits"].shape[1]
 
     class Classifier(torch.nn.Module):
@@ -106,7 +114,7 @@ def main(folder):
 
     classifier = Classifier()
     with torch.no_grad():
-        check_logits(tensors["logits"], classifier(images).numpy())
+        check_logits(tensors["logits"], classifier(images).cpu().numpy())
     attack = torchattacks.AutoAttack(
         classifier, eps=float(tensors["eps"]), n_classes=min(classes, TARGETS + 1), seed=seed
     )
@@ -116,8 +124,8 @@ def main(folder):
     with torch.no_grad():
         misclassified = classifier(adversarial).argmax(dim=1) != labels
     result = {
-        "images": np.ascontiguousarray(adversarial.permute(0, 2, 3, 1).numpy()),
-        "misclassified": misclassified.numpy().astype(np.uint8),
+        "images": np.ascontiguousarray(adversarial.permute(0, 2, 3, 1).cpu().numpy()),
+        "misclassified": misclassified.cpu().numpy().astype(np.uint8),
     }
     write_tensors(folder / "out.safetensors", result)
 
@@ -156,7 +164,7 @@ def check_logits(tensorflow, torch):
     decided = first - second > CLASSES_TIE * largest
     if not difference <= BACKENDS_DIFFER or (others & decided).any():
         raise UsageError(
-            "The model is not the same under PyTorch as under TensorFlow: its logits differ by "
+            "The model is not the same under PyTorch as under the backend here: its logits differ by "
             f"{difference:.1e} of the largest, and {classes} of {len(torch)} images have another "
             "class. Use only Keras layers and keras.ops."
         )

@@ -1,0 +1,91 @@
+"""The differentiable twin of a file, against LiteRT's reference kernels and the Keras model."""
+
+import keras
+import numpy as np
+import pytest
+
+import zoo
+from tflite.convert import convert
+from tflite.runtimes import FileModel
+from tflite.twin import twin
+from tfsparse import UsageError, attacks, backend
+from tfsparse.starts import image_seeds, random_starts
+from zoo.figures import golden_images
+
+EPS = 8 / 255
+
+
+def everything():
+    """A network with each kind of layer, whose softmax is that of the file."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((13, 11, 1))
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu6")(image)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", activation="tanh")(x)
+    x = keras.layers.ZeroPadding2D(1)(x)
+    left = keras.layers.MaxPooling2D(3, 2, "same")(x)
+    right = keras.layers.AveragePooling2D(3, 2, "same")(x)
+    x = keras.layers.Concatenate()([left, right])
+    x = keras.layers.Add()([x, keras.layers.Conv2D(16, 1, activation="sigmoid")(x)])
+    x = keras.layers.Dense(12, activation="relu")(keras.layers.Flatten()(x))
+    return keras.Model(image, keras.layers.Dense(5, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8_dnr10_fashion_mnist_small", "shufflenet_w80_cifar10", "vgg16_w16_dnr5_cifar10"]
+)
+def test_a_twin_gives_the_outputs_of_the_reference_kernels(name):
+    content = zoo.load_tflite(name).read_bytes()
+    file = FileModel(content, "reference")
+    images = golden_images(file.image_shape, 24)
+    expected, found = file(images), np.asarray(twin(content)(images))
+    steps = np.abs(found - expected) / file.target.scale
+    assert steps.max() < 6  # a sum that float32 rounds the other way may move what follows
+    assert (steps < 0.5).mean() > 0.85
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def test_every_kind_of_layer():
+    model = everything()
+    images = np.random.default_rng(0).random((40, 13, 11, 1), np.float32)
+    content = convert(model, "int8", images)
+    file = FileModel(content, "reference")
+    steps = np.abs(np.asarray(twin(content)(images)) - file(images)) / file.target.scale
+    assert steps.max() < 2.5
+    assert (steps < 0.5).mean() > 0.95
+
+
+def test_gradients_are_those_of_the_network(network, content, fashion_mnist):
+    """Rounding counts as the identity, so the file's gradient is close to the Keras model's."""
+    images, labels = (array[:40] for array in fashion_mnist)
+    images, labels = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
+
+    def gradient(model):
+        def losses(x):
+            return attacks.LOSSES["cross_entropy"](labels, model(x, training=False))
+
+        return np.asarray(backend.gradient(losses, images)).reshape(len(images), -1)
+
+    first, second = gradient(network), gradient(twin(content["int8"]))
+    products = (first * second).sum(axis=1)
+    cosines = products / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    assert np.median(cosines) > 0.9
+
+
+def test_pgd_on_the_twin_is_stronger_than_examples_of_the_keras_model(
+    network, content, fashion_mnist
+):
+    images, labels = (array[:100] for array in fashion_mnist)
+    file = FileModel(content["int8"])
+    starts = random_starts(image_seeds(0, 0, np.arange(len(images))), images.shape[1:])
+
+    def accuracy(model):
+        adversarial = attacks.pgd(model, EPS, 10)(images, labels, starts)
+        return (file(np.asarray(adversarial)).argmax(axis=1) == labels).mean()
+
+    assert accuracy(twin(content["int8"])) <= accuracy(network) < 0.5
+    assert (file(images).argmax(axis=1) == labels).mean() > 0.6
+
+
+def test_a_float_file_is_refused(content):
+    with pytest.raises(UsageError, match="files in int8"):
+        twin(content["float32"])

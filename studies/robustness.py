@@ -3,7 +3,7 @@
     python -m studies robustness --models=NAME,NAME --workdir=runs/robustness
 
 Runs `tfsparse evaluate` on each of --models and on its file, and the faster attacks on each of
---white_box. Then checks the first model for masked gradients, and the same model behind a layer
+--white_box and its file. Then checks the first model for masked gradients, and the same model behind a layer
 that rounds images to eight levels, for which the checks must fail; the second model is the source
 of these checks' transfer. Attacks on a model that the record has are not repeated, and those of a
 run that was stopped continue from --workdir. Writes robustness.json and robustness.md.
@@ -33,8 +33,10 @@ MANY, FEW = 1000, 200  # examples: of attacks that take minutes, and of AutoAtta
 PARTS = {
     "white_box": ("", [f"--examples={MANY}", "--restarts=2"], "clean,fgsm,pgd,pgd_dlr,gaussian"),
     "autoattack": ("", [f"--examples={FEW}", "--restarts=2"], "clean,pgd,autoattack"),
+    "deployed": (".tflite", [f"--examples={FEW}"], "clean,pgd,transfer,diva"),
     "file": (".tflite", [f"--examples={FEW}", "--restarts=2"], "clean,transfer,square"),
 }
+FASTER = ("white_box", "deployed")
 MASKING, MASKED = "masking", "masking, masked"  # parts of the first model
 
 FLAGS = flags.FLAGS
@@ -51,7 +53,7 @@ def define_flags():
 def main():
     workdir = pathlib.Path(FLAGS.workdir).resolve()
     models = {name: [*PARTS] for name in FLAGS.models}
-    models |= {name: ["white_box"] for name in FLAGS.white_box}
+    models |= {name: [*FASTER] for name in FLAGS.white_box}
     for name in models:
         zoo.card(name)  # which raises a UsageError for an unknown name
     runs = records.read(FLAGS.output, NAME, KEYS)
@@ -141,6 +143,7 @@ def page(runs):
         eps=f"{255 * first['eps']:.4g}/255",
         white_box=_white_box(models, first["dataset"]),
         few=FEW,
+        deployed=_deployed(models),
         files=_files(models),
         model=name,
         cpu=first["machine"]["cpu"],
@@ -167,6 +170,18 @@ def _white_box(models, dataset):
         other = parts["white_box"]["dataset"]
         rows.append([f"`{name}`" + (f" ({other})" if other != dataset else ""), *cells])
     return tables.markdown(header, rows)
+
+
+def _deployed(models):
+    header = [f"clean, n={FEW}", "PGD, float model", "transfer", "PGD", "DIVA", "worst"]
+    rows = []
+    for name, parts in models.items():
+        if "deployed" in parts:
+            results = parts["deployed"]["results"]
+            found = [results[each] for each in ("clean", "float/pgd", "transfer", "pgd", "diva")]
+            worst = min((found[0], *found[2:]), key=lambda result: result["accuracy"])
+            rows.append([f"`{name}`", *map(_cell, (*found, worst))])
+    return tables.markdown(["int8 file of", *header], rows)
 
 
 def _files(models):

@@ -81,8 +81,9 @@ def pgd(
             al.) and 2.5 eps / steps with more (Madry et al.).
         random_start: whether to start at a uniformly random point of the ball instead of at the
             image. A number is the radius of that noise as a multiple of eps.
-        loss: what the attack maximizes: "cross_entropy", or "dlr", the difference of logits ratio,
-            which needs at least three classes.
+        loss: what the attack maximizes: "cross_entropy"; "dlr", the difference of logits ratio,
+            which needs at least three classes; or a function of labels, int [n], and logits,
+            float32 [n, classes], that returns float32 [n].
         input_range: smallest and largest value of an image. `eps` and `step_size` are those of
             images in [0, 1] and are scaled to it.
         projected: whether images stay within the ball; if not, they stay within `input_range`.
@@ -107,8 +108,9 @@ def pgd(
             f"Received: eps={eps}, steps={steps}, step_size={step_size}"
         )
 
-    if loss not in LOSSES:
+    if not callable(loss) and loss not in LOSSES:
         raise UsageError(f"loss must be one of {', '.join(LOSSES)}. Received: {loss!r}")
+    of_images = LOSSES.get(loss, loss)
     low_end, high_end = check_range(input_range)
     eps, step_size = (high_end - low_end) * eps, (high_end - low_end) * step_size
 
@@ -125,7 +127,7 @@ def pgd(
     def step(model, adversarial, labels, low, high):
         def losses(images):
             logits = ops.cast(one_output(model, images), "float32")  # from mixed precision
-            return LOSSES[loss](labels, logits)
+            return of_images(labels, logits)
 
         # Zero if no output depends on the image: there is nothing to attack.
         direction = ops.sign(backend.gradient(losses, adversarial))

@@ -69,18 +69,23 @@ def test_more_attacks_are_added_and_models_compared(evaluated, tfsparse, run, da
 
     file = path.with_name("file.json")
     arguments = (f"--model={NAME}.tflite", f"--json={file}", f"--data_dir={data_dir}")
-    result = tfsparse(*EVALUATE, "--attacks=transfer,uniform", *arguments)
+    result = tfsparse(*EVALUATE, "--attacks=transfer,uniform,pgd,diva", *arguments)
     assert result.returncode == 0, result.stderr
     assert "float model %" in result.stdout
+    assert "gradients of a twin with the file's class on 100.0 % of images" in result.stdout
     results = json.loads(file.read_text())["results"]
     assert results["float/transfer"]["accuracy"] == before["accuracy"]
     assert results["float/clean"]["accuracy"] == after["clean"]["accuracy"]
     assert abs(results["transfer"]["accuracy"] - before["accuracy"]) < 0.1
+    assert abs(results["pgd"]["accuracy"] - before["accuracy"]) < 0.1
+    # What evades the float model breaks the file, too, and is rarer.
+    assert results["pgd"]["accuracy"] <= results["diva"]["accuracy"]
+    assert "float/diva" not in results
 
     compared = run("-m", "zoo.commands", "compare", f"--results={path},{file}")
     assert (compared.returncode, compared.stderr) == (0, "")
     rows = {line.split()[0]: line.split() for line in compared.stdout.splitlines()[4:]}
-    assert rows.keys() == {"clean", "uniform"}  # what both were run with
+    assert rows.keys() == {"clean", "pgd", "uniform"}  # what both were run with
     assert float(rows["clean"][1]) == pytest.approx(100 * after["clean"]["accuracy"], abs=0.01)
 
 
@@ -181,14 +186,15 @@ def test_what_is_no_range_is_refused_in_one_line(tfsparse, text):
         (f"--source={NAME}.tflite", "--source must be a Keras model"),
         ("--source=resnet8_dnr10_cifar10", "(28, 28, 1)"),
         ("--model=none.tflite", "Cannot read none.tflite"),
-        (f"--model={NAME}.tflite", "needs gradients"),
+        ("--attacks=diva", "diva attacks a .tflite file"),
+        (f"--model={NAME}.tflite --attacks=autoattack", "autoattack attacks Keras models"),
         ("--model=none", "Received: none"),
         ("--step_size=0", "--step_size must be above 0"),
         ("--dataset=cifar100", "cifar100"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_in_one_line(tfsparse, data_dir, argument, message):
-    result = tfsparse(*EVALUATE, f"--data_dir={data_dir}", argument)
+    result = tfsparse(*EVALUATE, f"--data_dir={data_dir}", *argument.split())
     assert (result.returncode, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")

@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_network(network, content, fashion_mnist):
     assert np.median(cosines) > 0.9
 
 
-def test_pgd_on_the_twin_is_stronger_than_examples_of_the_keras_model(
+def test_pgd_on_the_twin_is_as_strong_as_on_the_keras_model(
     network, content, fashion_mnist
 ):
     images, labels = (array[:100] for array in fashion_mnist)
@@ -82,7 +82,8 @@ def test_pgd_on_the_twin_is_stronger_than_examples_of_the_keras_model(
         adversarial = attacks.pgd(model, EPS, 10)(images, labels, starts)
         return (file(np.asarray(adversarial)).argmax(axis=1) == labels).mean()
 
-    assert accuracy(twin(content["int8"])) <= accuracy(network) < 0.5
+    assert abs(accuracy(twin(content["int8"])) - accuracy(network)) <= 0.03
+    assert accuracy(network) < 0.5
     assert (file(images).argmax(axis=1) == labels).mean() > 0.6
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from tfsparse import attacks
 from tfsparse.errors import UsageError
 from tfsparse.starts import random_starts
-from zoo.robustness import ATTACKS, WHITE_BOX, autoattack, square
+from zoo.robustness import ATTACKS, autoattack, deployed, square
 
 RANDOM_DRAWS = 100
 # Of AutoAttack and Square: the most images whose results an interruption loses.
@@ -56,11 +56,6 @@ def make(name, subject, options):
         UsageError: if there is no such attack, or it cannot attack such a model.
     """
     check_name(name)
-    if name in WHITE_BOX and subject.model is None:
-        raise UsageError(
-            f"{name} needs gradients, which {subject.name} does not have. Attack a file with "
-            "transfer and square."
-        )
     return _MAKERS[name](subject, options)
 
 
@@ -74,8 +69,20 @@ def _clean(subject, options):
     return Attack("clean", {}, lambda images, labels, seeds: images)
 
 
+def _gradients(name, subject):
+    """Returns the model whose gradients the attack called `name` follows."""
+    try:
+        return deployed.gradients_of(subject)
+    except UsageError as error:
+        raise UsageError(
+            f"{name} needs gradients, which {subject.name} does not have. Attack it with transfer "
+            f"and square. ({error})"
+        ) from error
+
+
 def _fgsm(subject, options):
-    return Attack("fgsm", {"eps": options.eps}, _compiled(attacks.fgsm(subject.model, options.eps)))
+    attack = attacks.fgsm(_gradients("fgsm", subject), options.eps)
+    return Attack("fgsm", {"eps": options.eps}, _compiled(attack))
 
 
 def pgd(subject, options, name="pgd", loss="cross_entropy"):
@@ -87,7 +94,8 @@ def pgd(subject, options, name="pgd", loss="cross_entropy"):
         "step_size": options.step_size,
         "loss": loss,
     }
-    attack = attacks.pgd(subject.model, options.eps, options.steps, options.step_size, loss=loss)
+    model = _gradients(name, subject)
+    attack = attacks.pgd(model, options.eps, options.steps, options.step_size, loss=loss)
     return Attack(name, settings, _compiled(attack), options.restarts)
 
 
@@ -104,6 +112,19 @@ def _transfer(subject, options):
     settings = {**attack.settings, "source": options.source.name}
     settings["source_sha256"] = options.source.sha256
     return dataclasses.replace(attack, name="transfer", settings=settings)
+
+
+def _diva(subject, options):
+    if subject.model or options.source is None:
+        raise UsageError(
+            "diva attacks a .tflite file whose float model is known. Use pgd, or name that model "
+            f"with --source. Received: {subject.name}"
+        )
+    _gradients("diva", subject)
+    settings = {name: getattr(options, name) for name in ("eps", "steps", "restarts", "step_size")}
+    settings |= {"source": options.source.name, "source_sha256": options.source.sha256}
+    perturb = _compiled(deployed.diva(subject, options))
+    return Attack("diva", settings, perturb, options.restarts)
 
 
 def _uniform(subject, options):
@@ -127,6 +148,10 @@ def _square(subject, options):
 
 
 def _autoattack(subject, options):
+    if subject.model is None:
+        raise UsageError(
+            f"autoattack attacks Keras models. Attack {subject.name} with pgd, diva, and square."
+        )
     settings = {"eps": options.eps, "version": "standard", "steps": autoattack.STEPS}
     perturb = autoattack.autoattack(subject.model, options.eps)
     if autoattack.device() == "cpu":
@@ -143,6 +168,7 @@ _MAKERS = {
     "autoattack": _autoattack,
     "square": _square,
     "transfer": _transfer,
+    "diva": _diva,
     "uniform": _uniform,
     "gaussian": _gaussian,
     "random": _random,

@@ -13,7 +13,7 @@ from tfsparse.files import write_bytes
 from tfsparse.starts import image_seeds
 from zoo.data import as_float, hash_of_images
 from zoo.loading import check_fit
-from zoo.robustness import catalogue, masking, pictures, runner
+from zoo.robustness import OF_GRADIENTS, catalogue, deployed, masking, pictures, runner
 from zoo.robustness.intervals import wilson
 
 MASKING_ATTACKS = ("fgsm", "pgd", "square", "random")
@@ -62,11 +62,10 @@ class Plan:
         options = self.options
         names = dict.fromkeys(["clean", *self.attacks, *self.masking_attacks])
         planned = [("", subject, catalogue.make(name, subject, options)) for name in names]
-        if subject.model is None and any(self.sweeps.values()):
-            raise UsageError("A .tflite file has no gradients to sweep. Sweep its Keras model.")
         if subject.model is None and options.source:
-            twins = [catalogue.make(name, options.source, options) for name in names]
-            planned += [(FLOAT, options.source, attack) for attack in twins]
+            source = options.source
+            beside = [catalogue.make(name, source, options) for name in names if name != "diva"]
+            planned += [(FLOAT, source, attack) for attack in beside]
         for setting, runs in self.sweeps.items():
             for name, value in runs.items():
                 swept = dataclasses.replace(options, restarts=1, step_size=None, **{setting: value})
@@ -113,6 +112,8 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
     }
     images = as_float(images)
     path = path and pathlib.Path(path)
+    follows = [a for prefix, _, a in attacks if not prefix and a.name.split(",")[0] in OF_GRADIENTS]
+    twin_agreement = deployed.agreement(subject, images) if subject.content and follows else None
     results = runner.Results(path and path.with_suffix(".safetensors"), identity, len(labels))
     for prefix, attacked, attack in attacks:
         runner.run(attacked, attack, images, labels, results, prefix)
@@ -126,6 +127,7 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
             float(np.mean(results.correct("clean"))), len(labels), data.num_classes
         ),
         **identity,
+        "twin_agreement": twin_agreement,
         "results": {name: _result(results, name) for name in names},
         "sweeps": plan.sweeps,
         "masking": _masking_checks(results, plan, data.num_classes) if plan.masking else [],

@@ -16,8 +16,10 @@ def text(report):
     about += f"{report['dataset']}, L_inf {255 * report['eps']:.4g}/255, seed {report['seed']}"
     low, high = report["input_range"]
     chance = report["at_chance"] and AT_CHANCE.format(low=low, high=high)
+    twin = report["twin_agreement"]
+    twin = twin and f"gradients of a twin with the file's class on {100 * twin:.1f} % of images"
     verdicts = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
-    parts = [about, aligned(table(report)), chance, "\n".join(verdicts)]
+    parts = [about, aligned(table(report)), chance, twin, "\n".join(verdicts)]
     return "\n\n".join(part for part in parts if part)
 
 

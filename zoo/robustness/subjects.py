@@ -24,7 +24,7 @@ class Subject:
         name: as the user gave it.
         logits: function of images, float32 [n, h, w, c] in [0, 1], that returns a NumPy array
             [n, classes].
-        model: the keras.Model of images in [0, 1], which has gradients; None for a file.
+        model: the keras.Model of images in [0, 1]; None for a file.
         image_shape: (h, w, c).
         num_classes: number of logits.
         sha256: identifies the model.
@@ -32,6 +32,7 @@ class Subject:
         source: name or path of the float model that a file was made from, or None if unknown.
         input_range: smallest and largest value of the images that the model itself takes; `logits`
             and `model` take images in [0, 1] all the same.
+        content: bytes of the file; None for a Keras model.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Subject:
     about: dict
     source: str | None = None
     input_range: tuple = UNIT_RANGE
+    content: bytes | None = None
 
 
 def find_subject(name, input_range=None):
@@ -116,6 +118,7 @@ def file_subject(name, content, about=None, source=None, input_range=None):
         about=about or {},
         source=source,
         input_range=input_range,
+        content=content,
     )
 
 

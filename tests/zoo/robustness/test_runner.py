@@ -207,7 +207,7 @@ def test_what_an_attack_judges_itself_counts(setting):
 def test_unknown_and_impossible_attacks(setting):
     target = setting[0]
     options = catalogue.Options(eps=0.1)
-    file = dataclasses.replace(target, model=None, name="m.tflite")
+    file = dataclasses.replace(target, model=None, name="m.tflite", content=b"")
     for name, subject_, message in [
         ("cw", target, "are among clean"),
         ("pgd", file, "m.tflite does not have"),

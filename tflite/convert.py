@@ -180,7 +180,7 @@ def _frozen(network):
     """
     # A dynamic batch would add operators that compute shapes and split XNNPACK's partition.
     image = tf.TensorSpec((1, *network.inputs[0].shape[1:]), tf.float32, name="image")
-    function = tf.function(lambda image: {"output_0": one_output(network, image)})
+    function = tf.function(lambda x: {"output_0": one_output(network, x)}, autograph=False)
     return convert_variables_to_constants_v2(function.get_concrete_function(image))
 
 

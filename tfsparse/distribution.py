@@ -166,7 +166,7 @@ def _total(number):
 def _reducer():
     import tensorflow as tf
 
-    @tf.function
+    @tf.function(autograph=False)
     def reduce(number):
         strategy = tf.distribute.get_strategy()
         numbers = strategy.run(tf.identity, (number,))

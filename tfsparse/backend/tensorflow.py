@@ -34,7 +34,8 @@ def compiled(function):
         function: of a `holder`, None or what has the `variables` that the function reads, and of
             tensors or arrays; it changes no variable.
     """
-    return tf.function(function, reduce_retracing=True)
+    # Python's control flow is no part of the graph here, so AutoGraph would only take time.
+    return tf.function(function, reduce_retracing=True, autograph=False)
 
 
 def gradient(function, x):
@@ -58,9 +59,14 @@ def iterated(start, step, count):
     @compiled
     def function(holder, *tensors):
         x, others = start(holder, *tensors)
-        # A single step needs no loop, in which XLA would run convolutions on one thread.
-        for _ in tf.range(count) if count > 1 else [0]:
-            x = step(holder, x, *others)
+        if count == 1:  # it needs no loop, in which XLA would run convolutions on one thread
+            return step(holder, x, *others)
+        (x,) = tf.while_loop(
+            lambda x: True,
+            lambda x: (step(holder, x, *others),),
+            (x,),
+            maximum_iterations=count,
+        )
         return x
 
     return function
@@ -150,7 +156,7 @@ class TrainingStep:
         self._trainer = trainer
         self._strategy = tf.distribute.get_strategy()
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def __call__(self, images, labels, seed):
         shares = self._strategy.run(self._replica_step, (images, labels, seed))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None)

@@ -75,7 +75,7 @@ def _clean(subject, options):
 
 
 def _fgsm(subject, options):
-    return Attack("fgsm", {"eps": options.eps}, _compiled(attacks.fgsm(subject.model, options.eps)))
+    return Attack("fgsm", {"eps": options.eps}, of_arrays(attacks.fgsm(subject.model, options.eps)))
 
 
 def pgd(subject, options, name="pgd", loss="cross_entropy"):
@@ -88,7 +88,7 @@ def pgd(subject, options, name="pgd", loss="cross_entropy"):
         "loss": loss,
     }
     attack = attacks.pgd(subject.model, options.eps, options.steps, options.step_size, loss=loss)
-    return Attack(name, settings, _compiled(attack), options.restarts)
+    return Attack(name, settings, of_arrays(attack), options.restarts)
 
 
 def _pgd_dlr(subject, options):
@@ -107,16 +107,16 @@ def _transfer(subject, options):
 
 
 def _uniform(subject, options):
-    return Attack("uniform", {"eps": options.eps}, _compiled(attacks.uniform_noise(options.eps)))
+    return Attack("uniform", {"eps": options.eps}, of_arrays(attacks.uniform_noise(options.eps)))
 
 
 def _gaussian(subject, options):
-    return Attack("gaussian", {"eps": options.eps}, _compiled(attacks.gaussian_noise(options.eps)))
+    return Attack("gaussian", {"eps": options.eps}, of_arrays(attacks.gaussian_noise(options.eps)))
 
 
 def _random(subject, options):
     settings = {"eps": options.eps, "draws": RANDOM_DRAWS}
-    perturb = _compiled(attacks.uniform_noise(options.eps))
+    perturb = of_arrays(attacks.uniform_noise(options.eps))
     return Attack("random", settings, perturb, restarts=RANDOM_DRAWS)
 
 
@@ -146,8 +146,8 @@ _MAKERS = {
 }
 
 
-def _compiled(attack):
-    """Returns an attack of `tfsparse.attacks` as a function of NumPy arrays."""
+def of_arrays(attack):
+    """Returns an attack of `tfsparse.attacks` as the `perturb` of an `Attack`: of NumPy arrays."""
 
     def perturb(images, labels, seeds):
         starts = random_starts(seeds, images.shape[1:])

@@ -89,16 +89,21 @@ def results(verification):
     bounds, runtime = verification.bounds, verification.runtime
     loss, error = 100 * verification.accuracy_loss, 100 * verification.accuracy_error
     lines = [
-        f"the file in LiteRT's {runtime} kernels beside Keras, {verification.examples:,} images:",
-        f"- top-1 agreement {verification.top1_agreement:.2%}, with near-ties "
-        f"{verification.top1_or_close:.2%} (at least {bounds.top1_or_close:.0%})",
-        f"- accuracy {verification.file_accuracy:.2%}, in Keras {verification.keras_accuracy:.2%}: "
-        f"{loss:.2f} ± {error:.2f} points lost (at most {100 * bounds.accuracy_loss:.1f} "
-        "+ 2 errors)",
-        f"- {bounds.kind} error of the logits, of their scale: {verification.difference:.1e} "
-        f"(at most {bounds.difference:.0e})",
+        f"{verification.precision} file in LiteRT, {runtime} kernels, beside Keras, "
+        f"{verification.examples:,} images:",
+        f"- top-1 agreement {_percent(verification.top1_agreement)}, with near-ties "
+        f"{_percent(verification.top1_or_close)} (at least {100 * bounds.top1_or_close:.0f} %)",
+        f"- accuracy {_percent(verification.file_accuracy)}, Keras "
+        f"{_percent(verification.keras_accuracy)}: {loss:.2f} ± {error:.2f} points lost "
+        f"(at most {100 * bounds.accuracy_loss:.1f} + 2 errors)",
+        f"- {bounds.kind} error of the logits {verification.difference:.2g} of their scale "
+        f"(at most {bounds.difference:.2g})",
     ]
     return "\n".join(lines)
+
+
+def _percent(share):
+    return f"{100 * share:.2f} %"
 
 
 def make_file(model, precision, images, **options):

@@ -135,7 +135,7 @@ def pgd(
 
 
 def default_step_size(eps, steps):
-    """Returns PGD's step size: 1.25 eps with one step (Wong et al.), else 2.5 eps / steps (Madry)."""
+    """Returns 1.25 eps with one step (Wong et al.), 2.5 eps / steps with more (Madry et al.)."""
     return 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
 
 

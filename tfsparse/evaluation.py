@@ -94,7 +94,7 @@ def predictions(
     description="evaluating",
     input_range=UNIT_RANGE,
 ):
-    """Returns `(labels, predicted)`: the class of each image and what `model` takes it for, int [n].
+    """Returns `(labels, predicted)`: each image's class and the one that `model` predicts, int [n].
 
     Args:
         model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].

@@ -70,6 +70,24 @@ def find(robust=None, dataset=None, max_flash=None, max_ram=None, board=None):
     )
 
 
+def dense_baseline(architecture, dataset, loss):
+    """Returns the card of the dense model that a sparse one is compared with, or None.
+
+    Args:
+        architecture: arguments of `zoo.build` for the sparse one, a dict.
+        dataset: name of the data set.
+        loss: "standard" or "hybrid", as in training.
+    """
+    dense = {**architecture, "input_shape": list(architecture["input_shape"]), "pattern": None}
+    for each in map(card, list_models()):
+        recipe = each["recipe"]
+        if (each["model"], each["dataset"], recipe["prune"], recipe["loss"]) == (
+            *(dense, dataset, "none", loss),
+        ):
+            return each
+    return None
+
+
 def card(name):
     """Returns the card of model `name`: what it is, how it was made, how well it does.
 

@@ -118,8 +118,8 @@ def confusion_picture(labels, predicted, class_names):
         class_names: list of str.
     """
     count = len(class_names)
-    shares = 100 * _confusions(labels, predicted, count)
-    shares /= np.maximum(shares.sum(axis=1, keepdims=True) / 100, 1e-9)
+    counts = _confusions(labels, predicted, count)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = WIDTH if count > 4 else WIDTH / 2
     figure = Figure(figsize=(size, 0.9 * size), layout="constrained")
     axes = figure.subplots()
@@ -140,18 +140,20 @@ def confusion_picture(labels, predicted, class_names):
     return figure
 
 
-def frequent_confusions(labels, predicted, class_names, count=5):
-    """Returns the most frequent mistakes, (true class, predicted class, share of the true one)."""
+def confusion_caption(labels, predicted, class_names, count=5):
+    """Returns the caption of `confusion_picture`, with the `count` most frequent confusions."""
     counts = _confusions(labels, predicted, len(class_names))
-    totals = np.maximum(counts.sum(axis=1), 1)
+    totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:count]
     pairs = [divmod(int(each), len(class_names)) for each in order]
-    return [
-        (class_names[true], class_names[seen], float(counts[true, seen] / totals[true]))
+    mistakes = [
+        f"{class_names[true]} as {class_names[seen]} ({counts[true, seen] / totals[true]:.0%})"
         for true, seen in pairs
         if counts[true, seen]
     ]
+    text = "A row is a true class, a column what its images are taken for."
+    return f"{text} Most frequent: {', '.join(mistakes)}." if mistakes else text
 
 
 def _confusions(labels, predicted, count):

@@ -89,6 +89,7 @@ def main():
     from zoo.architectures.costs import costs
     from zoo.data import batches, open_dataset, resident
     from zoo.loading import conversion_images
+    from zoo.models import dense_baseline
 
     # --- flags ---------------------------------------------------------------------------------
     train_flags.check(FLAGS)
@@ -161,7 +162,7 @@ def main():
         recipe["recoveries"] = checkpoints.recoveries
     facts = {
         **costs(model, architecture),
-        "dense_baseline": outcome.baseline_facts(architecture, dataset.name, FLAGS.loss),
+        "dense_baseline": dense_baseline(architecture, dataset.name, FLAGS.loss),
         "epochs": FLAGS.epochs,
         "best_epoch": best_epoch(checkpoints.history),
         # The median: a machine that has other work now and then does not make it longer.

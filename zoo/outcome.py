@@ -9,7 +9,6 @@ from tfsparse import attacks, tables
 from tfsparse.evaluation import logits, predictions
 from zoo.augmentation import as_float
 from zoo.data import batches
-from zoo.models import dense_baseline
 from zoo.robustness import catalogue, flips
 
 ATTACK_STEPS, ATTACK_EXAMPLES = 20, 1000
@@ -52,7 +51,7 @@ def evaluate(clean, model, attack, images, eps, seed):
         "robust_accuracy": float(np.mean(robust)),
         "robust_attack": f"PGD-{ATTACK_STEPS}, L_inf {eps * 255:.4g}/255",
         "robust_examples": len(robust),
-        "success_rate": success_rate(clean[: len(robust)], robust),
+        "success_rate": flips.success_rate(clean[: len(robust)], robust),
         "threat_model": {
             "norm": "L_inf",
             "eps": eps,
@@ -66,38 +65,11 @@ def evaluate(clean, model, attack, images, eps, seed):
     }
 
 
-def success_rate(clean, attacked):
-    """Returns the share of correctly classified images that an attack flips; None without any.
-
-    Args:
-        clean, attacked: bool [n], whether an image is classified correctly without and under it.
-    """
-    return float(np.mean(~attacked[clean])) if clean.any() else None
-
-
 def find_flips(model, attack, images, labels, seed):
     """Returns the `zoo.robustness.flips.Flips` of test images, or None; arguments as above."""
     few = as_float(images[:ATTACK_EXAMPLES]), labels[:ATTACK_EXAMPLES]
     attack = catalogue.of_arrays(attack)
     return flips.find_flips(lambda x: to_numpy(logits(model, x)), attack, *few, seed)
-
-
-def baseline_facts(architecture, dataset, loss):
-    """Returns what is known of the zoo's dense network, a dict for JSON, or None; see `zoo.models`.
-
-    Takes what `zoo.models.dense_baseline` does.
-    """
-    card = dense_baseline(architecture, dataset, loss)
-    if card is None:
-        return None
-    clean, attacked = (card["results"][name] for name in ("clean", "pgd"))
-    return {
-        "name": card["name"],
-        "note": card["note"],
-        "clean_accuracy": clean["accuracy"],
-        "robust_accuracy": attacked["accuracy"],
-        "robust_attack": f"PGD-{attacked['steps']} x {attacked['restarts']}",
-    }
 
 
 def int8_facts(conversion, dense_content):
@@ -143,7 +115,7 @@ def rows(report):
         ]
     baseline = report.get("dense_baseline") or {}
     star = "*" if baseline else ""
-    clean, robust = (_percent(baseline.get(f"{name}_accuracy")) for name in ("clean", "robust"))
+    clean, robust = (percent(baseline.get(f"{name}_accuracy")) for name in ("clean", "robust"))
     return [
         ("", "dense", "this model", "ratio"),
         *(
@@ -153,17 +125,17 @@ def rows(report):
         (
             f"clean accuracy, {report['clean_examples']:,} images{star}",
             clean,
-            _percent(report["clean_accuracy"]),
+            percent(report["clean_accuracy"]),
             "",
         ),
-        ("  always the most frequent class", "", _percent(report["majority_accuracy"]), ""),
+        ("  always the most frequent class", "", percent(report["majority_accuracy"]), ""),
         (
             f"{report['robust_attack']}, {report['robust_examples']:,} images{star}",
             robust,
-            _percent(report["robust_accuracy"]),
+            percent(report["robust_accuracy"]),
             "",
         ),
-        ("  success rate of the attack", "", _percent(report["success_rate"]), ""),
+        ("  success rate of the attack", "", percent(report["success_rate"]), ""),
     ]
 
 
@@ -178,5 +150,6 @@ def notes(report):
     return found
 
 
-def _percent(share):
+def percent(share):
+    """Returns a fraction in percent, a str; "" for None."""
     return "" if share is None else f"{100 * share:.2f} %"

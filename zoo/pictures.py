@@ -12,6 +12,11 @@ WIDTH = 8  # inches
 NAMED, COUNTED = 40, 20  # the most classes whose names, and whose counts, fit a confusion matrix
 NAME_LENGTH = 14  # of a class, in characters
 
+FLIPS_CAPTION = (
+    "The first test images that the model classifies correctly until the attack perturbs them, "
+    "with the predicted class and its probability, before (above) and after (below). "
+    "Perturbations are enlarged: -eps is black, eps is white."
+)
 _CURVES = {
     "train_clean_accuracy": ("clean, training images", "tab:blue", "--"),
     "validation_clean_accuracy": ("clean, validation images", "tab:blue", "-"),
@@ -30,7 +35,7 @@ def accuracy_picture(history):
             values = [100 * row[name] for row in history]
             axes.plot(epochs, values, line, color=color, label=label, marker="o", markersize=4)
     axes.set(title="Accuracy over epochs", xlabel="epoch", ylabel="accuracy, %")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -51,11 +56,12 @@ def density_picture(history):
     axes = figure.subplots()
     axes.set_facecolor("0.85")
     first, last = history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5
-    lowest = densities[densities > 0].min(initial=100)
+    kept = np.ma.masked_equal(densities, 0)
+    lowest, highest = kept.min() / 1.01, kept.max()
     image = axes.imshow(
-        np.ma.masked_equal(densities, 0),
+        kept,
         aspect="auto",
-        norm=LogNorm(min(lowest, 99), 100),
+        norm=LogNorm(lowest, highest),
         extent=(first, last, len(rows) - 0.5, -0.5),
         interpolation="nearest",
     )
@@ -65,10 +71,11 @@ def density_picture(history):
     right = axes.secondary_yaxis("right")
     right.set_yticks(range(len(rows)), [f"{value:.3g} %" for value in densities[:, -1]])
     axes.set(title="Density of each layer, kept weights / all weights", xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     bar = figure.colorbar(image, ax=axes, label="density, %", pad=0.02)
-    bar.ax.yaxis.set_major_formatter("{x:g}")
-    bar.ax.yaxis.set_minor_formatter("{x:g}" if lowest > 10 else "")
+    ticks = np.geomspace(lowest, highest, 5)
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.minorticks_off()
     return figure
 
 
@@ -84,7 +91,7 @@ def adversarial_picture(flips, class_names, eps):
         eps: bound of the perturbation, which is shown with -eps as black and eps as white.
     """
     count = len(flips.labels)
-    figure = Figure(figsize=(WIDTH, 1.4 + 26 / max(count, 6)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.3 + 22 / max(count, 6)), layout="constrained")
     axes = figure.subplots(3, max(count, 6), squeeze=False)
     perturbations = (flips.adversarial - flips.images) / (2 * eps) + 0.5
     for row, pictures in zip(axes, (flips.images, perturbations, flips.adversarial), strict=True):
@@ -148,7 +155,8 @@ def confusion_caption(labels, predicted, class_names, count=5):
     order = np.argsort(-counts, axis=None, kind="stable")[:count]
     pairs = [divmod(int(each), len(class_names)) for each in order]
     mistakes = [
-        f"{class_names[true]} as {class_names[seen]} ({counts[true, seen] / totals[true]:.0%})"
+        f"{class_names[true]} as {class_names[seen]} "
+        f"({100 * counts[true, seen] / totals[true]:.0f} %)"
         for true, seen in pairs
         if counts[true, seen]
     ]

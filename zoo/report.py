@@ -21,6 +21,7 @@ td, th { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align:
          vertical-align: top; font-variant-numeric: tabular-nums }
 th { background: var(--band) }
 td:first-child, th:first-child, .facts td { text-align: left; overflow-wrap: anywhere }
+.facts td:first-child { white-space: nowrap; width: 30% }
 figure { margin: 1rem 0 } figcaption, p { color: var(--faint); margin: .5rem 0 }
 img { box-sizing: border-box; width: 100%; height: auto; padding: .75rem; background: #fff;
       border: 1px solid var(--line); border-radius: .5rem }

@@ -9,16 +9,6 @@ from tfsparse.files import replacing, write_bytes
 from tfsparse.precision import full_precision
 from zoo import finished, outcome
 
-_FLIPS_CAPTION = (
-    "The first test images that the model classifies correctly until the attack perturbs them, "
-    "with the predicted class and its probability, before (above) and after (below). "
-    "Perturbations are enlarged: -eps is black, eps is white."
-)
-_DENSITIES_CAPTION = (
-    "Density at the end of each epoch, on a logarithmic scale; layers in the order of the network. "
-    "On the right, that of the last epoch."
-)
-
 
 def check_recipe(workdir, recipe, defaults):
     """Refuses a folder that holds the run of another recipe.
@@ -148,8 +138,11 @@ def write_report(workdir, report, history, results, predictions, flips):
     Returns:
         The summary, a str of lines.
     """
+    from zoo import run_page  # which imports Matplotlib
+
     write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
-    write_bytes(workdir / "report.html", _page(report, history, results, predictions, flips))
+    page = run_page.page(report, history, results, predictions, flips)
+    write_bytes(workdir / "report.html", page)
     summary = f"{outcome.summary(report)}\n\n{results}\n"
     write_bytes(workdir / finished.SUMMARY, summary)
     return summary
@@ -159,60 +152,3 @@ def written(workdir):
     """Returns the lines that name the files of a run, a str."""
     paths = [workdir / name for name in finished.FILES]
     return "\n".join(files.written(path) for path in paths if path.exists())
-
-
-def _page(report, history, results, predictions, flips):
-    """Returns the page of a run, a str of HTML."""
-    from zoo import pictures  # which import Matplotlib
-    from zoo import report as html
-
-    names = report["class_names"]
-    heading, *bullets = results.splitlines()
-    sections = [
-        html.table("Beside the dense network", outcome.rows(report), _stars(report)),
-        html.bullets(heading.capitalize(), [line.removeprefix("- ") for line in bullets]),
-        html.facts("Threat model", _threat(report)),
-    ]
-    if flips:
-        picture = pictures.adversarial_picture(flips, names, report["threat_model"]["eps"])
-        sections.append(html.picture(picture, _FLIPS_CAPTION))
-    sections.append(html.picture(pictures.accuracy_picture(history), _accuracy_caption(report)))
-    if densities := pictures.density_picture(history):
-        sections.append(html.picture(densities, _DENSITIES_CAPTION))
-    confusion = pictures.confusion_picture(*predictions, names)
-    caption = pictures.confusion_caption(*predictions, names)
-    sections.append(html.picture(confusion, caption))
-    sections += [html.facts("Recipe", report["recipe"]), html.facts("Versions", report["versions"])]
-    return html.page(f"{report['model']['arch']} on {report['dataset']}", *sections)
-
-
-def _accuracy_caption(report):
-    texts = [
-        f"The best epoch on validation images is {report['best_epoch']}.",
-        "Always answering the most frequent class is right on "
-        f"{report['majority_accuracy']:.1%} of the test images.",
-    ]
-    if baseline := report.get("dense_baseline"):
-        texts.append(f"The dense {baseline['name']} has {baseline['clean_accuracy']:.1%}.")
-    return " ".join(texts)
-
-
-def _stars(report):
-    return " ".join(f"* {note}." for note in outcome.notes(report))
-
-
-def _threat(report):
-    """Returns the threat model and what the attack achieved, {name: value}."""
-    threat, rate = report["threat_model"], report["success_rate"]
-    attacked = f"the first {threat['examples']:,} of {report['clean_examples']:,} test images"
-    return {
-        "norm and bound": f"{threat['norm']}, eps {255 * threat['eps']:.4g}/255, images in [0, 1]",
-        "attack": "PGD on the cross-entropy, with full knowledge of the model",
-        "steps": f"{threat['steps']} of {255 * threat['step_size']:.4g}/255",
-        "restarts": f"{threat['restarts']}, from a random start in the ball",
-        "images": attacked,
-        "accuracy under attack": f"{report['robust_accuracy']:.2%}",
-        "success rate": "none to flip"
-        if rate is None
-        else f"{rate:.2%} of the images that are classified correctly without the attack",
-    }

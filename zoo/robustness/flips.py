@@ -1,4 +1,4 @@
-"""Adversarial examples to look at: of images whose class the attack flips, with confidences."""
+"""Images whose class an attack flips: how many there are, and some to look at."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ import numpy as np
 from tfsparse.starts import image_seeds
 
 BATCH = 50  # images that are attacked at once, until enough are flipped
+MOST = 500  # images that are attacked
 
 
 class Flips(NamedTuple):
@@ -30,7 +31,7 @@ class Flips(NamedTuple):
 
 
 def find_flips(logits, perturb, images, labels, seed, count=8):
-    """Returns the first `count` images whose class an attack flips, as `Flips`.
+    """Returns the first `count` images, among MOST, whose class an attack flips, as `Flips`.
 
     Args:
         logits: function from images to a NumPy array [n, classes].
@@ -43,7 +44,7 @@ def find_flips(logits, perturb, images, labels, seed, count=8):
         The `Flips`, fewer than `count` if there are no more; None if there are none.
     """
     found, missing = [], count
-    for start in range(0, len(labels), BATCH):
+    for start in range(0, min(len(labels), MOST), BATCH):
         indices = np.arange(start, min(start + BATCH, len(labels)))
         clean, true = images[indices], labels[indices]
         # All of them, as attacks are compiled for each size of a batch.
@@ -58,6 +59,15 @@ def find_flips(logits, perturb, images, labels, seed, count=8):
             break
     flips = Flips(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
     return flips if len(flips.labels) else None
+
+
+def success_rate(clean, attacked):
+    """Returns the share of correctly classified images that an attack flips; None without any.
+
+    Args:
+        clean, attacked: bool [n], whether an image is classified correctly without and under it.
+    """
+    return float(np.mean(~attacked[clean])) if clean.any() else None
 
 
 def _probabilities(logits):

@@ -203,8 +203,8 @@ def _annotate(figure, axes, points):
     for x, y, words, color in points:
         tried = []
         for place in places:
-            style = {"fontsize": 7, "color": color, "ha": place[2]}
-            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}  # over bars
+            style = {"fontsize": 8, "color": color, "ha": place[2]}
+            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
             text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
             box = text.get_window_extent()
             outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)

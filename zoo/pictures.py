@@ -138,10 +138,11 @@ def confusion_picture(labels, predicted, class_names):
             axes.text(column, row, text, ha="center", va="center", color=_ink(share))
     if count <= NAMED:
         names = [_short(name) for name in class_names]
-        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
+        angle = 45 if count <= COUNTED else 90
+        axes.set_xticks(range(count), names, rotation=angle, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), names)
-    unit = "class" if count <= NAMED else "number of the class"
-    axes.set(xlabel=f"predicted {unit}", ylabel=f"true {unit}")
+    unit = "" if count <= NAMED else ", by its number"
+    axes.set(xlabel=f"predicted class{unit}", ylabel=f"true class{unit}")
     axes.set_title(f"Confusion matrix of {len(labels):,} clean test images, % of the true class")
     figure.colorbar(image, ax=axes, label="share of the true class, %", shrink=0.8)
     return figure

@@ -52,8 +52,17 @@ def test_what_is_written_agrees(evaluated):
     assert accuracies["pgd"] <= accuracies["fgsm"] <= accuracies["clean"]
     assert accuracies["pgd, eps 8/255"] == accuracies["pgd"]
     assert accuracies["pgd, eps 2/255"] > accuracies["pgd"]
+    clean = examples["clean"] == CORRECT
+    for name in report["results"].keys() - {"clean"}:
+        rate = np.mean(examples[name][clean] != CORRECT)
+        assert report["results"][name]["success_rate"] == pytest.approx(rate)
+        assert f"{100 * rate:.2f}" in table
     page = path.with_suffix(".html").read_text()
-    assert page.count("<img") == 2
+    assert page.count("<img") == 3
+    assert "5 steps of 4/255 within 8/255, 1 x from a random start" in page
+    for end in (".json", ".safetensors", ".html"):
+        assert f"wrote {path.with_suffix(end)} (" in table
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_more_attacks_are_added_and_models_compared(evaluated, tfsparse, run, data_dir):

@@ -138,8 +138,8 @@ def confusion_picture(labels, predicted, class_names):
             axes.text(column, row, text, ha="center", va="center", color=_ink(share))
     if count <= NAMED:
         names = [_short(name) for name in class_names]
-        angle = 45 if count <= COUNTED else 90
-        axes.set_xticks(range(count), names, rotation=angle, ha="right", rotation_mode="anchor")
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(count), names, **(slanted if count <= COUNTED else {"rotation": 90}))
         axes.set_yticks(range(count), names)
     unit = "" if count <= NAMED else ", by its number"
     axes.set(xlabel=f"predicted class{unit}", ylabel=f"true class{unit}")

@@ -1,6 +1,7 @@
 """The commands evaluate and compare: what they write is true, complete, and continued."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -59,7 +60,11 @@ def test_what_is_written_agrees(evaluated):
         assert f"{100 * rate:.2f}" in table
     page = path.with_suffix(".html").read_text()
     assert page.count("<img") == 3
-    assert "5 steps of 4/255 within 8/255, 1 x from a random start" in page
+    shown = dict(re.findall(r"<td>([a-z_]+)</td><td>([^<]+)</td>", page.partition("Threat")[2]))
+    assert shown["pgd"].startswith("5 steps of 4/255 within 8/255, 1 restart from a random start")
+    assert shown["fgsm"] == "1 step of eps, without a random start"
+    assert shown["uniform"] == "1 draw of noise"
+    assert "clean" not in shown
     for end in (".json", ".safetensors", ".html"):
         assert f"wrote {path.with_suffix(end)} (" in table
     assert max(map(len, table.splitlines())) <= 100

@@ -73,7 +73,7 @@ def page(report, flips, predictions, class_names):
     sections.append(html.picture(confusion, caption))
     if report["masking"]:
         checks = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
-        sections.append(html.bullets("Does it only hide its gradients?", checks))
+        sections.append(html.bullets("Checks for masked gradients", checks))
     sections.append(html.facts("Setting", _setting(report)))
     return html.page(f"{report['model']} under attack", *sections)
 
@@ -96,24 +96,27 @@ def threat_model(report):
 
 
 def _settings(name, settings):
-    """Returns the settings of an attack in words."""
+    """Returns the settings of an attack in words; "" for none."""
+    if "eps" not in settings:
+        return ""
     if "version" in settings:
         return f"{settings['version']} version, {settings['steps']} steps of APGD and FAB"
     if "steps" in settings:
         eps, steps = settings["eps"], settings["steps"]
         size = settings["step_size"] or default_step_size(eps, steps)
-        source = f", on {settings['source']}" if "source" in settings else ""
+        count = settings["restarts"]
+        source = f" of {settings['source']}" if "source" in settings else ""
         return (
-            f"{steps} step{'s' * (steps > 1)} of {255 * size:.3g}/255 within "
-            f"{255 * eps:.4g}/255, {settings['restarts']} x from a random start, on the "
+            f"{steps} step{'s' * (steps > 1)} of {255 * size:.3g}/255 within {255 * eps:.4g}/255, "
+            f"{count} restart{'s' * (count > 1)} from a random start, loss: "
             f"{settings['loss'].replace('_', ' ')}{source}"
         )
     if name.endswith("fgsm"):
-        return "one step of eps from the image"
+        return "1 step of eps, without a random start"
     if "queries" in settings:
         return f"random search, at most {settings['queries']:,} queries an image"
     draws = settings.get("draws", 1)
-    return f"{draws} draw{'s' * (draws > 1)} of noise" if settings else ""
+    return f"{draws} draw{'s' * (draws > 1)} of noise"
 
 
 def _setting(report):

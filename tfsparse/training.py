@@ -133,7 +133,7 @@ class Trainer:
         progress = tqdm.tqdm(
             desc=description, total=total, initial=self.batches_done, leave=False, disable=None
         )
-        start = time.perf_counter() - self.seconds
+        start, first = time.perf_counter() - self.seconds, None
         with progress:
             for values in self._values(batches, seed):
                 self._check_losses(values[:, 0])
@@ -141,9 +141,9 @@ class Trainer:
                     self.sums, self.batches_done = self.sums + row, self.batches_done + 1
                 self.seconds = time.perf_counter() - start
                 loss = self.sums[0] / self.batches_done
-                left = self.seconds / self.batches_done * (total - self.batches_done + steps_after)
-                status = f"loss {loss:.3f}, {duration(left)} left in all"
-                progress.set_postfix_str(status, refresh=False)
+                first = first or (self.batches_done, self.seconds)  # this may have compiled
+                left = self._time_left(*first, total + steps_after)
+                progress.set_postfix_str(f"loss {loss:.3f}{left}", refresh=False)
                 progress.update(len(values))
                 if after_step:
                     after_step(self.batches_done == total)
@@ -152,6 +152,13 @@ class Trainer:
         metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}
         self.batches_done, self.sums, self.seconds = 0, np.zeros_like(self.sums), 0.0
         return metrics
+
+    def _time_left(self, steps, seconds, total):
+        """Returns how long `total` steps still take, at the pace since `steps` and `seconds`."""
+        if self.batches_done == steps:
+            return ""
+        pace = (self.seconds - seconds) / (self.batches_done - steps)
+        return f", {duration(pace * (total - self.batches_done))} left in all"
 
     def _values(self, batches, seed):
         """Trains on all batches; yields the values of each step or stretch, [steps, values]."""

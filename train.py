@@ -5,8 +5,8 @@
 Reads top to bottom: flags, data, model, training, evaluation, export, report. Running the same
 command again continues the run. Afterwards --workdir holds model.keras, best.keras (from the epoch
 with the best validation accuracy: robust accuracy if the loss is hybrid), model_int8.tflite,
-history.csv, report.json, report.html, checkpoint.safetensors, flags.json, data.json (the names of
-the classes), and tensorboard/.
+history.csv, report.json, report.html, summary.txt, checkpoint.safetensors, flags.json, data.json
+(the names of the classes), and tensorboard/.
 """
 
 import json
@@ -15,6 +15,7 @@ import sys
 
 from absl import flags
 
+from zoo import finished
 from zoo.commands import commandline
 from zoo.commands.commandline import define_fraction
 
@@ -63,7 +64,6 @@ define_fraction("checkpoint_minutes", 10, "Between checkpoints, besides one afte
 
 # Robust accuracy during training is a guide only; the test set's is reported.
 VALIDATION_ATTACK_STEPS, VALIDATION_ATTACK_EXAMPLES = 5, 500
-TEST_ATTACK_STEPS, TEST_ATTACK_EXAMPLES = 20, 1000
 # Where a run reads and writes does not make it another run, and what has stopped may continue.
 NOT_RECIPE = ("workdir", "data_dir", "checkpoint_minutes", "deterministic", "distribution")
 NOT_RECIPE += ("on_overfitting",)
@@ -77,24 +77,25 @@ def main():
     import keras
     import numpy as np
 
-    from tfsparse import attacks, backend, distribution, machine
+    from tfsparse import backend, distribution, machine
+    from tfsparse.cost import model_cost
     from tfsparse.errors import UsageError
-    from tfsparse.evaluation import accuracy
+    from tfsparse.evaluation import predictions
     from tfsparse.files import sha256_of, write_bytes
     from tfsparse.hashing import hash_of_weights
     from tfsparse.training import best_epoch
-    from zoo import runs
+    from zoo import banner, outcome, runs, train_flags
     from zoo.architectures import untrained
     from zoo.architectures.costs import costs
     from zoo.data import batches, open_dataset, resident
     from zoo.loading import conversion_images
+    from zoo.models import dense_baseline
 
     # --- flags ---------------------------------------------------------------------------------
-    check_flags()
+    train_flags.check(FLAGS)
     workdir = pathlib.Path(FLAGS.workdir)
-    own_flags = FLAGS.get_key_flags_for_module(sys.modules[__name__])
-    recipe = {flag.name: flag.value for flag in own_flags if flag.name not in NOT_RECIPE}
-    runs.check_recipe(workdir, recipe, {flag.name: flag.default for flag in own_flags})
+    recipe, defaults = recipe_flags()
+    runs.check_recipe(workdir, recipe, defaults)
     versions = machine.versions(VERSIONED[backend.NAME])
     if FLAGS.deterministic:
         backend.make_deterministic()
@@ -110,11 +111,10 @@ def main():
             FLAGS.dataset, FLAGS.data_dir, FLAGS.image_size, FLAGS.validation_fraction
         )
         steps_per_epoch = dataset.sizes["train"] // FLAGS.batch_size
-        check_batch_size(dataset, backend.replicas())
+        train_flags.check_batch_size(FLAGS, dataset.sizes["train"], backend.replicas())
         steps = steps_per_epoch * FLAGS.epochs
         data_facts = runs.check_data(workdir, dataset)
-        if report := runs.finished(workdir):
-            print(f"{runs.closing_table(report)}\n\n{runs.where(workdir)}")
+        if is_finished():
             return
         training_data, held_out = (
             resident(*dataset.read(part)) for part in ("train", "validation")
@@ -129,7 +129,7 @@ def main():
         }
 
         # --- training --------------------------------------------------------------------------
-        is_done = False
+        is_done = None
         while not is_done:  # again if it goes back to an epoch before it overfitted
             trainer, checkpoints = set_up(workdir, architecture, steps, steps_per_epoch)
             if is_trained and checkpoints.epoch < FLAGS.epochs:
@@ -137,9 +137,12 @@ def main():
                     f"{workdir} has a trained model.keras but no checkpoint of its last epoch. "
                     "This run would train again and overwrite it. Choose another --workdir."
                 )
-            if distribution.is_chief():
+            if distribution.is_chief() and is_done is None:
                 write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
                 write_bytes(workdir / "data.json", json.dumps(data_facts, indent=2) + "\n")
+                about = recipe, machine.hardware(), versions, dataset, model_cost(trainer.model)
+                if not is_trained:
+                    print(f"{banner.banner(*about, checkpoints.epoch)}\n", flush=True)
             is_done = train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return
@@ -149,22 +152,17 @@ def main():
     sha256 = hash_of_weights(model)
     known = runs.read_evaluation(workdir, sha256)  # under another backend
     images, labels = dataset.read("test")
-    few = images[:TEST_ATTACK_EXAMPLES], labels[:TEST_ATTACK_EXAMPLES]
-    test_attack = attacks.pgd(model, FLAGS.eps, TEST_ATTACK_STEPS)
-    evaluation = {name: known[name] for name in known if name not in ("hardware", "versions")}
+    attack = outcome.test_attack(model, FLAGS.eps)
+    print("\nevaluating on the test set", flush=True)
+    clean = predictions(model, batches(images, labels, 500))
+    evaluation = {name: known[name] for name in outcome.MEASURED if known}
     if not known:
-        print("evaluating on the test set")
-        evaluation = {
-            "clean_accuracy": accuracy(model, batches(images, labels, 500)),
-            "clean_examples": len(images),
-            "robust_accuracy": accuracy(model, batches(*few, 250), test_attack, FLAGS.seed),
-            "robust_attack": f"PGD-{TEST_ATTACK_STEPS}, L_inf {FLAGS.eps * 255:.4g}/255",
-            "robust_examples": len(few[0]),
-        }
+        evaluation = outcome.evaluate(clean, model, attack, images, FLAGS.eps, FLAGS.seed)
     if checkpoints.recoveries:
         recipe["recoveries"] = checkpoints.recoveries
     facts = {
         **costs(model, architecture),
+        "dense_baseline": dense_baseline(architecture, dataset.name, FLAGS.loss),
         "epochs": FLAGS.epochs,
         "best_epoch": best_epoch(checkpoints.history),
         # The median: a machine that has other work now and then does not make it longer.
@@ -185,10 +183,10 @@ def main():
         return runs.finish(workdir, {**evaluation, **facts}, command)
 
     # --- export --------------------------------------------------------------------------------
-    from tflite.conversion import convert_and_verify
+    from tflite.conversion import convert_and_verify, results
     from tflite.convert import convert
 
-    print("converting to int8 and verifying")
+    print("converting to int8 and verifying", flush=True)
     for_conversion = conversion_images(dataset)
     conversion = convert_and_verify(model, "int8", for_conversion)
     if not conversion.failures:
@@ -198,17 +196,39 @@ def main():
     )
 
     # --- report --------------------------------------------------------------------------------
-    report = {**evaluation, **runs.int8_facts(conversion, dense_int8), **facts}
+    report = {**evaluation, **outcome.int8_facts(conversion, dense_int8), **facts}
     report["model_sha256"] = sha256_of(workdir / "model.keras")
-    examples = runs.adversarial_examples(model, *few, test_attack, dataset, FLAGS.eps, FLAGS.seed)
-    runs.write_report(workdir, report, checkpoints.history, examples)
-    print(f"\n{runs.closing_table(report)}")
+    flips = outcome.find_flips(model, attack, images, labels, FLAGS.seed)
+    shown = results(conversion.verifications[0]), clean, flips
+    print(f"\n{runs.write_report(workdir, report, checkpoints.history, *shown)}")
+    print(runs.written(workdir))
     if conversion.failures:
         raise UsageError(
             f"Everything but model_int8.tflite is in {workdir}: the file does not agree with "
             f"Keras. {' '.join(conversion.failures)}"
         )
-    print(f"\n{runs.where(workdir)}")
+
+
+def recipe_flags():
+    """Returns {flag: value} of what makes this run another one than others, and {flag: default}."""
+    own = FLAGS.get_key_flags_for_module(sys.modules[__name__])
+    recipe = {flag.name: flag.value for flag in own if flag.name not in NOT_RECIPE}
+    return recipe, {flag.name: flag.default for flag in own}
+
+
+def is_finished():
+    """Returns whether the run in --workdir is finished, and then prints its summary."""
+    workdir = pathlib.Path(FLAGS.workdir or "")
+    summary = finished.summary(workdir, *recipe_flags())
+    if summary:
+        print(f"The run in {workdir} is finished; another one needs another --workdir.\n")
+        print(summary, end="")
+    return bool(summary)
+
+
+def is_finished_at_once():
+    """The same before TensorFlow is imported; images of one's own may have changed since then."""
+    return not pathlib.Path(FLAGS.dataset).expanduser().exists() and is_finished()
 
 
 def set_up(workdir, architecture, steps, steps_per_epoch):
@@ -251,10 +271,11 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
     from tfsparse.training import best_epoch, overfits_attack
     from zoo import runs
     from zoo.data import batches, training_batches
+    from zoo.log import Log
     from zoo.overfitting import respond
 
     model, pruner, history = trainer.model, trainer.pruner, checkpoints.history
-    log = runs.Log(workdir, FLAGS.epochs, history) if distribution.is_chief() else None
+    log = Log(workdir, FLAGS.epochs, history) if distribution.is_chief() else None
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
     chance = highest_chance(len(attacked[1]), model.output_shape[-1])
@@ -269,7 +290,10 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
                 first=trainer.batches_done,
             )
             title = f"epoch {epoch + 1}/{FLAGS.epochs}"
-            means = trainer.run_epoch(data, FLAGS.seed, title, checkpoints.after_step)
+            steps_after = (FLAGS.epochs - epoch - 1) * (len(training_data[0]) // FLAGS.batch_size)
+            means = trainer.run_epoch(
+                data, FLAGS.seed, title, checkpoints.after_step, steps_after=steps_after
+            )
             row = {"epoch": epoch + 1, **means}
             with trainer.averaged_weights():
                 row["validation_clean_accuracy"] = accuracy(model, batches(*held_out, 500))
@@ -297,74 +321,6 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
             checkpoints.after_epoch(is_sound=bool(trainer.attack) and not overfits)
     trainer.average_weights()
     return True
-
-
-def check_flags():
-    """Refuses flags that are out of range before anything is read or written."""
-    import math
-
-    from tfsparse import patterns
-    from tfsparse.errors import UsageError
-
-    ranges = {
-        "density": (1e-9 < FLAGS.density <= 1, "in (0, 1]"),
-        "eps": (0 < FLAGS.eps <= 1, "in (0, 1]"),
-        "learning_rate": (0 < FLAGS.learning_rate < math.inf, "above 0 and finite"),
-        "label_smoothing": (0 <= FLAGS.label_smoothing < 1, "in [0, 1)"),
-        "ema_momentum": (0 <= FLAGS.ema_momentum < 1, "in [0, 1)"),
-        "weight_decay": (0 <= FLAGS.weight_decay < math.inf, "at least 0 and finite"),
-        "attack_steps": (FLAGS.attack_steps >= 1, "at least 1"),
-        "epochs": (FLAGS.epochs >= 1, "at least 1"),
-        "batch_size": (FLAGS.batch_size >= 1, "at least 1"),
-        "seed": (0 <= FLAGS.seed < 2**31, "from 0 to 2147483647"),
-        "checkpoint_minutes": (FLAGS.checkpoint_minutes >= 0, "at least 0"),
-        "image_size": (FLAGS.image_size is None or FLAGS.image_size >= 1, "at least 1"),
-        "width": (FLAGS.width is None or 1 <= FLAGS.width <= 4096, "from 1 to 4096"),
-        "workdir": (bool(FLAGS.workdir), "the folder of the run"),
-    }
-    for name, (fits, allowed) in ranges.items():
-        if not fits:
-            received = FLAGS[name].value
-            raise UsageError(f"--{name} must be {allowed}. Received: {received}")
-    if FLAGS.pattern is not None:
-        patterns.parse(FLAGS.pattern)
-    for name, other, value in (
-        ("density", "prune", "none"),
-        ("structure", "prune", "none"),
-        ("budget", "prune", "none"),
-        ("attack", "loss", "standard"),
-        ("attack_steps", "loss", "standard"),
-        ("on_overfitting", "loss", "standard"),
-        ("attack_steps", "attack", "nfgsm"),
-        ("synchronized", "distribution", "none"),
-    ):
-        if FLAGS[name].present and FLAGS[other].value == value:
-            raise UsageError(
-                f"--{name} has no effect with --{other}={value}. "
-                f"Received: --{name}={FLAGS[name].value}"
-            )
-
-
-def check_batch_size(dataset, replicas):
-    """Refuses batches larger than the training set or too small for all replicas."""
-    from tfsparse import backend
-    from tfsparse.errors import UsageError
-
-    if FLAGS.batch_size > dataset.sizes["train"]:
-        raise UsageError(
-            f"--batch_size={FLAGS.batch_size} is more than the {dataset.sizes['train']} training "
-            f"images of {FLAGS.dataset}."
-        )
-    if FLAGS.batch_size < replicas:
-        raise UsageError(
-            f"--batch_size={FLAGS.batch_size} is shared by {replicas} devices, each of which needs "
-            "an image."
-        )
-    if backend.NAME == "jax" and FLAGS.batch_size % replicas:
-        raise UsageError(
-            f"--batch_size must be a multiple of the {replicas} devices. Received: "
-            f"{FLAGS.batch_size}"
-        )
 
 
 def make_pruner(model, steps, steps_per_epoch):

@@ -80,7 +80,8 @@ def picture(runs):
         color, label, _ = FAMILIES[family]
         line = "" if family in (DENSE, "PSD") else "-"
         axes.plot(*zip(*sorted(points), strict=True), f"o{line}", color=color, label=label)
-    axes.set(xlabel="multiply-accumulates of an image, M", ylabel="test accuracy in %")
+    axes.set(title="Accuracy of periodic patterns against multiply-accumulates")
+    axes.set(xlabel="multiply-accumulates of an image, M", ylabel="clean test accuracy, %")
     axes.margins(x=0.12)
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:

@@ -13,7 +13,7 @@ from absl import flags
 
 from studies import recipe_runs, records
 from tfsparse.files import replacing
-from zoo.report import density_picture
+from zoo.pictures import density_picture
 
 NAME = "dnr"
 KEYS = recipe_runs.KEYS

@@ -20,7 +20,7 @@ from absl import flags
 
 import zoo
 from studies import records
-from studies.zoo_table import is_robust, plot, variant
+from studies.zoo_table import is_dense, is_robust, plot, variant
 from tflite.codegen import bench, host, package
 from tflite.codegen.program import make_program
 from tflite.codegen.writing import write_sources
@@ -312,8 +312,7 @@ def _sparse(models):
 
 
 def _is_dense(name):
-    about = zoo.card(name)
-    return not about["model"]["pattern"] and about["recipe"]["prune"] == "none"
+    return is_dense(zoo.card(name))
 
 
 def _accuracy(name, result):

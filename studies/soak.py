@@ -130,6 +130,7 @@ def picture(runs):
     axes = figure.subplots()
     for run in runs:
         axes.plot(np.array(run["seconds"]) / 60, np.array(run["bytes"]) / 2**20)
-    axes.set(xlabel="minutes", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.set(title="Memory of a training process", xlabel="time, minutes")
+    axes.set(ylabel="resident memory, MiB", ylim=(0, None))
     axes.grid(alpha=0.3)
     return figure

@@ -128,7 +128,8 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     """Returns a figure with a point for each model.
 
     Colors stand for networks, filled marks for robust training, and the words next to a mark for
-    the sparsity of the model.
+    the sparsity of the model. If x is a cost, Pareto lines show the highest accuracy that each cost
+    buys: among all models, and among dense ones.
 
     Args:
         cards: of the models.
@@ -136,7 +137,7 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
         y_name: the result of the cards that is shown: "clean" or "pgd".
         x_label: of the horizontal axis.
         title: of the figure.
-        logarithmic: whether that axis is.
+        logarithmic: whether that axis is; then x is a cost.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
@@ -156,17 +157,39 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     if not all(map(is_robust, cards)):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
+    axes.margins(0.15, 0.1)  # words stand next to their points
     if logarithmic:
+        _draw_pareto_lines(axes, cards, points)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     notes = ", ".join(sorted({"CIFAR-10", *(about["note"] for about in cards)} - {""}))
     axes.set(xlabel=x_label, ylabel=_LABELS[y_name], title=f"{title} ({notes})")
-    axes.margins(0.15, 0.1)  # words stand next to their points
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
     _annotate(figure, axes, points)
     return figure
+
+
+def _draw_pareto_lines(axes, cards, points):
+    """Draws the Pareto lines of points (cost, accuracy, ...), to the right end of the axis."""
+    dense = [point for about, point in zip(cards, points, strict=True) if is_dense(about)]
+    dearest = max(x for x, *_ in points)
+    for chosen, style, label in ((points, "-", "all"), (dense, "--", "dense")):
+        line = pareto([point[:2] for point in chosen])
+        if line:
+            x, y = zip(*line, (dearest, line[-1][1]), strict=True)
+            label = f"Pareto line, {label} models"
+            axes.step(x, y, style, where="post", color="0.5", linewidth=1, zorder=0, label=label)
+
+
+def pareto(points):
+    """Returns those points (cost, accuracy) that no cheaper or equally dear one reaches, sorted."""
+    found = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or accuracy > found[-1][1]:
+            found.append((cost, accuracy))
+    return found
 
 
 def _annotate(figure, axes, points):
@@ -180,8 +203,8 @@ def _annotate(figure, axes, points):
     for x, y, words, color in points:
         tried = []
         for place in places:
-            style = {"fontsize": 7, "color": color, "ha": place[2]}
-            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}  # over bars
+            style = {"fontsize": 8, "color": color, "ha": place[2]}
+            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
             text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
             box = text.get_window_extent()
             outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)
@@ -195,6 +218,10 @@ def _annotate(figure, axes, points):
 
 def is_robust(about):
     return about["recipe"]["loss"] == "hybrid"
+
+
+def is_dense(about):
+    return not about["model"]["pattern"] and about["recipe"]["prune"] == "none"
 
 
 def _network(about):

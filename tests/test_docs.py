@@ -102,6 +102,13 @@ def test_the_code_of_the_readme(tfsparse, tmp_path, data_dir, monkeypatch):
     assert any("tfsparse train --flagfile=quickstart" in line for line in commands)
 
 
+@pytest.mark.slow
+def test_the_hint_keeps_tensorflow_quiet(run):
+    (hint,) = [block for block in blocks("journeys/use.md", "python") if "environment" in block]
+    done = run("-c", f"{hint}\nimport keras, tfsparse\nkeras.ops.zeros(1)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))

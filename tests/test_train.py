@@ -44,8 +44,10 @@ def finished(tfsparse, arguments):
     assert process.wait() == 130
     result = tfsparse("train", *arguments)
     assert result.returncode == 0, result.stderr
+    assert "continues after epoch 1" in result.stdout
     assert "epoch 1/2" not in result.stdout
     assert "epoch 2/2" in result.stdout
+    assert result.stderr == ""
     return workdir, result.stdout
 
 
@@ -59,13 +61,17 @@ def test_run_leaves_what_the_readme_promises(finished):
     assert report["robust_attack"] == "PGD-20, L_inf 8/255"
     assert report["int8"]["passed"]
     assert report["int8"]["top1_or_tied"] >= 0.98
-    for line in ("non-zero parameters", "MACs", "int8 .tflite", "clean accuracy"):
+    for line in ("non-zero parameters", "MACs", "int8 .tflite", "clean accuracy", "- top-1"):
         assert line in stdout
+    for name in ("model.keras", "best.keras", "model_int8.tflite", "report.html"):
+        assert f"wrote {workdir / name} (" in stdout
+    notes = [line for line in stdout.splitlines() if not line.startswith("wrote ")]
+    assert max(map(len, notes)) <= 100
     with open(workdir / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["validation_robust_accuracy"]) > 0.1
-    assert (workdir / "report.html").read_text().count("data:image/png;base64") == 3
+    assert (workdir / "report.html").read_text().count("data:image/png;base64") == 4
     assert list((workdir / "tensorboard").iterdir())
     assert not list(workdir.rglob("partial-*"))
     best = max(rows, key=lambda row: float(row["validation_robust_accuracy"]))
@@ -111,8 +117,9 @@ def test_finished_run_says_so_at_once_and_another_recipe_is_refused(
         patch.setattr(evaluation, "accuracy", None)  # not evaluated again
         status, stdout, _ = tfsparse("train", *arguments)
     assert status == 0
-    assert "epoch" not in stdout
-    assert finished[1].endswith(stdout)  # all but the line of the second epoch
+    first, summary = stdout.split("\n", 1)
+    assert first.startswith(f"The run in {finished[0]} is finished")
+    assert summary in finished[1]  # what the run said itself, after the line of its last epoch
     status, stdout, stderr = tfsparse("train", *arguments, "--density=0.2")
     assert (status, stdout) == (1, "")
     assert "holds a run of another recipe (--density=0.1 there, 0.2 here)" in stderr

@@ -69,43 +69,41 @@ class Conversion(NamedTuple):
 
     @property
     def report(self):
-        """The printed table: sizes, sparsity, and each runtime beside Keras, with its bounds."""
+        """What is printed: sizes, sparsity, and each runtime beside Keras, with its bounds."""
         lines = [("precision", self.verifications[0].precision)]
         lines += [("sparsity", note) for note in self.notes]
         lines += [
             ("file size", f"{len(self.content):,} bytes"),
             ("gzip size", f"{len(gzip.compress(self.content, mtime=0)):,} bytes"),
         ]
-        for each in self.verifications:
-            lines += [("", ""), *_verification_lines(each)]
-        lines += [("", ""), ("verdict", "FAILED" if self.failures else "passed")]
+        text = "\n".join(f"{name:<11}{value}" for name, value in lines)
+        parts = [text, *(results(each) for each in self.verifications)]
+        parts.append(f"verdict    {'FAILED' if self.failures else 'passed'}")
         if self.verifications[0].at_chance:
-            lines.append(("warning", AT_CHANCE))
-        return "\n".join(f"{name:<22}{value}".rstrip() for name, value in lines)
+            parts[-1] += f"\nwarning    {AT_CHANCE}"
+        return "\n\n".join(parts)
 
 
-def _verification_lines(verification):
-    bounds = verification.bounds
-    limits = {bounds.kind: f" (at most {bounds.difference:.0e})"}
-    largest, mean = verification.largest_difference, verification.mean_difference
-    return [
-        ("LiteRT kernels", f"{verification.runtime}, {verification.examples} images"),
-        ("largest difference", f"{largest:.1e}{limits.get('largest', '')}"),
-        ("mean difference", f"{mean:.1e}{limits.get('mean', '')}"),
-        ("top-1 agreement", f"{verification.top1_agreement:.2%}"),
-        ("agreement or tie", f"{verification.top1_or_tied:.2%}"),
-        (
-            "agreement or near-tie",
-            f"{verification.top1_or_close:.2%} (at least {bounds.top1_or_close:.0%})",
-        ),
-        ("accuracy in Keras", f"{verification.keras_accuracy:.2%}"),
-        ("accuracy of the file", f"{verification.file_accuracy:.2%}"),
-        (
-            "loss of accuracy",
-            f"{100 * verification.accuracy_loss:.2f} ± {100 * verification.accuracy_error:.2f} "
-            f"points (at most {100 * bounds.accuracy_loss:.1f} plus twice the error)",
-        ),
+def results(verification):
+    """Returns a heading and three bullets, a str of lines: each result with its bound."""
+    bounds, runtime = verification.bounds, verification.runtime
+    loss, error = 100 * verification.accuracy_loss, 100 * verification.accuracy_error
+    lines = [
+        f"{verification.precision} file in LiteRT, {runtime} kernels, beside Keras, "
+        f"{verification.examples:,} images:",
+        f"- top-1 agreement {_percent(verification.top1_agreement)}, with near-ties "
+        f"{_percent(verification.top1_or_close)} (at least {100 * bounds.top1_or_close:.0f} %)",
+        f"- accuracy {_percent(verification.file_accuracy)}, Keras "
+        f"{_percent(verification.keras_accuracy)}: {loss:.2f} ± {error:.2f} points lost "
+        f"(at most {100 * bounds.accuracy_loss:.1f} + 2 errors)",
+        f"- {bounds.kind} error of the logits {verification.difference:.2g} of their scale "
+        f"(at most {bounds.difference:.2g})",
     ]
+    return "\n".join(lines)
+
+
+def _percent(share):
+    return f"{100 * share:.2f} %"
 
 
 def make_file(model, precision, images, **options):

@@ -77,8 +77,7 @@ def pgd(
         model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].
         eps: radius of the L_inf ball for images in [0, 1], such as 8/255.
         steps: number of gradient steps, at least 1.
-        step_size: length of a step, in the same unit; None for 1.25 eps with one step (Wong et
-            al.) and 2.5 eps / steps with more (Madry et al.).
+        step_size: length of a step, in the same unit; None for `default_step_size`.
         random_start: whether to start at a uniformly random point of the ball instead of at the
             image. A number is the radius of that noise as a multiple of eps.
         loss: what the attack maximizes: "cross_entropy"; "dlr", the difference of logits ratio,
@@ -101,7 +100,7 @@ def pgd(
         UsageError: if eps, steps, step_size, loss, or input_range is out of range.
     """
     if step_size is None:
-        step_size = 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
+        step_size = default_step_size(eps, steps)
     if not 0 < eps <= 1 or steps < 1 or step_size <= 0:
         raise UsageError(
             "An attack needs 0 < eps <= 1, steps >= 1 and step_size > 0. "
@@ -135,6 +134,11 @@ def pgd(
 
     attack = functools.partial(backend.iterated(start, step, steps), model)
     return _checked(attack, (low_end, high_end), model)
+
+
+def default_step_size(eps, steps):
+    """Returns 1.25 eps with one step (Wong et al.), 2.5 eps / steps with more (Madry et al.)."""
+    return 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
 
 
 def _checked(attack, input_range, model=None):

@@ -1,4 +1,4 @@
-"""Accuracy of a model on a data set, clean or under an attack."""
+"""Predictions and accuracy of a model on a data set, clean or under an attack."""
 
 import functools
 
@@ -75,7 +75,26 @@ def accuracy(
     description="evaluating",
     input_range=UNIT_RANGE,
 ):
-    """Returns the fraction of images that `model` classifies correctly.
+    """Returns the fraction of images that `model` classifies correctly, a float in [0, 1].
+
+    Takes and raises what `predictions` does.
+    """
+    labels, predicted = predictions(
+        model, batches, attack, seed, restarts, description, input_range
+    )
+    return float(np.mean(labels == predicted))
+
+
+def predictions(
+    model,
+    batches,
+    attack=None,
+    seed=0,
+    restarts=1,
+    description="evaluating",
+    input_range=UNIT_RANGE,
+):
+    """Returns `(labels, predicted)`: each image's class and the one that `model` predicts, int [n].
 
     Args:
         model: takes float images [n, h, w, c] in `input_range` and returns logits [n, classes].
@@ -86,30 +105,29 @@ def accuracy(
         seed: int, 0 or more. The random start of an image follows from it, the restart, and the
             index of the image among all; the size of the batches does not matter.
         restarts: how often each image is attacked. It counts as correct if the model classifies
-            all of its adversarial examples correctly.
+            all of its adversarial examples correctly; otherwise the first wrong class is returned.
         description: label of the progress bar.
         input_range: smallest and largest value of the images.
-
-    Returns:
-        Float in [0, 1].
 
     Raises:
         UsageError: if images or labels do not fit the model.
     """
-    correct = count = 0
-    progress = tqdm.tqdm(batches, description, leave=False, disable=None)
-    for images, labels in progress:
+    found = []
+    count = 0
+    for images, labels in tqdm.tqdm(batches, description, leave=False, disable=None):
         shape, outputs = shapes(model, images)
         check_images(images, shape, input_range)
         labels = class_labels(labels, len(images), outputs)
-        held = np.ones(len(labels), bool)
+        predicted = labels
         for restart in range(restarts if attack else 1):
             attacked = images
             if attack:
                 seeds = image_seeds(seed, restart, np.arange(count, count + len(labels)))
                 attacked = attack(images, labels, random_starts(seeds, images.shape[1:]))
             outputs_of_batch = keras.ops.convert_to_numpy(logits(model, attacked))
-            held &= predicted_classes(model, outputs_of_batch) == labels
-        correct += int(np.sum(held))
-        count += len(held)
-    return correct / count
+            classes = predicted_classes(model, outputs_of_batch)
+            predicted = np.where(predicted == labels, classes, predicted)
+        found.append((labels, predicted))
+        count += len(labels)
+    labels, predicted = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return labels, predicted

@@ -118,6 +118,11 @@ def write_bytes(path, content):
             partial.write_bytes(content)
 
 
+def written(path):
+    """Returns the line that tells a user of a file: "wrote PATH (N kB)"; a kB is 1000 bytes."""
+    return f"wrote {path} ({-(-pathlib.Path(path).stat().st_size // 1000):,} kB)"
+
+
 def write_tensors(path, tensors, metadata=None):
     """Writes `tensors`, a dict of NumPy arrays, and `metadata`, a dict of str, to `path`."""
     write_bytes(path, tensor_bytes(tensors, metadata))

@@ -1,4 +1,4 @@
-"""Times functions against each other."""
+"""Functions timed against each other, and times as people read them."""
 
 import time
 
@@ -30,3 +30,14 @@ def interleaved(functions, seconds, warm_up=1):
         keys = [*keys[1:], keys[0]]
         if time.perf_counter() >= end:
             return samples
+
+
+def duration(seconds):
+    """Returns a time as people read it, in a unit that fits: "45 s", "12 min", "3.5 h"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

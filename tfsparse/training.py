@@ -13,6 +13,7 @@ from tfsparse.batches import PlannedBatches
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import shapes
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels
+from tfsparse.timing import duration
 
 
 class Trainer:
@@ -106,7 +107,7 @@ class Trainer:
             for weight, value in zip(weights, own, strict=True):
                 weight.assign(value)
 
-    def run_epoch(self, batches, seed, description="training", after_step=None):
+    def run_epoch(self, batches, seed, description="training", after_step=None, steps_after=0):
         """Trains on the remaining batches of an epoch: on all if `batches_done` is 0.
 
         Args:
@@ -117,6 +118,8 @@ class Trainer:
             description: label of the progress bar.
             after_step: None, or a function that is called after each step, or after each stretch of
                 steps that are one compiled call, with a bool: whether it ended the epoch.
+            steps_after: training steps of the epochs that follow, for the time left on the
+                progress bar.
 
         Returns:
             {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}: means over
@@ -130,7 +133,7 @@ class Trainer:
         progress = tqdm.tqdm(
             desc=description, total=total, initial=self.batches_done, leave=False, disable=None
         )
-        start = time.perf_counter() - self.seconds
+        start, first = time.perf_counter() - self.seconds, None
         with progress:
             for values in self._values(batches, seed):
                 self._check_losses(values[:, 0])
@@ -138,7 +141,9 @@ class Trainer:
                     self.sums, self.batches_done = self.sums + row, self.batches_done + 1
                 self.seconds = time.perf_counter() - start
                 loss = self.sums[0] / self.batches_done
-                progress.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+                first = first or (self.batches_done, self.seconds)  # this may have compiled
+                left = self._time_left(*first, total + steps_after)
+                progress.set_postfix_str(f"loss {loss:.3f}{left}", refresh=False)
                 progress.update(len(values))
                 if after_step:
                     after_step(self.batches_done == total)
@@ -147,6 +152,13 @@ class Trainer:
         metrics = {**dict(zip(names[: len(means)], means, strict=True)), "seconds": self.seconds}
         self.batches_done, self.sums, self.seconds = 0, np.zeros_like(self.sums), 0.0
         return metrics
+
+    def _time_left(self, steps, seconds, total):
+        """Returns how long `total` steps still take, at the pace since `steps` and `seconds`."""
+        if self.batches_done == steps:
+            return ""
+        pace = (self.seconds - seconds) / (self.batches_done - steps)
+        return f", {duration(pace * (total - self.batches_done))} left in all"
 
     def _values(self, batches, seed):
         """Trains on all batches; yields the values of each step or stretch, [steps, values]."""

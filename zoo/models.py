@@ -70,6 +70,34 @@ def find(robust=None, dataset=None, max_flash=None, max_ram=None, board=None):
     )
 
 
+def dense_baseline(architecture, dataset, loss):
+    """Returns what is known of the dense network that a sparse one is compared with, or None.
+
+    Args:
+        architecture: arguments of `zoo.build` for the sparse one, a dict.
+        dataset: name of the data set.
+        loss: "standard" or "hybrid", as in training.
+
+    Returns:
+        A dict for JSON: the model's "name", the "note" on its data, "clean_accuracy",
+        "robust_accuracy", and the "robust_attack" of the latter.
+    """
+    dense = {**architecture, "input_shape": list(architecture["input_shape"]), "pattern": None}
+    wanted = (dense, dataset, "none", loss)
+    for each in map(card, list_models()):
+        recipe = each["recipe"]
+        if (each["model"], each["dataset"], recipe["prune"], recipe["loss"]) == wanted:
+            clean, attacked = (each["results"][result] for result in ("clean", "pgd"))
+            return {
+                "name": each["name"],
+                "note": each["note"],
+                "clean_accuracy": clean["accuracy"],
+                "robust_accuracy": attacked["accuracy"],
+                "robust_attack": f"PGD-{attacked['steps']} x {attacked['restarts']}",
+            }
+    return None
+
+
 def card(name):
     """Returns the card of model `name`: what it is, how it was made, how well it does.
 

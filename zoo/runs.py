@@ -1,23 +1,13 @@
-"""The folder of a training run: what `train.py` logs and reports there."""
+"""The folder of a training run: what `train.py` finds, saves, and reports there."""
 
-import csv
-import gzip
 import json
 import os
 
-import numpy as np
-from keras.ops import convert_to_numpy as to_numpy
-
-from tfsparse import backend, optional, tables
+from tfsparse import files, optional
 from tfsparse.errors import UsageError
-from tfsparse.files import replacing, sha256_of, write_bytes
+from tfsparse.files import replacing, write_bytes
 from tfsparse.precision import full_precision
-from zoo.augmentation import as_float
-
-_EXAMPLES_CAPTION = (
-    "Test images that the model classifies correctly, the perturbations that PGD finds for them, "
-    "and the adversarial examples, with the class that the model predicts."
-)
+from zoo import finished, outcome
 
 
 def check_recipe(workdir, recipe, defaults):
@@ -82,76 +72,6 @@ def _read(path):
         raise UsageError(f"Cannot read {path}: {error}. Choose another --workdir.") from error
 
 
-class Log:
-    """Prints each epoch and writes it to history.csv and tensorboard/.
-
-    Without TensorFlow, which writes the latter, that is done when the run goes on where it is.
-
-    Args:
-        workdir: pathlib.Path of the run's folder.
-        epochs: of the whole run.
-        history: list of dicts, one for each epoch that is finished.
-    """
-
-    def __init__(self, workdir, epochs, history=()):
-        self._workdir, self._epochs = workdir, epochs
-        self._tensorboard = None
-        if optional.are_installed("tensorflow", "tensorboard"):
-            import tensorflow as tf
-
-            folder = workdir / "tensorboard"
-            is_new = not folder.exists()
-            self._tensorboard = tf.summary.create_file_writer(str(folder))
-            for row in history if is_new else ():
-                self._write_scalars(row)
-
-    def write(self, history):
-        """Logs the last row of `history`, a list of dicts, one for each epoch."""
-        row = history[-1]
-        print(self._line(row), flush=True)
-        path = self._workdir / "history.csv"
-        with replacing(path) as partial, open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, history[0].keys())
-            writer.writeheader()
-            writer.writerows(history)
-        if self._tensorboard:
-            self._write_scalars(row)
-
-    def _write_scalars(self, row):
-        import tensorflow as tf
-
-        try:
-            with self._tensorboard.as_default(step=row["epoch"]):
-                for name, value in row.items():
-                    tf.summary.scalar(name, value)
-            self._tensorboard.flush()
-        except tf.errors.OpError as error:
-            raise UsageError(
-                f"Cannot write to {self._workdir / 'tensorboard'}: {error.message}. The same "
-                "command continues this run once there is space."
-            ) from error
-
-    def _line(self, row):
-        shown = ", ".join(
-            f"{name.removesuffix('_accuracy').replace('_', ' ')} {100 * value:.1f} %"
-            for name, value in row.items()
-            if name.endswith("accuracy")
-        )
-        density = f"density {100 * row['density']:.2f} %, " if "density" in row else ""
-        return (
-            f"epoch {row['epoch']}/{self._epochs}: loss {row['loss']:.3f}, {shown}, {density}"
-            f"{row['seconds']:.0f} s"
-        )
-
-
-# What a run measures on the test set, and where: in its report.
-_EVALUATION = (
-    "clean_accuracy",
-    "clean_examples",
-    "robust_accuracy",
-    "robust_attack",
-    "robust_examples",
-)
 # What converting a model and reporting on it needs: {module: package}.
 _FOR_REPORT = {
     "tensorflow": "tensorflow",
@@ -173,29 +93,15 @@ def read_evaluation(workdir, sha256):
         has not been evaluated.
     """
     report = _read(workdir / "report.json") or {}
-    names = (*_EVALUATION, "hardware", "versions")
-    return {name: report[name] for name in names} if report.get("weights_sha256") == sha256 else {}
+    names = (*outcome.MEASURED, "hardware", "versions")
+    is_known = report.get("weights_sha256") == sha256 and report.keys() >= set(names)
+    return {name: report[name] for name in names} if is_known else {}
 
 
 def save_model(model, path):
     """Saves a network; its layers compute in float32 whatever they were trained in."""
     with replacing(path) as partial:
         full_precision(model).save(partial)
-
-
-def finished(workdir):
-    """Returns the report of a run that has all its files, converted and verified, else None."""
-    report = _read(workdir / "report.json") or {}
-    names = ("model.keras", "model_int8.tflite", "report.html", "history.csv")
-    if not all((workdir / name).exists() for name in names):
-        return None
-    is_same = report.get("model_sha256") == sha256_of(workdir / "model.keras")
-    return report if is_same and report["int8"]["passed"] else None
-
-
-def where(workdir):
-    """Returns the line that ends a run."""
-    return f"model, .tflite, history, and report.html are in {workdir}"
 
 
 def finish(workdir, report, command):
@@ -211,119 +117,38 @@ def finish(workdir, report, command):
     if not missing:
         print("converting under TensorFlow", flush=True)
         os.execve(command[0], command, {**os.environ, "KERAS_BACKEND": "tensorflow"})
-    print(f"\n{closing_table(report)}")
+    print(f"\n{outcome.summary(report)}\n\n{written(workdir)}")
     print(
-        f"\nmodel, history, and report.json are in {workdir}. The .tflite file and report.html "
-        f"need {', '.join(missing)}: where they are installed, the same command makes them."
+        f"The .tflite file and report.html need {', '.join(missing)}: where they are installed, "
+        "the same command makes them."
     )
 
 
-def int8_facts(conversion, dense_content):
-    """Returns what report.json says about the int8 file and that of the dense network, a dict."""
-    verification, content = conversion.verifications[0], conversion.content
-    return {
-        "int8": {
-            "bytes": len(content),
-            "gzip_bytes": len(gzip.compress(content)),
-            "top1_agreement": verification.top1_agreement,
-            "top1_or_tied": verification.top1_or_tied,
-            "verification_examples": verification.examples,
-            "passed": not conversion.failures,
-        },
-        "dense_int8": {
-            "bytes": len(dense_content),
-            "gzip_bytes": len(gzip.compress(dense_content)),
-        },
-    }
-
-
-def write_report(workdir, report, history, examples):
-    """Writes report.json and report.html.
+def write_report(workdir, report, history, results, predictions, flips):
+    """Writes report.json, report.html, and summary.txt.
 
     Args:
         workdir: pathlib.Path of the run's folder.
         report: dict for JSON.
         history: list of dicts, one for each epoch.
-        examples: figure of adversarial examples, or None.
-    """
-    from zoo import report as pictures  # imports Matplotlib
-
-    write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
-    figures = [
-        (pictures.accuracy_picture(history), "Accuracy over epochs."),
-        (pictures.density_picture(history), "Density of each layer over epochs."),
-        (examples, _EXAMPLES_CAPTION),
-    ]
-    title = f"{report['model']['arch']} on {report['dataset']}"
-    facts = {name: str(value) for name, value in {**report["recipe"], **report["versions"]}.items()}
-    shown = [(figure, caption) for figure, caption in figures if figure]
-    page = pictures.page(title, facts, _rows(report), shown)
-    write_bytes(workdir / "report.html", page)
-
-
-def adversarial_examples(model, images, labels, attack, dataset, eps, seed, count=8):
-    """Returns the figure of `count` correctly classified images and of what the attack makes.
-
-    Args:
-        model: Keras model.
-        images, labels: uint8 [n, h, w, c] and int [n], of which the first 200 are considered.
-        attack: function as `tfsparse.attacks.pgd` returns.
-        dataset: their `zoo.data.Dataset`.
-        eps: bound of the attack, for the figure.
-        seed: of the attack's random start.
+        results: of the conversion, a str of lines as `tflite.conversion.results` returns.
+        predictions: as `tfsparse.evaluation.predictions` returns, of the clean test images.
+        flips: `zoo.robustness.flips.Flips`, or None.
 
     Returns:
-        A matplotlib figure; None if none of the images is classified correctly.
+        The summary, a str of lines.
     """
-    from zoo import report as pictures
+    from zoo import run_page  # which imports Matplotlib
 
-    images, labels = as_float(images[:200]), labels[:200]
-    before = np.argmax(model(images, training=False), axis=-1)
-    chosen = np.flatnonzero(before == labels)[:count]
-    if not len(chosen):
-        return None
-    images, labels = images[chosen], labels[chosen]
-    adversarial = to_numpy(attack(images, labels, backend.seed(seed, 0)))
-    after = np.argmax(model(adversarial, training=False), axis=-1)
-    titles = [
-        (dataset.class_names[label], dataset.class_names[predicted])
-        for label, predicted in zip(labels, after, strict=True)
-    ]
-    return pictures.adversarial_picture(images, adversarial, titles, eps)
+    write_bytes(workdir / "report.json", json.dumps(report, indent=2) + "\n")
+    page = run_page.page(report, history, results, predictions, flips)
+    write_bytes(workdir / "report.html", page)
+    summary = f"{outcome.summary(report)}\n\n{results}\n"
+    write_bytes(workdir / finished.SUMMARY, summary)
+    return summary
 
 
-def closing_table(report):
-    """Returns the table that ends a run, a str of lines: this network beside the dense one."""
-    return tables.aligned(_rows(report))
-
-
-def _rows(report):
-    sizes, agreement = [], []
-    if "int8" in report:
-        int8, dense = report["int8"], report["dense_int8"]
-        sizes = [
-            ("int8 .tflite, bytes*", dense["bytes"], int8["bytes"]),
-            ("int8 .tflite gzipped, bytes*", dense["gzip_bytes"], int8["gzip_bytes"]),
-        ]
-        agreement = [
-            ("int8 top-1 agreement with Keras", "", f"{100 * int8['top1_agreement']:.2f} %", ""),
-            ("  if ties count as agreement", "", f"{100 * int8['top1_or_tied']:.2f} %", ""),
-            ("* the dense file has untrained weights", "", "", ""),
-        ]
-    clean, robust = 100 * report["clean_accuracy"], 100 * report["robust_accuracy"]
-    return [
-        ("", "dense", "this model", "ratio"),
-        *(
-            (name, f"{before:,}", f"{after:,}", f"{before / after:.2f}x")
-            for name, before, after in [
-                ("parameters", report["dense_parameters"], report["parameters"]),
-                ("non-zero parameters", report["dense_parameters"], report["nonzero_parameters"]),
-                ("MACs", report["dense_macs"], report["macs"]),
-                ("non-zero MACs", report["dense_macs"], report["nonzero_macs"]),
-                *sizes,
-            ]
-        ),
-        (f"clean accuracy, {report['clean_examples']:,} images", "", f"{clean:.2f} %", ""),
-        (f"{report['robust_attack']}, {report['robust_examples']:,}", "", f"{robust:.2f} %", ""),
-        *agreement,
-    ]
+def written(workdir):
+    """Returns the lines that name the files of a run, a str."""
+    paths = [workdir / name for name in finished.FILES]
+    return "\n".join(files.written(path) for path in paths if path.exists())

@@ -1,6 +1,7 @@
 """The commands evaluate and compare: what they write is true, complete, and continued."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -52,8 +53,21 @@ def test_what_is_written_agrees(evaluated):
     assert accuracies["pgd"] <= accuracies["fgsm"] <= accuracies["clean"]
     assert accuracies["pgd, eps 8/255"] == accuracies["pgd"]
     assert accuracies["pgd, eps 2/255"] > accuracies["pgd"]
+    clean = examples["clean"] == CORRECT
+    for name in report["results"].keys() - {"clean"}:
+        rate = np.mean(examples[name][clean] != CORRECT)
+        assert report["results"][name]["success_rate"] == pytest.approx(rate)
+        assert f"{100 * rate:.2f}" in table
     page = path.with_suffix(".html").read_text()
-    assert page.count("<img") == 2
+    assert page.count("<img") == 3
+    shown = dict(re.findall(r"<td>([a-z_]+)</td><td>([^<]+)</td>", page.partition("Threat")[2]))
+    assert shown["pgd"].startswith("5 steps of 4/255 within 8/255, 1 restart from a random start")
+    assert shown["fgsm"] == "1 step of eps, without a random start"
+    assert shown["uniform"] == "1 draw of noise"
+    assert "clean" not in shown
+    for end in (".json", ".safetensors", ".html"):
+        assert f"wrote {path.with_suffix(end)} (" in table
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_more_attacks_are_added_and_models_compared(evaluated, tfsparse, run, data_dir):

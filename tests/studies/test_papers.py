@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tfsparse import attacks
 from tfsparse.cost import model_cost
 from tfsparse.training import Trainer, sgd
+from zoo import train_flags
 
 # {kind: (recipe, flags to add)}
 KINDS = {
@@ -34,7 +35,7 @@ def parse(monkeypatch):
     def parse(recipe, own, **others):
         arguments = [f"--{name}={value}" for name, value in (own | others).items()]
         flags.FLAGS(["train.py", f"--flagfile=zoo/recipes/{recipe}.cfg", *arguments])
-        train.check_flags()
+        train_flags.check(flags.FLAGS)
         return flags.FLAGS
 
     yield parse

@@ -6,10 +6,11 @@ import sys
 import pytest
 from absl import flags
 
-import train
+import train  # noqa: F401 (defines its flags)
 from studies import queue, records
 from tests.conftest import ROOT
 from tfsparse import UsageError
+from zoo import train_flags
 
 # Counts to 20 epochs in history.csv, some of them a call; then it writes model.keras.
 COUNT = """
@@ -88,7 +89,7 @@ def test_rows_are_accepted_by_train(monkeypatch, tmp_path):
     assert len({job.folder for job in found}) == len(found)
     for job in found:
         flags.FLAGS(["train.py", *job.arguments])
-        train.check_flags()
+        train_flags.check(flags.FLAGS)
         assert flags.FLAGS.batch_size == 256
         assert flags.FLAGS.workdir == str(job.folder)
         flags.FLAGS.unparse_flags()

@@ -17,7 +17,7 @@ from tfsparse import UsageError, attacks
 from tfsparse.cost import model_cost
 from tfsparse.evaluation import accuracy
 from tfsparse.layers import PeriodicConv2D
-from zoo import figures, models, publishing, verification
+from zoo import figures, models, publishing, train_flags, verification
 from zoo.architectures.costs import costs
 from zoo.data import batches, open_dataset
 from zoo.robustness.intervals import wilson
@@ -174,7 +174,7 @@ def test_card_is_of_its_recipe(name):
     values = flags.FLAGS
     try:
         values(["train.py", f"--flagfile={ROOT / 'zoo' / 'recipes' / recipe}.cfg"])
-        train.check_flags()
+        train_flags.check(values)
         own = values.get_key_flags_for_module(train)
         own = [flag for flag in own if flag.name not in train.NOT_RECIPE]
         said = {flag.name: flag.value for flag in own}

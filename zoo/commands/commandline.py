@@ -20,7 +20,8 @@ def run(command, names=False):
 
     `--help` prints the module's docstring and flags. An unusable flag ends the process with one
     line and status 2, a `UsageError` with one line and status 1. A command with `NEEDS_TENSORFLOW`
-    runs under TensorFlow, whatever Keras' backend is set to.
+    runs under TensorFlow, whatever Keras' backend is set to. One whose `is_finished_at_once()`
+    returns True has nothing left to do.
 
     Args:
         command: a module with `main()`, and with `define_flags()` unless importing it defines them.
@@ -31,6 +32,8 @@ def run(command, names=False):
         print(help_text(command))
         return
     arguments = _parse(sys.argv, names or getattr(command, "TAKES_NAMES", False))
+    if getattr(command, "is_finished_at_once", lambda: False)():
+        return
     try:
         environment.prepare(getattr(command, "NEEDS_TENSORFLOW", False))
     except RuntimeError as error:

@@ -60,6 +60,7 @@ def main():
     if conversion.failures:
         raise UsageError(f"Not written: {FLAGS.output}. {' '.join(conversion.failures)}")
     files.write_bytes(FLAGS.output, conversion.content)
+    print(f"\n{files.written(FLAGS.output)}")
 
 
 def check_output(output):

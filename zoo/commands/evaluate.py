@@ -17,6 +17,7 @@ from zoo.commands.commandline import DATASET
 from zoo.robustness import ATTACKS
 
 FLAGS = flags.FLAGS
+BESIDE = (".safetensors", ".html")  # of the other files that --json writes
 
 
 def define_flags():
@@ -42,7 +43,7 @@ def define_flags():
 
 
 def main():
-    from tfsparse import backend
+    from tfsparse import backend, files
     from zoo.loading import find_dataset
     from zoo.robustness import evaluation, pictures
     from zoo.robustness.catalogue import Options
@@ -63,6 +64,9 @@ def main():
         subject, data, plan, FLAGS.examples, FLAGS.seed, FLAGS.batch_size, FLAGS.json
     )
     print(pictures.text(report))
+    if FLAGS.json:
+        paths = [pathlib.Path(FLAGS.json).with_suffix(end) for end in (".json", *BESIDE)]
+        print("\n" + "\n".join(map(files.written, paths)))
 
 
 def check_flags():

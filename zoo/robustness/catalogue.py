@@ -82,7 +82,7 @@ def _gradients(name, subject):
 
 def _fgsm(subject, options):
     attack = attacks.fgsm(_gradients("fgsm", subject), options.eps)
-    return Attack("fgsm", {"eps": options.eps}, _compiled(attack))
+    return Attack("fgsm", {"eps": options.eps}, of_arrays(attack))
 
 
 def pgd(subject, options, name="pgd", loss="cross_entropy"):
@@ -96,7 +96,7 @@ def pgd(subject, options, name="pgd", loss="cross_entropy"):
     }
     model = _gradients(name, subject)
     attack = attacks.pgd(model, options.eps, options.steps, options.step_size, loss=loss)
-    return Attack(name, settings, _compiled(attack), options.restarts)
+    return Attack(name, settings, of_arrays(attack), options.restarts)
 
 
 def _pgd_dlr(subject, options):
@@ -122,22 +122,23 @@ def _diva(subject, options):
         )
     _gradients("diva", subject)
     settings = {name: getattr(options, name) for name in ("eps", "steps", "restarts", "step_size")}
+    settings |= {"loss": "difference of the true class' probabilities"}
     settings |= {"source": options.source.name, "source_sha256": options.source.sha256}
-    perturb = _compiled(deployed.diva(subject, options))
+    perturb = of_arrays(deployed.diva(subject, options))
     return Attack("diva", settings, perturb, options.restarts)
 
 
 def _uniform(subject, options):
-    return Attack("uniform", {"eps": options.eps}, _compiled(attacks.uniform_noise(options.eps)))
+    return Attack("uniform", {"eps": options.eps}, of_arrays(attacks.uniform_noise(options.eps)))
 
 
 def _gaussian(subject, options):
-    return Attack("gaussian", {"eps": options.eps}, _compiled(attacks.gaussian_noise(options.eps)))
+    return Attack("gaussian", {"eps": options.eps}, of_arrays(attacks.gaussian_noise(options.eps)))
 
 
 def _random(subject, options):
     settings = {"eps": options.eps, "draws": RANDOM_DRAWS}
-    perturb = _compiled(attacks.uniform_noise(options.eps))
+    perturb = of_arrays(attacks.uniform_noise(options.eps))
     return Attack("random", settings, perturb, restarts=RANDOM_DRAWS)
 
 
@@ -175,8 +176,8 @@ _MAKERS = {
 }
 
 
-def _compiled(attack):
-    """Returns an attack of `tfsparse.attacks` as a function of NumPy arrays."""
+def of_arrays(attack):
+    """Returns an attack of `tfsparse.attacks` as the `perturb` of an `Attack`: of NumPy arrays."""
 
     def perturb(images, labels, seeds):
         starts = random_starts(seeds, images.shape[1:])

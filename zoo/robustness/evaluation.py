@@ -10,10 +10,10 @@ from tfsparse import machine, optional
 from tfsparse.errors import UsageError
 from tfsparse.examples import at_chance
 from tfsparse.files import write_bytes
-from tfsparse.starts import image_seeds
 from zoo.data import as_float, hash_of_images
 from zoo.loading import check_fit
-from zoo.robustness import OF_GRADIENTS, catalogue, deployed, masking, pictures, runner
+from zoo.models import dense_baseline
+from zoo.robustness import OF_GRADIENTS, catalogue, deployed, flips, masking, pictures, runner
 from zoo.robustness.intervals import wilson
 
 MASKING_ATTACKS = ("fgsm", "pgd", "square", "random")
@@ -128,6 +128,8 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
         ),
         **identity,
         "twin_agreement": twin_agreement,
+        "majority_accuracy": float(np.bincount(labels).max() / len(labels)),
+        "dense_baseline": _baseline(subject, data),
         "results": {name: _result(results, name) for name in names},
         "sweeps": plan.sweeps,
         "masking": _masking_checks(results, plan, data.num_classes) if plan.masking else [],
@@ -136,20 +138,31 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
     if path:
         write_bytes(path, json.dumps(report, indent=2) + "\n")
         optional.require(f"The page {path.with_suffix('.html')}", matplotlib="matplotlib")
-        shown = adversarial_examples(subject, plan.options, images, labels, seed)
-        write_bytes(path.with_suffix(".html"), pictures.page(report, shown, data.class_names))
+        page = _page(report, subject, plan.options, images, labels, data.class_names)
+        write_bytes(path.with_suffix(".html"), page)
     return report
 
 
 def _result(results, name):
-    """Returns accuracy, interval, settings, and time of an attack, a dict for JSON."""
+    """Returns accuracy, interval, success rate, settings, and time of an attack, for JSON."""
     correct = results.correct(name)
+    clean = results.correct(f"{FLOAT}clean" if name.startswith(FLOAT) else "clean")
     return {
         "accuracy": float(np.mean(correct)),
         "interval": wilson(int(correct.sum()), len(correct)),
+        "success_rate": flips.success_rate(clean, correct),
         "examples": len(correct),
         **results.about(name),
     }
+
+
+def _baseline(subject, data):
+    """Returns the zoo's dense network of the same kind and data, if it is another; or None."""
+    about = subject.about
+    if not about.get("model") or about.get("dataset") != data.name or "recipe" not in about:
+        return None
+    found = dense_baseline(about["model"], data.name, about["recipe"]["loss"])
+    return None if found and found["name"] == about.get("name") else found
 
 
 def _masking_checks(results, plan, num_classes):
@@ -165,19 +178,17 @@ def _masking_checks(results, plan, num_classes):
     return [dataclasses.asdict(check) for check in checks]
 
 
-def adversarial_examples(subject, options, images, labels, seed, count=8):
-    """Returns PGD's adversarial examples of `count` images that are classified correctly.
+def _page(report, subject, options, images, labels, class_names):
+    """Returns the page of a report; `images` are float32 [n, h, w, c] in [0, 1].
 
-    They attack the model or, of a file, the model that it was made from.
-
-    Returns:
-        `(images, adversarial images, labels, predicted classes)`, or None if there are none.
+    The adversarial examples on it attack the model or, of a file, the one that it was made from.
     """
+    starts = range(0, len(images), report["batch_size"])
+    parts = [subject.logits(images[start : start + report["batch_size"]]) for start in starts]
+    predicted = np.concatenate(parts).argmax(axis=1)
     attacked = subject if subject.model else options.source
-    right = np.flatnonzero(subject.logits(images[:200]).argmax(axis=1) == labels[:200])[:count]
-    if attacked is None or not len(right):
-        return None
-    images, labels = images[right], labels[right]
-    seeds = image_seeds(seed, 0, right)
-    adversarial = catalogue.pgd(attacked, options).perturb(images, labels, seeds)
-    return images, adversarial, labels, subject.logits(adversarial).argmax(axis=1)
+    found = None
+    if attacked:
+        perturb = catalogue.pgd(attacked, options).perturb
+        found = flips.find_flips(subject.logits, perturb, images, labels, report["seed"])
+    return pictures.page(report, found, (labels, predicted), class_names)

@@ -24,7 +24,7 @@ COMMANDS = {
     "export": "write a model as ONNX, SavedModel, or float LiteRT",
     "micro": "package a model for TensorFlow Lite for Microcontrollers",
     "benchmark": "time .tflite files against each other in LiteRT",
-    "publish": "add a finished training run to the zoo",
+    "publish": "add a finished run to the zoo, or write a folder for the Hugging Face hub",
     "verify": "measure the figures on the zoo's cards again",
 }
 

@@ -1,8 +1,7 @@
 """A Keras model in the formats of other programs: ONNX, TensorFlow's SavedModel, and float LiteRT.
 
-Keras writes them; here they are run and compared with the model before they get their name.
-`tflite.conversion` makes the smaller and faster files: int8, and periodic layers as small
-convolutions.
+Keras writes the first two, `tflite.convert` the third, which Keras writes from 3.13 on only. They
+are run and compared with the model before they get their name.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from tflite.convert import convert
 from tflite.quiet import quiet
 from tflite.runtimes import FileModel
 from tflite.verify import BOUNDS
@@ -28,11 +28,11 @@ BOUND = BOUNDS["float32"].difference  # of the largest output
 
 
 class Format(NamedTuple):
-    """A format: Keras' name, how its files end, the packages that it needs, how they are run."""
+    """A format: how its files end, the packages that it needs, how they are written and run."""
 
-    name: str
     suffix: str
     packages: tuple[str, ...]
+    write: Callable[[keras.Model, pathlib.Path], object]
     run: Callable[[pathlib.Path, np.ndarray], np.ndarray]
 
 
@@ -52,7 +52,7 @@ def export_model(model: keras.Model, format: str, path: str | pathlib.Path) -> f
 
     Raises:
         UsageError: if the format is unknown or a package that it needs is not installed; the model
-            has another interface; Keras cannot write it; the result differs from Keras or cannot be
+            has another interface or cannot be written; the result differs from Keras or cannot be
             run; or `path` cannot be written.
     """
     made, path = _checked(format, path), pathlib.Path(path)
@@ -65,13 +65,13 @@ def export_model(model: keras.Model, format: str, path: str | pathlib.Path) -> f
     with _target(path, made) as partial:
         try:
             with quiet():
-                model.export(partial, format=made.name, verbose=False)
+                made.write(model, partial)
                 found = made.run(partial, images)
         except UsageError:
             raise
         except Exception as error:  # converters can break anywhere
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-            raise UsageError(f"Keras cannot export {model.name} as {format}: {reason}") from error
+            raise UsageError(f"{model.name} cannot be exported as {format}: {reason}") from error
         difference = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1.0))
         if not difference <= BOUND:
             raise UsageError(
@@ -102,6 +102,18 @@ def _target(path, made):
             yield partial
 
 
+def _write_onnx(model, path):
+    model.export(path, format="onnx", verbose=False)
+
+
+def _write_saved_model(model, path):
+    model.export(path, format="tf_saved_model", verbose=False)
+
+
+def _write_litert(model, path):
+    path.write_bytes(convert(model, "float32"))
+
+
 def _run_onnx(path, images):
     import onnxruntime
 
@@ -122,7 +134,7 @@ def _run_litert(path, images):
 
 
 FORMATS = {
-    "onnx": Format("onnx", ".onnx", ("onnx", "onnxruntime", "tf2onnx"), _run_onnx),
-    "saved_model": Format("tf_saved_model", "", (), _run_saved_model),
-    "litert": Format("litert", ".tflite", (), _run_litert),
+    "onnx": Format(".onnx", ("onnx", "onnxruntime", "tf2onnx"), _write_onnx, _run_onnx),
+    "saved_model": Format("", (), _write_saved_model, _run_saved_model),
+    "litert": Format(".tflite", (), _write_litert, _run_litert),
 }

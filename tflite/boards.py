@@ -37,7 +37,7 @@ def _read(path):
 BOARDS = _read(pathlib.Path(__file__).with_suffix(".csv"))
 
 
-def find_board(name):
+def find_board(name: str) -> Board:
     """Returns the `Board` whose name contains `name`, without regard to case.
 
     Raises:
@@ -51,7 +51,7 @@ def find_board(name):
     return (exact or found)[0]
 
 
-def fit_table(variants):
+def fit_table(variants: dict[str, tuple[int, int]]) -> str:
     """Returns the Markdown table of which variant takes which share of each board's memory.
 
     Args:

@@ -3,15 +3,16 @@
 import gzip
 import hashlib
 import importlib.metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from tflite import file_metadata
 from tflite.convert import QUANTIZED, arithmetic, convert
 from tflite.flatbuffer import unpack
 from tflite.routes import find_route
-from tflite.verify import EXAMPLES, verify
+from tflite.verify import EXAMPLES, Verification, verify
 from tfsparse.cost import model_cost
 from tfsparse.examples import UNIT_RANGE
 from tfsparse.graph import leaf_layers
@@ -44,9 +45,9 @@ class Images(NamedTuple):
     calibration: np.ndarray
     images: np.ndarray
     labels: np.ndarray
-    class_names: list | None = None
+    class_names: list[str] | None = None
     dataset: str | None = None
-    input_range: tuple = UNIT_RANGE
+    input_range: tuple[float, float] = UNIT_RANGE
 
 
 class Conversion(NamedTuple):
@@ -59,16 +60,16 @@ class Conversion(NamedTuple):
     """
 
     content: bytes
-    notes: list
-    verifications: list
+    notes: list[str]
+    verifications: list[Verification]
 
     @property
-    def failures(self):
+    def failures(self) -> list[str]:
         """One sentence for each bound that a runtime exceeds; none if the file is good."""
         return [failure for each in self.verifications for failure in each.failures]
 
     @property
-    def report(self):
+    def report(self) -> str:
         """What is printed: sizes, sparsity, and each runtime beside Keras, with its bounds."""
         lines = [("precision", self.verifications[0].precision)]
         lines += [("sparsity", note) for note in self.notes]
@@ -106,14 +107,16 @@ def _percent(share):
     return f"{100 * share:.2f} %"
 
 
-def make_file(model, precision, images, **options):
+def make_file(model: keras.Model, precision: str, images: Images, **options: Any) -> bytes:
     """Returns the bytes of the file with its metadata; arguments as of `convert_and_verify`."""
     options["input_range"] = images.input_range
     content = convert(model, precision, images.calibration, **options)
     return file_metadata.embed(content, file_facts(model, precision, images))
 
 
-def convert_and_verify(model, precision, images, **options):
+def convert_and_verify(
+    model: keras.Model, precision: str, images: Images, **options: Any
+) -> Conversion:
     """Converts a Keras model, embeds its metadata, and compares the file with Keras in LiteRT.
 
     Args:
@@ -151,7 +154,7 @@ def convert_and_verify(model, precision, images, **options):
     return Conversion(content, notes, verifications)
 
 
-def file_facts(model, precision, images):
+def file_facts(model: keras.Model, precision: str, images: Images) -> dict[str, Any]:
     """Returns the metadata of a file, a dict; see tflite/file_metadata.py."""
     calibrated = None
     if precision in QUANTIZED:
@@ -170,7 +173,7 @@ def file_facts(model, precision, images):
     }
 
 
-def source_facts(model):
+def source_facts(model: keras.Model) -> dict[str, Any]:
     """Returns the entries of the metadata that describe the Keras model itself."""
     costs = [layer for layer in model_cost(model).layers if layer.is_convolution]
     weights = sum(layer.parameters for layer in costs)
@@ -181,7 +184,7 @@ def source_facts(model):
     }
 
 
-def producers():
+def producers() -> dict[str, str]:
     """Returns the entries of the metadata that name the versions on which a file's bytes depend."""
     return {
         name: f"{package} {importlib.metadata.version(package)}"
@@ -197,6 +200,6 @@ def _patterns(model):
     return different if len(different) > 1 else (different or [None])[0]
 
 
-def has_sparse_tensors(content):
+def has_sparse_tensors(content: bytes) -> bool:
     """Whether a file uses TFLite's own sparse format."""
     return any(tensor.sparsity for tensor in unpack(content).subgraphs[0].tensors)

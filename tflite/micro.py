@@ -10,20 +10,24 @@ import dataclasses
 import hashlib
 import json
 import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from tflite import file_metadata
 from tflite.arena import Arena, arena, smallest_arena
 from tflite.boards import fit_table
-from tflite.conversion import file_facts
+from tflite.conversion import Images, file_facts
 from tflite.convert import convert
 from tflite.decode import CUSTOM_CODE, compress
 from tflite.flatbuffer import operator_name, unpack
 from tflite.routes import find_route
 from tflite.runtimes import FileModel
 from tflite.sources import fill, operator_names, sources
-from tflite.verify import EXAMPLES, verify
+from tflite.verify import EXAMPLES, Verification, verify
 from tfsparse import files, tables
 from tfsparse.cost import model_cost
 from tfsparse.errors import UsageError
@@ -58,7 +62,7 @@ class Form:
     decoded: int
 
     @property
-    def arena_bytes(self):
+    def arena_bytes(self) -> int:
         """Recommended size of the arena in bytes, a multiple of 1,024.
 
         It is the size that TFLM needs here plus the scratch memory of optimized kernels.
@@ -66,12 +70,14 @@ class Form:
         return 1024 * math.ceil((self.smallest_arena + _largest_buffer(self.reference)) / 1024)
 
     @property
-    def costs(self):
+    def costs(self) -> tuple[int, int, int]:
         """The costs by which forms are compared: bytes of flash, bytes of RAM, operations."""
         return len(self.content), self.arena_bytes, self.macs + self.decoded
 
 
-def make_forms(model, calibration_images, about=None):
+def make_forms(
+    model: keras.Model, calibration_images: np.ndarray, about: dict[str, Any] | None = None
+) -> list[Form]:
     """Returns the `Form`s of a Keras model that no other form dominates, a list.
 
     Args:
@@ -107,7 +113,7 @@ def _form(name, content, reference, macs):
     return Form(name, content, reference, measured, smallest, macs, decoded)
 
 
-def unbeaten(forms):
+def unbeaten(forms: Sequence[Form]) -> list[Form]:
     """Returns the `Form`s that no other one dominates; of equal ones, the first."""
     return [
         form
@@ -157,7 +163,9 @@ def _largest_buffer(content):
     return largest
 
 
-def check(forms, model, images, labels):
+def check(
+    forms: Sequence[Form], model: keras.Model, images: np.ndarray, labels: np.ndarray
+) -> list[Verification]:
     """Compares forms with Keras and with LiteRT.
 
     Args:
@@ -197,7 +205,7 @@ def check(forms, model, images, labels):
     return checks
 
 
-def difference(outputs, others):
+def difference(outputs: np.ndarray, others: np.ndarray) -> int:
     """Returns the largest difference of two integer arrays, an int."""
     return int(np.abs(outputs.astype(np.int64) - others).max())
 
@@ -205,7 +213,9 @@ def difference(outputs, others):
 # ---- the package ----
 
 
-def write_package(model, images, folder, name):
+def write_package(
+    model: keras.Model, images: Images, folder: pathlib.Path, name: str
+) -> tuple[list[Form], list[Verification]]:
     """Converts a Keras model in its forms, verifies them, and writes them to `folder`.
 
     Args:
@@ -283,7 +293,7 @@ def _entry(form, verification):
     }
 
 
-def table(forms):
+def table(forms: Sequence[Form]) -> str:
     """Returns the aligned table of the forms' costs, a str of lines."""
     rows = [["form", "flash, bytes", "arena, bytes", "activations", "MACs", "weights decoded"]]
     for form in forms:
@@ -298,7 +308,7 @@ def table(forms):
     return tables.aligned(rows)
 
 
-def readme(model, forms):
+def readme(model: str, forms: Sequence[Form]) -> str:
     """Returns the package's README.md: contents, how to add it to a project, memory it takes."""
     costs = {form.name: (len(form.content), form.arena_bytes) for form in forms}
     values = {

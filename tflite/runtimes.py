@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,12 +19,12 @@ ARENA_BYTES = 64 << 20  # more than a device with TFLM has; untouched parts cost
 class Tensor(NamedTuple):
     """An input or output of a file; `scale` is 0 if its numbers are not quantized."""
 
-    shape: tuple
-    dtype: type
+    shape: tuple[int, ...]
+    dtype: Any
     scale: float
     zero_point: int
 
-    def encode(self, values):
+    def encode(self, values: np.ndarray) -> np.ndarray:
         """Returns `values`, an array of numbers, in the type of the tensor."""
         if not self.scale:
             return values.astype(self.dtype)
@@ -32,7 +32,7 @@ class Tensor(NamedTuple):
         codes = np.round(values / self.scale + self.zero_point)
         return np.clip(codes, limits.min, limits.max).astype(self.dtype)
 
-    def decode(self, codes):
+    def decode(self, codes: np.ndarray) -> np.ndarray:
         """Returns the numbers that `codes`, an array of the tensor's type, stand for, float64."""
         if not self.scale:
             return codes.astype(np.float64)
@@ -44,7 +44,7 @@ class Session(NamedTuple):
 
     source: Tensor
     target: Tensor
-    run: Callable  # array of source's shape and type -> array of target's
+    run: Callable[[np.ndarray], np.ndarray]  # array of source's shape and type -> array of target's
 
 
 class FileModel:
@@ -67,15 +67,15 @@ class FileModel:
             another interface.
     """
 
-    def __init__(self, content, runtime="xnnpack"):
+    def __init__(self, content: bytes, runtime: str = "xnnpack") -> None:
         self.source, self.target, self._run = RUNTIMES[runtime](content)
         self.image_shape, self.num_classes = self.source.shape[1:], self.target.shape[1]
 
-    def __call__(self, images):
+    def __call__(self, images: Any) -> np.ndarray:
         """Returns the logits, float64 [n, classes], of float images [n, h, w, c] in [0, 1]."""
         return self.target.decode(self.outputs(images))
 
-    def outputs(self, images):
+    def outputs(self, images: Any) -> np.ndarray:
         """Returns the outputs without decoding, [n, classes] of the output tensor's type."""
         outputs = np.empty((len(images), self.num_classes), self.target.dtype)
         for row, image in zip(outputs, images, strict=True):
@@ -148,14 +148,14 @@ def tflm_interpreter(content, arena_bytes=ARENA_BYTES):
             "TensorFlow Lite for Microcontrollers is not installed; it exists for Linux. Run: pip "
             f"install 'tfsparse[micro]' ({error})"
         ) from error
-    interpreter, error = None, None
+    interpreter, failure = None, None
     with captured() as messages:
         try:
             interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
         except RuntimeError as raised:
-            error = raised
-    if error:
-        raise UsageError(f"TFLM cannot run the file: {_tflm_reason(messages())}") from error
+            failure = raised
+    if failure:
+        raise UsageError(f"TFLM cannot run the file: {_tflm_reason(messages())}") from failure
     return interpreter
 
 

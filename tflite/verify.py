@@ -7,7 +7,9 @@ images.
 
 import dataclasses
 import math
+from typing import Any
 
+import keras
 import numpy as np
 
 from tflite.runtimes import FileModel
@@ -116,20 +118,20 @@ class Verification:
     classes: int | None = None
 
     @property
-    def bounds(self):
+    def bounds(self) -> Bounds:
         bounds = BOUNDS[self.precision]
         if self.examples >= FEW:
             return bounds
         return dataclasses.replace(bounds, top1_or_close=TOP1_OR_CLOSE_OF_FEW)
 
     @property
-    def difference(self):
+    def difference(self) -> float:
         """The difference that `bounds.difference` bounds."""
         kinds = {"largest": self.largest_difference, "mean": self.mean_difference}
         return kinds[self.bounds.kind]
 
     @property
-    def failures(self):
+    def failures(self) -> list[str]:
         """One sentence for each bound that is exceeded; NaN exceeds all bounds."""
         failures = []
         if not math.isfinite(self.largest_difference):
@@ -145,39 +147,40 @@ class Verification:
                 f"{self.top1_or_close:.2%} of the images; at least "
                 f"{self.bounds.top1_or_close:.0%} are required."
             )
-        if self.accuracy_loss is not None and not self._keeps_accuracy():
+        loss, error = self.accuracy_loss, self.accuracy_error
+        if loss is not None and error is not None and not self._keeps_accuracy(loss, error):
             failures.append(
                 f"The file classifies {self.file_accuracy:.2%} of the images correctly, Keras "
                 f"{self.keras_accuracy:.2%}. If a tie counts as half right, the loss is "
-                f"{100 * self.accuracy_loss:.2f} ± {100 * self.accuracy_error:.2f} points; "
+                f"{100 * loss:.2f} ± {100 * error:.2f} points; "
                 f"{100 * self.bounds.accuracy_loss:.1f} plus twice the error are allowed."
             )
         return failures
 
-    def _keeps_accuracy(self):
-        return self.accuracy_loss - 2 * self.accuracy_error <= self.bounds.accuracy_loss
+    def _keeps_accuracy(self, loss, error):
+        return loss - 2 * error <= self.bounds.accuracy_loss
 
     @property
-    def at_chance(self):
+    def at_chance(self) -> bool:
         if self.keras_accuracy is None:
             return False
         return at_chance(self.keras_accuracy, self.examples, self.classes)
 
     @property
-    def passed(self):
+    def passed(self) -> bool:
         return not self.failures
 
 
 def verify(
-    content,
-    model,
-    images,
-    labels=None,
+    content: bytes,
+    model: keras.Model,
+    images: np.ndarray,
+    labels: Any = None,
     *,
-    precision,
-    runtime="xnnpack",
-    input_range=UNIT_RANGE,
-):
+    precision: str,
+    runtime: str = "xnnpack",
+    input_range: tuple[float, float] = UNIT_RANGE,
+) -> Verification:
     """Runs a TFLite file on `images` and compares it with its Keras model.
 
     Args:

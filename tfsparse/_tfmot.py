@@ -7,6 +7,7 @@ classes of the same names that do what this package needs.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from tfsparse.optional import are_installed
 
@@ -32,10 +33,13 @@ if IS_INSTALLED:
 else:
     from tfsparse import interfaces as _sparsity
 
-PolynomialDecay = _sparsity.PolynomialDecay
-PrunableLayer = _sparsity.PrunableLayer
-PruningPolicy = _sparsity.PruningPolicy
-PruningSchedule = _sparsity.PruningSchedule
+if TYPE_CHECKING:  # TF-MOT has no types
+    from tfsparse.interfaces import PolynomialDecay, PrunableLayer, PruningPolicy, PruningSchedule
+else:
+    PolynomialDecay = _sparsity.PolynomialDecay
+    PrunableLayer = _sparsity.PrunableLayer
+    PruningPolicy = _sparsity.PruningPolicy
+    PruningSchedule = _sparsity.PruningSchedule
 
 
 def ask(schedule, step):

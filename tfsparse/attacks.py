@@ -12,6 +12,8 @@ evaluation of adversarial robustness", ICML 2020, equation 6.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -44,13 +46,16 @@ def _difference_of_logits_ratio(labels, logits):
 
 LOSSES = {"cross_entropy": _cross_entropy, "dlr": _difference_of_logits_ratio}
 
+# Of images, labels, and a seed: tensors or arrays.
+Attack: TypeAlias = Callable[[Any, Any, Any], Any]
 
-def fgsm(model, eps, input_range=UNIT_RANGE):
+
+def fgsm(model: keras.Model, eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
     """Returns the fast gradient sign method as `attack(images, labels, seed)`; see `pgd`."""
     return pgd(model, eps, 1, step_size=eps, random_start=False, input_range=input_range)
 
 
-def nfgsm(model, eps, input_range=UNIT_RANGE):
+def nfgsm(model: keras.Model, eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
     """Returns N-FGSM as `attack(images, labels, seed)`; see `pgd`.
 
     It takes one step of eps from uniform noise of up to 2 eps and does not project onto the ball,
@@ -62,15 +67,15 @@ def nfgsm(model, eps, input_range=UNIT_RANGE):
 
 
 def pgd(
-    model,
-    eps,
-    steps,
-    step_size=None,
-    random_start=True,
-    loss="cross_entropy",
-    input_range=UNIT_RANGE,
-    projected=True,
-):
+    model: keras.Model,
+    eps: float,
+    steps: int,
+    step_size: float | None = None,
+    random_start: float = True,
+    loss: str = "cross_entropy",
+    input_range: tuple[float, float] = UNIT_RANGE,
+    projected: bool = True,
+) -> Attack:
     """Returns projected gradient descent on `model` as a compiled function.
 
     Args:
@@ -172,7 +177,7 @@ def _normal(images, seed, deviation):
     return backend.normal(images, seed, deviation)
 
 
-def uniform_noise(eps, input_range=UNIT_RANGE):
+def uniform_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
     """Returns an attack, as `pgd` does, that adds uniform noise from [-eps, eps] to each value."""
     low, high = check_range(input_range)
     eps = (high - low) * eps
@@ -184,7 +189,7 @@ def uniform_noise(eps, input_range=UNIT_RANGE):
     return _checked(functools.partial(attack, None), (low, high))
 
 
-def gaussian_noise(eps, input_range=UNIT_RANGE):
+def gaussian_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
     """Returns an attack that adds normal noise of standard deviation eps / 2, clipped to eps."""
     low, high = check_range(input_range)
     eps = (high - low) * eps

@@ -1,10 +1,20 @@
 """Batches that are made where they are used: on the accelerator, from arrays that stay there."""
 
 import functools
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfsparse import backend
+
+
+class Batches(Protocol):
+    """Batches of (images, labels), of known number, such as a `tf.data.Dataset`."""
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]: ...
+
+    def __len__(self) -> int: ...
 
 
 class PlannedBatches:
@@ -22,14 +32,14 @@ class PlannedBatches:
     def __init__(self, make, arrays, plan):
         self.make, self.arrays, self.plan = make, arrays, [np.asarray(part) for part in plan]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.plan[0])
 
     def batch(self, index):
         """Returns one of the batches."""
         return _compiled(self.make)(None, self.arrays, [part[index] for part in self.plan])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return map(self.batch, range(len(self)))
 
 

@@ -17,6 +17,7 @@ import pathlib
 import signal
 import sys
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from tfsparse import distribution
 from tfsparse.errors import UsageError
 from tfsparse.files import copy_file, read_tensors, replacing, tensor_bytes
+from tfsparse.training import Trainer
 
 PROGRESS = "progress/sums"
 
@@ -50,19 +52,23 @@ class Checkpoints:
         recoveries: list of dicts, one for each time that the run went back; see `go_back`.
     """
 
-    def __init__(self, folder, trainer, minutes=10.0):
+    def __init__(
+        self, folder: str | os.PathLike[str], trainer: Trainer, minutes: float = 10.0
+    ) -> None:
         self.path = pathlib.Path(folder) / "checkpoint.safetensors"
         self.previous = self.path.with_name("checkpoint-previous.safetensors")
         self.sound = self.path.with_name("checkpoint-sound.safetensors")
         self.trainer = trainer
-        self.epoch, self.history, self.recoveries = 0, [], []
+        self.epoch = 0
+        self.history: list[dict[str, Any]] = []
+        self.recoveries: list[dict[str, Any]] = []
         self._settings = settings(trainer)  # now: training may change the learning rate
         self._newest_is_whole = False  # as this process has read or written it
         self._minutes = minutes
         self._saved = time.monotonic()
-        self._signal = None
+        self._signal: int | None = None
 
-    def save(self, is_sound=False):
+    def save(self, is_sound: bool = False) -> None:
         """Writes the trainer's state, completely or not at all.
 
         If it `is_sound`, it becomes the state to go back to. Keeps the previous checkpoint, unless
@@ -107,7 +113,7 @@ class Checkpoints:
                 os.replace(self.path, self.previous)
         self._newest_is_whole = True
 
-    def go_back(self, recovery):
+    def go_back(self, recovery: dict[str, Any]) -> None:
         """Makes the sound checkpoint the newest one, with `recovery` added to its recoveries.
 
         The trainer stays as it is: to continue, make model, trainer, and checkpoints again and call
@@ -128,7 +134,7 @@ class Checkpoints:
         if distribution.any_worker(self._signal):
             self._stop()
 
-    def restore(self):
+    def restore(self) -> None:
         """Loads the newest undamaged checkpoint into the trainer; does nothing if there is none.
 
         Raises:
@@ -197,14 +203,14 @@ class Checkpoints:
 
     # ---- signals ----
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpoints":
         """Within the block, SIGTERM and Ctrl-C end the run after the step; see `Stopped`."""
         self._handlers = {
             number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)
         }
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -213,7 +219,7 @@ class Checkpoints:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         self._signal = number
 
-    def after_step(self, is_last):
+    def after_step(self, is_last: bool) -> None:
         """Saves if it is time to, if the epoch is over, or if the run was asked to stop.
 
         After the last step of an epoch comes the validation, which can take longer than the grace
@@ -228,7 +234,7 @@ class Checkpoints:
         if asked:
             self._stop()
 
-    def after_epoch(self, is_sound=False):
+    def after_epoch(self, is_sound: bool = False) -> None:
         """Saves; called after the row of an epoch was appended to `history`.
 
         Args:

@@ -31,7 +31,7 @@ class Traffic(NamedTuple):
     activations: int
 
     @property
-    def words(self):
+    def words(self) -> int:
         """The number of 32-bit words that it fills."""
         return -(-sum(self) // 32)
 
@@ -61,8 +61,8 @@ class LayerCost:
     name: str
     kind: str
     is_convolution: bool
-    kernel_shape: tuple
-    output_shape: tuple
+    kernel_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
     calls: int
     parameters: int
     nonzeros: int
@@ -73,7 +73,7 @@ class LayerCost:
     rows: int
     period: int | None
 
-    def storage(self, bits=32):
+    def storage(self, bits: int = 32) -> dict[str, int | None]:
         """Returns {format: bits} of the kernel for each of `tfsparse.storage.FORMATS`.
 
         "periodic" is None if the layer has no periodic pattern. `bits` is the size of a weight.
@@ -90,7 +90,7 @@ class LayerCost:
             "periodic": periodic,
         }
 
-    def dram_traffic(self, bits=32):
+    def dram_traffic(self, bits: int = 32) -> Traffic:
         """Returns the layer's `Traffic` with weights and activations of `bits` bits.
 
         The assumption: each call reads the kernel, in the smallest of its formats, and its input
@@ -113,51 +113,53 @@ class ModelCost:
             one's own, as "outer/inner". They are in `parameters` and nowhere else.
     """
 
-    layers: list
+    layers: list[LayerCost]
     parameters: int
-    uncounted: list
+    uncounted: list[str]
 
     @property
-    def nonzeros(self):
+    def nonzeros(self) -> int:
         """Parameters without the zeros in kernels."""
         return self.parameters - sum(layer.parameters - layer.nonzeros for layer in self.layers)
 
     @property
-    def conv_parameters(self):
+    def conv_parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers if layer.is_convolution)
 
     @property
-    def macs(self):
+    def macs(self) -> int:
         return sum(layer.macs for layer in self.layers)
 
     @property
-    def conv_macs(self):
+    def conv_macs(self) -> int:
         return sum(layer.macs for layer in self.layers if layer.is_convolution)
 
     @property
-    def nonzero_macs(self):
+    def nonzero_macs(self) -> int:
         return sum(layer.nonzero_macs for layer in self.layers)
 
-    def storage(self, bits=32):
+    def storage(self, bits: int = 32) -> dict[str, int | None]:
         """Returns {format: bits} of all kernels, each in that format.
 
         In "periodic" the layers without a periodic pattern are dense; it is None if no layer has
         one.
         """
         sizes = [layer.storage(bits) for layer in self.layers]
-        totals = {name: sum(size[name] for size in sizes) for name in ("dense", "csr", "bitmap")}
+        totals = {
+            name: sum(size[name] or 0 for size in sizes) for name in ("dense", "csr", "bitmap")
+        }
         periodic = None
         if any(layer.period for layer in self.layers):
-            periodic = sum(size["periodic"] or size["dense"] for size in sizes)
+            periodic = sum(size["periodic"] or size["dense"] or 0 for size in sizes)
         return {**totals, "periodic": periodic}
 
-    def dram_traffic(self, bits=32):
+    def dram_traffic(self, bits: int = 32) -> Traffic:
         """Returns the `Traffic` of all layers; see `LayerCost.dram_traffic`."""
         traffic = [layer.dram_traffic(bits) for layer in self.layers]
         return Traffic(sum(t.weights for t in traffic), sum(t.activations for t in traffic))
 
 
-def model_cost(model):
+def model_cost(model: keras.Model) -> ModelCost:
     """Returns the `ModelCost` of a built functional or Sequential Keras model.
 
     A layer that is called several times has its parameters counted once and its MACs for each call,
@@ -178,7 +180,7 @@ def model_cost(model):
     )
 
 
-def macs_per_weight(model):
+def macs_per_weight(model: keras.Model) -> dict[keras.layers.Layer, int]:
     """Returns {layer: MACs of each weight of its kernel for one image, in all calls}.
 
     Of all layers that `model_cost` counts, and with the same errors.

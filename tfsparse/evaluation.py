@@ -1,6 +1,8 @@
 """Predictions and accuracy of a model on a data set, clean or under an attack."""
 
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -67,14 +69,14 @@ def predicted_classes(model, outputs):
 
 
 def accuracy(
-    model,
-    batches,
-    attack=None,
-    seed=0,
-    restarts=1,
-    description="evaluating",
-    input_range=UNIT_RANGE,
-):
+    model: keras.Model,
+    batches: Iterable[tuple[Any, Any]],
+    attack: Callable[[Any, Any, Any], Any] | None = None,
+    seed: int = 0,
+    restarts: int = 1,
+    description: str = "evaluating",
+    input_range: tuple[float, float] = UNIT_RANGE,
+) -> float:
     """Returns the fraction of images that `model` classifies correctly, a float in [0, 1].
 
     Takes and raises what `predictions` does.
@@ -86,14 +88,14 @@ def accuracy(
 
 
 def predictions(
-    model,
-    batches,
-    attack=None,
-    seed=0,
-    restarts=1,
-    description="evaluating",
-    input_range=UNIT_RANGE,
-):
+    model: keras.Model,
+    batches: Iterable[tuple[Any, Any]],
+    attack: Callable[[Any, Any, Any], Any] | None = None,
+    seed: int = 0,
+    restarts: int = 1,
+    description: str = "evaluating",
+    input_range: tuple[float, float] = UNIT_RANGE,
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns `(labels, predicted)`: each image's class and the one that `model` predicts, int [n].
 
     Args:

@@ -18,7 +18,7 @@ from tfsparse.errors import UsageError
 try:
     import fcntl
 except ImportError:  # on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = "partial-"  # begins the name of what is being written
 LEFTOVER_SECONDS = 24 * 3600  # what is older, and partial, was left by a process that was killed

@@ -110,7 +110,7 @@ def _models(model):
 def _functional():
     """Returns the class of functional models, for which Keras has no public name."""
     inputs = keras.Input(())
-    return type(keras.Model(inputs, inputs))
+    return type(keras.Model(inputs, keras.layers.Identity()(inputs)))
 
 
 def _graph(model):

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from tfsparse.errors import UsageError
 # Measured by `python -m studies layer_speed`. On an H200, ResNet18 with PSD1_P16 took 3.9 times as
 # long as small convolutions (docs/training.md); TPUs, not measured, are taken to be like that.
 NEVER = float("inf")
-MIN_SAVED_PER_COPY = {
+MIN_SAVED_PER_COPY: dict[str, dict[bool, float]] = {
     "cpu": {True: 50, False: 110},
     "gpu": {True: NEVER, False: NEVER},
     "tpu": {True: NEVER, False: NEVER},
@@ -87,28 +89,28 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        pattern="PS4_P4",
-        strides=1,
-        padding="valid",
-        activation=None,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int | Sequence[int] = 3,
+        pattern: patterns.Specification = "PS4_P4",
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not _is_count(filters):
             raise UsageError(f"filters must be a positive int. Received: {filters!r}")
         self.filters = int(filters)
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.strides = _pair(strides, "strides")
-        self.pattern = patterns.parse(pattern)
+        self.pattern: Any = patterns.parse(pattern)
         self.pattern.mask(self.kernel_size, 1, 1)  # refuses a pattern that does not fit
         if padding not in ("valid", "same"):
             raise UsageError(f"padding must be 'valid' or 'same'. Received: {padding!r}")
@@ -123,7 +125,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         self.bias_constraint = keras.constraints.get(bias_constraint)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         channels = input_shape[-1]
         if channels is None:
             raise UsageError(
@@ -175,7 +177,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         saved = (np.prod(self.dense_kernel_shape) - computed) / np.prod(self.strides)
         return float(saved / (channels * self.pattern.filter_phases))
 
-    def runs_dense(self, inputs):
+    def runs_dense(self, inputs: Any) -> bool:
         """Whether the layer runs as one convolution with its dense kernel."""
         if self._convolutions is None or None in inputs.shape[1:3]:  # shifts need to know the size
             return True
@@ -195,7 +197,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             kernel = kernel * float(np.sqrt(np.prod(self.dense_kernel_shape) / shape[0]))
         return kernel
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         self.compute_output_shape(inputs.shape)  # refuses images that are too small
         if self.runs_dense(inputs):
             outputs = self._convolve(inputs, self.dense_kernel())
@@ -264,7 +266,7 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             sizes.append((count - 1) * stride + seen)
         return before, sizes
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         sizes = [
             None if size is None else _output_size(size, taps, stride, self.padding)
             for size, taps, stride in zip(
@@ -278,11 +280,11 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
             )
         return (input_shape[0], *sizes, self.filters)
 
-    def dense_kernel(self):
+    def dense_kernel(self) -> Any:
         """Returns the equivalent kernel [height, width, channels, filters], zero where not kept."""
         return self._expand(ops.convert_to_tensor(self.kernel))
 
-    def assign_dense_kernel(self, kernel):
+    def assign_dense_kernel(self, kernel: Any) -> None:
         """Takes the kept taps of `kernel`, [height, width, channels, filters]; drops the others.
 
         Raises:
@@ -316,15 +318,15 @@ class PeriodicConv2D(keras.layers.Layer, PrunableLayer):
         return ops.custom_gradient(gather)(ops.reshape(kernel, (-1,)))
 
     @property
-    def kernel_channels(self):
+    def kernel_channels(self) -> np.ndarray:
         """The input channel of each kept weight, int [number of kept weights]."""
         return np.unravel_index(self.kernel_positions, self.dense_kernel_shape)[2]
 
-    def get_prunable_weights(self):
+    def get_prunable_weights(self) -> list[Any]:
         """Returns the kept weights, as TF-MOT's `PrunableLayer` asks."""
         return [self.kernel]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -13,6 +13,7 @@ phases than the period are ours.
 import dataclasses
 import re
 from operator import index
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _PERIODIC = re.compile(r"PS(D?)([1-9]\d?)_P([1-9]\d{0,3})(?:_F([1-9]\d{0,3}))?")
 _RANDOM = re.compile(r"pSC([1-9]\d?)(?:_S(0|[1-9]\d{0,8}))?")
 
 
-def parse(pattern):
+def parse(pattern: "Specification") -> "Pattern | RandomPattern":
     """Returns the pattern that a name, or what `Pattern.config` returned, stands for.
 
     Args:
@@ -96,9 +97,9 @@ class Pattern:
     filter_phases: int
     support_size: int | None = None
     dense_phase: bool = False
-    taps: tuple | None = None
+    taps: tuple[tuple[tuple[int, int], ...], ...] | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         """The pattern's name, or "custom_Pp" for supports of one's own."""
         family = "custom" if self.taps else f"PS{'D' if self.dense_phase else ''}"
         size = self.support_size or ""
@@ -106,14 +107,14 @@ class Pattern:
         return f"{family}{size}_P{self.period}{phases}"
 
     @property
-    def config(self):
+    def config(self) -> str | dict[str, Any]:
         """What `parse` makes this pattern from again, in JSON's types."""
         if not self.taps:
             return str(self)
         supports = [[list(tap) for tap in support] for support in self.taps]
         return {"supports": supports, "filter_phases": self.filter_phases}
 
-    def supports(self, kernel_size):
+    def supports(self, kernel_size: tuple[int, int]) -> list[tuple[tuple[int, int], ...]]:
         """Returns what is kept in kernels of `kernel_size`, for each of the `period` phases.
 
         Phases take the supports of n taps in turn: all windows of the most square shape with n taps
@@ -145,7 +146,7 @@ class Pattern:
             return [whole] + [variants[q % len(variants)] for q in range(self.period - 1)]
         return [variants[q % len(variants)] for q in range(self.period)]
 
-    def phase(self, channel_block, filter_block):
+    def phase(self, channel_block: Any, filter_block: Any) -> Any:
         """Returns the phase of kernels in a block of input channels and a block of filters.
 
         The paper gives kernel (i, j) the phase (i + j) mod P, so that filter i is filter 0 rotated
@@ -156,7 +157,7 @@ class Pattern:
         """
         return (channel_block + filter_block * self.period // self.filter_phases) % self.period
 
-    def mask(self, kernel_size, channels, filters):
+    def mask(self, kernel_size: tuple[int, int], channels: int, filters: int) -> np.ndarray:
         """Returns bool [height, width, channels, filters], true where a weight exists."""
         kept = np.zeros((self.period, *kernel_size), bool)
         for q, support in enumerate(self.supports(kernel_size)):
@@ -179,14 +180,14 @@ class RandomPattern:
     support_size: int
     seed: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"pSC{self.support_size}" + (f"_S{self.seed}" if self.seed else "")
 
     @property
-    def config(self):
+    def config(self) -> str:
         return str(self)
 
-    def mask(self, kernel_size, channels, filters):
+    def mask(self, kernel_size: tuple[int, int], channels: int, filters: int) -> np.ndarray:
         """Returns bool [height, width, channels, filters], true where a weight exists.
 
         Raises:
@@ -201,7 +202,11 @@ class RandomPattern:
         return (ranks < self.support_size).reshape(rows, columns, channels, filters)
 
 
-def bounds(count, blocks):
+# What `parse` takes.
+Specification: TypeAlias = str | dict[str, Any] | Pattern | RandomPattern
+
+
+def bounds(count: int, blocks: int) -> np.ndarray:
     """Returns the blocks + 1 bounds that divide `count` items into blocks of near equal size.
 
     The first `count % blocks` blocks have one item more: as many as there are items of that

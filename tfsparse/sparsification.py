@@ -1,5 +1,7 @@
 """sparsify: a copy of a Keras model whose spatial convolutions are periodic."""
 
+from collections.abc import Callable
+
 import keras
 
 from tfsparse import copying, patterns
@@ -7,11 +9,16 @@ from tfsparse.cost import CONVOLUTIONS
 from tfsparse.errors import UsageError
 from tfsparse.graph import leaf_layers
 from tfsparse.layers import PeriodicConv2D
+from tfsparse.patterns import Specification
 
 _ALL_CONVOLUTIONS = (*CONVOLUTIONS, keras.layers.SeparableConv2D)
 
 
-def sparsify(model, pattern, filter=None):
+def sparsify(
+    model: keras.Model,
+    pattern: Specification,
+    filter: Callable[[keras.layers.Layer], bool] | None = None,
+) -> keras.Model:
     """Returns a copy of `model` whose spatial convolutions are `PeriodicConv2D` layers.
 
     It converts each `keras.layers.Conv2D` with a kernel larger than 1x1 and one group, in nested

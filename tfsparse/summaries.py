@@ -1,9 +1,12 @@
 """The cost of a model as a table: layer by layer, and in total."""
 
 import textwrap
+from collections.abc import Callable
+
+import keras
 
 from tfsparse import energy
-from tfsparse.cost import model_cost
+from tfsparse.cost import ModelCost, model_cost
 from tfsparse.tables import aligned
 
 COLUMNS = 100  # of a terminal
@@ -11,7 +14,9 @@ COLUMNS = 100  # of a terminal
 _HEADER = ["layer", "kernel", "parameters", "non-zeros", "MACs"]
 
 
-def summary(model, bits=32, print_fn=print):
+def summary(
+    model: keras.Model, bits: int = 32, print_fn: Callable[[str], object] = print
+) -> ModelCost:
     """Prints what `model` costs for one image: a table of its kernels, then memory and energy.
 
     For each layer with a kernel, and in total, the table has the kernel shape, parameters,

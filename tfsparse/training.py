@@ -2,6 +2,8 @@
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,10 +11,12 @@ import tqdm
 from keras import ops
 
 from tfsparse import backend
-from tfsparse.batches import PlannedBatches
+from tfsparse.attacks import Attack
+from tfsparse.batches import Batches, PlannedBatches
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import shapes
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels
+from tfsparse.pruning.pruner import Pruner
 from tfsparse.timing import duration
 
 
@@ -49,24 +53,32 @@ class Trainer:
         seconds: how long these batches took.
     """
 
-    def __init__(self, model, optimizer, attack=None, pruner=None, beta=0.5, label_smoothing=0.0):
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        attack: Attack | None = None,
+        pruner: Pruner | None = None,
+        beta: float = 0.5,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.attack = attack
         self.pruner = pruner
         self.beta, self.label_smoothing = beta, label_smoothing
-        self._outputs = None  # how many the model has, once a batch tells
+        self._outputs: int | None = None  # how many the model has, once a batch tells
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
         self._train_step = backend.TrainingStep(self)
 
     @property
-    def step(self):
+    def step(self) -> int:
         """Number of training steps done."""
         return int(ops.convert_to_numpy(self.optimizer.iterations))
 
     @property
-    def variables(self):
+    def variables(self) -> dict[str, Any]:
         """{name: variable} of all state that training changes and a checkpoint must hold."""
         groups = {"model": self.model.variables, "optimizer": self.optimizer.variables}
         if self.pruner:
@@ -78,11 +90,11 @@ class Trainer:
         }
 
     @property
-    def constants(self):
+    def constants(self) -> list[Any]:
         """The variables that a training step reads besides those that it changes."""
         return self.pruner.variables if self.pruner else []
 
-    def average_weights(self):
+    def average_weights(self) -> None:
         """Replaces the model's trainable weights by their moving averages, permanently.
 
         An optimizer with `use_ema` keeps these averages. The weights' constraints are applied to
@@ -96,7 +108,7 @@ class Trainer:
                     weight.assign(weight.constraint(weight))
 
     @contextlib.contextmanager
-    def averaged_weights(self):
+    def averaged_weights(self) -> Iterator[None]:
         """Does the same within a `with` block, after which training can continue."""
         weights = self.model.trainable_variables
         own = [keras.ops.copy(weight) for weight in weights]
@@ -107,7 +119,14 @@ class Trainer:
             for weight, value in zip(weights, own, strict=True):
                 weight.assign(value)
 
-    def run_epoch(self, batches, seed, description="training", after_step=None, steps_after=0):
+    def run_epoch(
+        self,
+        batches: Batches,
+        seed: int,
+        description: str = "training",
+        after_step: Callable[[bool], object] | None = None,
+        steps_after: int = 0,
+    ) -> dict[str, float]:
         """Trains on the remaining batches of an epoch: on all if `batches_done` is 0.
 
         Args:
@@ -222,7 +241,7 @@ class Trainer:
             check_images(images, images.shape[1:], input_range)
         return labels
 
-    def prepare(self, images, labels, seed):
+    def prepare(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any]:
         """Returns (images, labels, weights): a batch with its adversarial images, if any."""
         size = ops.shape(images)[0]
         if not self.attack:
@@ -233,7 +252,9 @@ class Trainer:
         weights = [ops.full((size,), share, "float32") for share in shares]
         return images, ops.concatenate([labels, labels], axis=0), ops.concatenate(weights, axis=0)
 
-    def loss(self, images, labels, weights, batch_size, replicas):
+    def loss(
+        self, images: Any, labels: Any, weights: Any, batch_size: int, replicas: int
+    ) -> tuple[Any, Any]:
         """Returns the loss of a batch, as the optimizer scales it, and the values to report.
 
         Args:
@@ -262,7 +283,13 @@ class Trainer:
 SCHEDULES = ("one_cycle", "cosine", "piecewise")
 
 
-def sgd(steps, learning_rate, weight_decay, schedule="one_cycle", ema_momentum=0.0):
+def sgd(
+    steps: int,
+    learning_rate: float,
+    weight_decay: float,
+    schedule: str = "one_cycle",
+    ema_momentum: float = 0.0,
+) -> keras.optimizers.SGD:
     """Returns SGD with Nesterov momentum 0.9 and a learning rate that changes over training.
 
     Args:
@@ -300,7 +327,7 @@ def sgd(steps, learning_rate, weight_decay, schedule="one_cycle", ema_momentum=0
     return optimizer
 
 
-def overfits_attack(history, chance=0.0):
+def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) -> bool:
     """Returns whether training has overfitted to its attack in the last epoch.
 
     In "catastrophic overfitting", the network classifies the examples of its one-step attack, but
@@ -334,7 +361,7 @@ def overfits_attack(history, chance=0.0):
     return falls and is_one_sided and clean[-1] >= 0.75 * max(clean)
 
 
-def best_epoch(history):
+def best_epoch(history: Sequence[dict[str, float]]) -> int:
     """Returns the first epoch, counted from 1, with the best held-out robust accuracy.
 
     Without an attack in training, clean accuracy counts instead. If the network is pruned during

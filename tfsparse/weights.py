@@ -9,6 +9,7 @@ dense kernel for each of those, and "crc32" of all tensors in the order of their
 import gzip
 import json
 import math
+import os
 import pathlib
 import re
 import textwrap
@@ -32,7 +33,7 @@ DTYPES = {
 _HEADER_BYTES = 1 << 10  # that a weight may take in the file's header; 100 are usual
 
 
-def save_weights(model, filepath):
+def save_weights(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
     """Saves the weights of a model to a safetensors file, which is complete or absent.
 
     All numbers are kept bit for bit except -0.0, which masks make of negative weights and which
@@ -58,7 +59,7 @@ def save_weights(model, filepath):
     write_bytes(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
 
 
-def load_weights(model, filepath):
+def load_weights(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
     """Loads the weights of a file into a model: all of them or, if it raises, none.
 
     Layers need the names that they had when they were saved, except for the numbers that Keras

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import textwrap
+from typing import Any
 
 from tfsparse.errors import UsageError
 from tfsparse.tables import aligned
@@ -34,10 +35,10 @@ _ATTACKS = {
 }
 
 
-class Card(dict):
+class Card(dict[str, Any]):
     """A card: a dict that prints as a page of at most 100 columns."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "\n".join([self["name"], "", aligned(_lines(self), left=2), "", _prose(self)])
 
 

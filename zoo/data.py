@@ -12,6 +12,8 @@ an .npz file; see zoo/own_data.py.
 """
 
 import hashlib
+import os
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -46,7 +48,7 @@ class Dataset:
         sizes: a dict with the number of images of "train", "validation", and "test".
     """
 
-    def __init__(self, name, builder, image_size=None):
+    def __init__(self, name: str, builder: Any, image_size: int | None = None) -> None:
         image, label = _image_and_label(name, builder.info)
         height, width, channels = image.shape
         if image_size:
@@ -66,7 +68,7 @@ class Dataset:
                 f"The data set {name!r} has too few images: {self.sizes}. Choose another --dataset."
             )
 
-    def read(self, split, count=None):
+    def read(self, split: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads a split.
 
         Args:
@@ -99,7 +101,7 @@ class Dataset:
             )
         return images, labels
 
-    def identity(self):
+    def identity(self) -> str:
         """Returns what tells its training images from others, a str: name and version."""
         return self._builder.info.full_name
 
@@ -118,7 +120,12 @@ class Dataset:
         return tf.saturate_cast(tf.round(image), tf.uint8), label
 
 
-def open_dataset(name, data_dir=None, image_size=None, validation_fraction=None):
+def open_dataset(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    validation_fraction: float | None = None,
+) -> Dataset | OwnDataset:
     """Opens a data set; one of tensorflow-datasets is downloaded and prepared if necessary.
 
     Args:
@@ -163,7 +170,15 @@ def open_dataset(name, data_dir=None, image_size=None, validation_fraction=None)
     return Dataset(name, builder, image_size)
 
 
-def training_batches(images, labels, batch_size, seed, epoch, augment=True, first=0):
+def training_batches(
+    images: Any,
+    labels: Any,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augment: bool = True,
+    first: int = 0,
+) -> Any:
     """One epoch of training: every image at most once, in whole batches, shuffled and augmented.
 
     Order and augmentation depend only on `seed` and `epoch`, so an epoch repeats exactly. The
@@ -219,7 +234,7 @@ def training_batches(images, labels, batch_size, seed, epoch, augment=True, firs
     )
 
 
-def batches(images, labels, batch_size):
+def batches(images: Any, labels: Any, batch_size: int) -> Any:
     """All images in order; the last batch may be smaller.
 
     Args:
@@ -244,7 +259,7 @@ def batches(images, labels, batch_size):
     return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def resident(*arrays):
+def resident(*arrays: Any) -> tuple[Any, ...]:
     """Returns arrays as a tuple of tensors that stay where batches are made.
 
     That is the accelerator's memory or, in TensorFlow, the computer's. The functions above copy
@@ -257,7 +272,7 @@ def resident(*arrays):
         return tuple(tf.convert_to_tensor(array) for array in arrays)
 
 
-def hash_of_images(images, labels):
+def hash_of_images(images: np.ndarray, labels: np.ndarray) -> str:
     """Returns the sha256, 64 hexadecimal digits, of uint8 images and integer labels."""
     return hashlib.sha256(images.tobytes() + labels.astype("<i4").tobytes()).hexdigest()
 

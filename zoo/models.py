@@ -7,17 +7,20 @@ A model NAME is three files: its card, `cards/NAME.json`, its weights,
 import difflib
 import math
 import pathlib
+from typing import Any
+
+import keras
 
 from tflite.boards import find_board
 from tfsparse import files, load_weights, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
-from zoo.cards import read_card
+from zoo.cards import Card, read_card
 
 _FOLDER = pathlib.Path(__file__).parent
 
 
-def list_models(**conditions):
+def list_models(**conditions: Any) -> list[str]:
     """Returns the names of the trained models, a sorted list of str.
 
     Args:
@@ -30,7 +33,13 @@ def list_models(**conditions):
     return sorted(path.stem for path in paths if not path.name.startswith(files.PARTIAL))
 
 
-def find(robust=None, dataset=None, max_flash=None, max_ram=None, board=None):
+def find(
+    robust: bool | None = None,
+    dataset: str | None = None,
+    max_flash: float | None = None,
+    max_ram: float | None = None,
+    board: str | None = None,
+) -> list[Card]:
     """Returns the cards of the trained models that meet all conditions, the most accurate first.
 
     Args:
@@ -98,7 +107,7 @@ def dense_baseline(architecture, dataset, loss):
     return None
 
 
-def card(name):
+def card(name: str) -> Card:
     """Returns the card of model `name`: what it is, how it was made, how well it does.
 
     A card is a dict; printed, it is a page.
@@ -111,13 +120,13 @@ def card(name):
     return read_card(_FOLDER / "cards" / f"{name}.json")
 
 
-def close_names(name):
+def close_names(name: str) -> str:
     """Returns the names of the three models that are most like `name`, a str."""
     close = difflib.get_close_matches(str(name), list_models(), n=3, cutoff=0.0)
     return ", ".join(close)
 
 
-def load(name, weights="trained"):
+def load(name: str, weights: str | None = "trained") -> keras.Model:
     """Returns the Keras model `name`, without its channels if it was pruned by channel.
 
     Args:
@@ -145,7 +154,7 @@ def load(name, weights="trained"):
     return model
 
 
-def load_tflite(name):
+def load_tflite(name: str) -> pathlib.Path:
     """Returns the path of the int8 .tflite file of model `name`, a pathlib.Path.
 
     Raises:

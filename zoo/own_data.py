@@ -37,7 +37,9 @@ class OwnDataset:
         UsageError: if it cannot be used; see `zoo.folders` and `zoo.archives`.
     """
 
-    def __init__(self, name, image_size=None, validation_fraction=None):
+    def __init__(
+        self, name: str, image_size: int | None = None, validation_fraction: float | None = None
+    ) -> None:
         fraction = VALIDATION_FRACTION if validation_fraction is None else validation_fraction
         if not 0 < fraction <= 0.5:
             raise UsageError(f"--validation_fraction must be in (0, 0.5]. Received: {fraction}")
@@ -58,14 +60,14 @@ class OwnDataset:
         if not all(self.sizes.values()):
             raise UsageError(f"{name} has too few images to split: {self.sizes}. Add some.")
 
-    def read(self, split, count=None):
+    def read(self, split: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads a split; see `zoo.data.Dataset.read`."""
         indices = self._indices[split][:count]
         check_memory(self.name, split, (len(indices), *self.image_shape))
         images = self._source.read(indices, self.image_shape, f"{self.name} {split}")
         return images, self._source.labels[indices]
 
-    def identity(self):
+    def identity(self) -> str:
         """Returns the sha256 of the training and validation images, as they are stored, a str."""
         indices = np.sort(np.concatenate([self._indices[part] for part in ("train", "validation")]))
         digest = hashlib.sha256()

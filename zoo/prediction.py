@@ -4,7 +4,8 @@ import os
 import pathlib
 import urllib.parse
 import urllib.request
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -27,7 +28,12 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def predict(model, images, top=5, class_names=None):
+def predict(
+    model: keras.Model | str | os.PathLike[str],
+    images: Any,
+    top: int = 5,
+    class_names: Sequence[str] | None = None,
+) -> list[list[Prediction]]:
     """Classifies images.
 
     Args:

@@ -151,7 +151,7 @@ CASES = {
     },
     "publish": {
         "no run": (["--workdir={folder}", "--name=x"], 1, "finished run"),
-        "name": (["--workdir={folder}"], 2, "name"),
+        "name": (["--workdir={folder}"], 1, "--name"),
     },
 }
 DEFAULTS = {

@@ -31,7 +31,8 @@ def everything():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet8_dnr10_fashion_mnist_small", "shufflenet_w80_cifar10", "vgg16_w16_dnr5_cifar10"]
+    "name",
+    ["resnet8_dnr10_fashion_mnist_small", "shufflenet_w80_cifar10", "vgg16_w16_dnr5_cifar10"],
 )
 def test_a_twin_gives_the_outputs_of_the_reference_kernels(name):
     content = zoo.load_tflite(name).read_bytes()
@@ -71,9 +72,7 @@ def test_gradients_are_those_of_the_network(network, content, fashion_mnist):
     assert np.median(cosines) > 0.9
 
 
-def test_pgd_on_the_twin_is_as_strong_as_on_the_keras_model(
-    network, content, fashion_mnist
-):
+def test_pgd_on_the_twin_is_as_strong_as_on_the_keras_model(network, content, fashion_mnist):
     images, labels = (array[:100] for array in fashion_mnist)
     file = FileModel(content["int8"])
     starts = random_starts(image_seeds(0, 0, np.arange(len(images))), images.shape[1:])

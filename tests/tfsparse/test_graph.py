@@ -84,8 +84,8 @@ class WithMethod(keras.Model):
     [
         (model, True),
         (lambda: keras.Sequential([layers.Dense(2)]), True),
-        (lambda: WithMethod(x := keras.Input((3,)), x), True),
-        (lambda: OwnFunctional(x := keras.Input((3,)), x), False),
+        (lambda: WithMethod(x := keras.Input((3,)), layers.ReLU()(x)), True),
+        (lambda: OwnFunctional(x := keras.Input((3,)), layers.ReLU()(x)), False),
         (Own, False),
         (lambda: type("OwnSequential", (keras.Sequential,), {"call": Own.call})(), False),
         (lambda: layers.Dense(2), False),

@@ -212,7 +212,7 @@ def test_every_model_loads_from_the_wheel(run, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     (wheel,) = tmp_path.glob("tfsparse-*.whl")
-    assert wheel.stat().st_size < 40e6  # said in docs/zoo.md
+    assert wheel.stat().st_size < 60e6  # said in docs/results/zoo.md
     shutil.unpack_archive(wheel, installed, "zip")
     code = (
         "import os, zoo; print(os.path.dirname(zoo.__file__))\n"

@@ -26,7 +26,7 @@ NAME = keras.backend.backend()
 if NAME == "tensorflow":
     from tfsparse.backend.tensorflow import *  # noqa: F403
 elif NAME == "jax":
-    from tfsparse.backend.jax import *  # noqa: F403
+    from tfsparse.backend.jax import *  # type: ignore[assignment]  # noqa: F403
 else:
 
     def device_kind():

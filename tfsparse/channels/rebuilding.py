@@ -1,6 +1,7 @@
 """remove_channels: a copy of a model without the channels that nothing reads."""
 
 import math
+from collections.abc import Callable
 
 import keras
 
@@ -11,7 +12,9 @@ from tfsparse.channels.tracing import Trace, dense_kernel
 from tfsparse.layers import PeriodicConv2D
 
 
-def remove_channels(model, print_fn=None):
+def remove_channels(
+    model: keras.Model, print_fn: Callable[[str], object] | None = None
+) -> keras.Model:
     """Returns a copy of `model` that does not compute the channels that nothing reads.
 
     A channel is read by the outputs of the model, by a convolution or Dense layer that has a
@@ -55,8 +58,9 @@ def remove_channels(model, print_fn=None):
     """
     copying.check_model(model)
     layers, cuts, lines = _keep(model)
-    for line in lines if print_fn else ():
-        print_fn(line)
+    if print_fn:
+        for line in lines:
+            print_fn(line)
 
     def make(operation):
         if operation in layers:

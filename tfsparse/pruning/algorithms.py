@@ -3,6 +3,9 @@
 When weights are pruned, and how many, is the schedule's matter; see docs/pruning.md.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -25,27 +28,27 @@ class Algorithm:
         reads: "momentum" or "gradient" if the scores need that, else None.
     """
 
-    reads = None
+    reads: str | None = None
 
-    def drop_score(self, layer: LayerState, rng: np.random.Generator):
+    def drop_score(self, layer: LayerState, rng: np.random.Generator) -> np.ndarray:
         """Returns float [units]; units of small score go first. By default their magnitude."""
         return layer.weight
 
     # A method as `drop_score` if the algorithm rewires: float [units], not negative; units of large
     # score come first.
-    grow_score = None
+    grow_score: Callable[..., np.ndarray] | None = None
 
-    def budget(self, layers: list[LayerState], density: float):
+    def budget(self, layers: list[LayerState], density: float) -> np.ndarray:
         """Returns int [layers], the units that each layer keeps at a density of all weights."""
         raise NotImplementedError
 
-    def regrowth_shares(self, layers: list[LayerState]):
+    def regrowth_shares(self, layers: list[LayerState]) -> np.ndarray | None:
         """Returns float [layers], how what is regrown is shared among layers.
 
         By default None: each layer regrows as many units as it dropped.
         """
 
-    def regularizer(self, weight, mask):
+    def regularizer(self, weight: Any, mask: Any) -> Any:
         """Returns a Keras regularizer of `weight`, or None.
 
         It has besides `variables`, a list for checkpoints, and two methods without arguments:
@@ -54,7 +57,7 @@ class Algorithm:
         """
 
     @property
-    def rewires(self):
+    def rewires(self) -> bool:
         """Whether units are regrown."""
         return self.grow_score is not None
 
@@ -126,7 +129,7 @@ class DNR(Algorithm):
     reads = "momentum"
     budget = staticmethod(budget.uniform)
 
-    def __init__(self, rho=1e-4):
+    def __init__(self, rho: float = 1e-4) -> None:
         self.rho = rho
 
     def grow_score(self, layer, rng):
@@ -149,7 +152,7 @@ class DynamicL2(keras.regularizers.Regularizer):
     is constant and left out: its gradient there, rho * U, is no reason to regrow.
     """
 
-    def __init__(self, rho, weight, mask):
+    def __init__(self, rho: float, weight: Any, mask: Any) -> None:
         self.rho, self._weight, self._mask = rho, weight, mask
         self.target = variable_beside(weight, weight, "target")
         self.multiplier = variable_beside(
@@ -162,12 +165,12 @@ class DynamicL2(keras.regularizers.Regularizer):
         distance *= self._cast_mask()
         return 0.5 * self.rho * ops.sum(ops.square(distance))
 
-    def update(self):
+    def update(self) -> None:
         """Z = (W + U) * mask, U = U + W - Z, with the weights as they are before masking."""
         self.target.assign((self._weight + self.multiplier) * self._cast_mask())
         self.multiplier.assign(self.multiplier + self._weight - self.target)
 
-    def restart(self):
+    def restart(self) -> None:
         """Z = W * mask, U = 0."""
         self.target.assign(self._weight * self._cast_mask())
         self.multiplier.assign(ops.zeros(self.multiplier.shape, self.multiplier.dtype))
@@ -176,7 +179,7 @@ class DynamicL2(keras.regularizers.Regularizer):
         return ops.cast(self._mask, self.target.dtype)
 
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, type[Algorithm]] = {
     "dnr": DNR,
     "magnitude": Magnitude,
     "global_magnitude": GlobalMagnitude,
@@ -186,7 +189,7 @@ ALGORITHMS = {
 }
 
 
-def resolve(algorithm, schedule):
+def resolve(algorithm: Any, schedule: Any) -> Algorithm:
     """Returns `algorithm`, or for None the default of `schedule`: DNR() if it has a prune rate.
 
     Raises:

@@ -1,10 +1,13 @@
 """Pruning in `model.fit`."""
 
+from typing import Any
+
 import keras
 
 from tfsparse import backend
 from tfsparse.errors import UsageError
 from tfsparse.pruning import optimizer_state
+from tfsparse.pruning.pruner import Pruner
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -26,12 +29,12 @@ class UpdatePruningStep(keras.callbacks.Callback):
         >>> model.fit(data, epochs=11, callbacks=[tfsparse.pruning.UpdatePruningStep(pruner)])
     """
 
-    def __init__(self, pruner):
+    def __init__(self, pruner: Pruner) -> None:
         super().__init__()
         self.pruner = pruner
         self._is_first_step = True
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Has Keras trace the training step with the masks.
 
         Raises:
@@ -58,13 +61,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
         pruner.adopt_weights()
         self._is_first_step = True
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.pruner.adopt_weights()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         self.pruner.update(optimizer_state.steps_done(optimizer), optimizer)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.pruner.after_step(self.model.optimizer, check=self._is_first_step)
         self._is_first_step = False

@@ -14,12 +14,12 @@ class ConvolutionPolicy(PruningPolicy):
     are left alone, and so are biases and BatchNorm.
     """
 
-    def allow_pruning(self, layer):
+    def allow_pruning(self, layer: keras.layers.Layer) -> bool:
         """Returns whether the kernel of `layer` is pruned."""
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         return isinstance(layer, (keras.layers.Conv2D, PrunableLayer)) and not depthwise
 
-    def ensure_model_supports_pruning(self, model):
+    def ensure_model_supports_pruning(self, model: keras.Model) -> None:
         """Raises UsageError if `model` is not a built Keras 3 model."""
         if not isinstance(model, keras.Model) or not model.built:
             raise UsageError(f"Pruning needs a built Keras 3 model. Received: {model!r}")

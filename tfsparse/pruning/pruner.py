@@ -1,5 +1,9 @@
 """The pruner: masks over a model's weights, which change as algorithm and schedule say."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
@@ -67,15 +71,15 @@ class Pruner:
 
     def __init__(
         self,
-        model,
-        schedule,
-        policy=None,
-        structure="unstructured",
-        algorithm=None,
-        seed=0,
-        initial_masks=None,
-        budget="weights",
-    ):
+        model: keras.Model,
+        schedule: _tfmot.PruningSchedule | None,
+        policy: _tfmot.PruningPolicy | None = None,
+        structure: str = "unstructured",
+        algorithm: algorithms.Algorithm | None = None,
+        seed: int = 0,
+        initial_masks: str | None = None,
+        budget: str = "weights",
+    ) -> None:
         if structure not in STRUCTURES:
             raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
         if initial_masks not in initial.CHOICES:
@@ -99,15 +103,17 @@ class Pruner:
             variable_beside(w, np.ones(w.shape, np.float32), "mask") for w in self.weights
         ]
         self._seed = [seed, 0xD42]
-        self._units = [Units(*item, structure) for item in found]
+        self._units = [Units(layer, weight, structure) for layer, weight in found]
         self._weight_costs = weight_costs(model, found, budget)
         self._most_units = [units.count for units in self._units]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
         self._regularizers = []
         self._last_change = counter()
         # The step of the last update, and whether the weights were seen to be masked after it.
-        self._last_update, self._is_checked = None, False
-        self._fitted, self._train_function = None, None
+        self._last_update: int | None = None
+        self._is_checked = False
+        self._fitted: Any = None
+        self._train_function: Any = None
         if self.algorithm.rewires:
             if initial_masks is None:
                 is_trained = initial.is_trained(model, self.weights)
@@ -126,7 +132,7 @@ class Pruner:
                 weight.regularizer = constraints.Sum(weight.regularizer, regularizer)
         self._is_outside = constraints.Finder(self.weights, self.masks)
 
-    def detach(self):
+    def detach(self) -> None:
         """Ends pruning: weights have their own constraints and regularizers again.
 
         All weights stay as they are. If something other than training has set them, such as
@@ -143,25 +149,25 @@ class Pruner:
             self._fitted.make_train_function(force=True)
 
     @property
-    def variables(self):
+    def variables(self) -> list[Any]:
         """All state besides the model's own: what a checkpoint must hold."""
         holders = [holder for holder in (*self._regularizers, self._gradient) if holder]
         others = [variable for holder in holders for variable in holder.variables]
         return [self._last_change, *self.masks, *others]
 
     @property
-    def density(self):
+    def density(self) -> float:
         """Kept / all of what the budget counts, weights or MACs, of the layers that are pruned."""
         pairs = list(zip(self._weight_costs, self._kept(), strict=True))
         kept = sum(cost * int(np.sum(mask)) for cost, mask in pairs)
         return kept / sum(cost * mask.size for cost, mask in pairs)
 
-    def layer_densities(self):
+    def layer_densities(self) -> dict[str, float]:
         """Returns {layer name: kept weights / all weights of its kernel}."""
         means = (float(np.mean(kept)) for kept in self._kept())
         return dict(zip(self.layer_names, means, strict=True))
 
-    def update(self, step, optimizer):
+    def update(self, step: int, optimizer: keras.optimizers.Optimizer) -> bool:
         """Changes the masks if the schedule asks for it at `step`, once.
 
         A step that comes again, such as one whose gradients a LossScaleOptimizer found too large
@@ -206,7 +212,7 @@ class Pruner:
             self._gradient.remember(step, momenta)
         return changes
 
-    def steps_to_update(self, step, most):
+    def steps_to_update(self, step: int, most: int) -> int:
         """Returns how many steps from `step` on need no `update` but the one before the first.
 
         Args:
@@ -216,7 +222,7 @@ class Pruner:
         ahead = 1 if self._gradient else 0  # before it is read, momenta are kept
         return steps_to_change(self.schedule, step, most, ahead) if self.schedule else most
 
-    def apply_masks(self):
+    def apply_masks(self) -> None:
         """Sets all weights outside the masks to 0.
 
         Call it in a loop of your own after an optimizer with `use_ema` has put its moving averages
@@ -225,7 +231,7 @@ class Pruner:
         for weight, mask in zip(self.weights, self.masks, strict=True):
             weight.assign(weight * mask)
 
-    def adopt_weights(self):
+    def adopt_weights(self) -> None:
         """Makes the masks those of weights that something other than training has set.
 
         Call it in a loop of your own after you have loaded weights; `UpdatePruningStep` calls it.
@@ -248,7 +254,9 @@ class Pruner:
             for index, (mask, has_constraint) in enumerate(zip(masks, own, strict=True))
         )
 
-    def check(self, optimizer, variables=None):
+    def check(
+        self, optimizer: keras.optimizers.Optimizer, variables: Iterable[Any] | None = None
+    ) -> None:
         """Raises UsageError if training could not prune as it should.
 
         Args:
@@ -268,13 +276,13 @@ class Pruner:
         if self.algorithm.reads and optimizer.built:
             self._momenta(optimizer)
 
-    def trace_in(self, model):
+    def trace_in(self, model: keras.Model) -> None:
         """Has Keras trace the training step of `model` anew, unless it has the masks in it."""
         if self._fitted is not model or model.train_function is not self._train_function:
             model.make_train_function(force=True)
             self._fitted, self._train_function = model, model.train_function
 
-    def check_step(self):
+    def check_step(self) -> None:
         """Raises UsageError if weights outside the masks are not 0 after a training step."""
         if self._is_outside():
             raise UsageError(
@@ -283,7 +291,7 @@ class Pruner:
                 "pruner's adopt_weights()."
             )
 
-    def after_step(self, optimizer, check=False):
+    def after_step(self, optimizer: keras.optimizers.Optimizer, check: bool = False) -> None:
         """Masks the optimizer's moving averages, which Keras updates before it masks the weights.
 
         Only `UpdatePruningStep` need call it. From here to the next `update`, weights that are not

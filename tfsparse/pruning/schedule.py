@@ -1,6 +1,7 @@
 """When a network is rewired, and how much of it moves each time."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -34,13 +35,13 @@ class DNRSchedule(PruningSchedule):
 
     def __init__(
         self,
-        target_sparsity,
-        end_step,
-        frequency,
-        begin_step=None,
-        initial_prune_rate=0.5,
-        decay="linear",
-    ):
+        target_sparsity: float,
+        end_step: int,
+        frequency: int,
+        begin_step: int | None = None,
+        initial_prune_rate: float = 0.5,
+        decay: str = "linear",
+    ) -> None:
         self.target_sparsity = target_sparsity
         self.frequency = frequency
         self.begin_step = frequency if begin_step is None else begin_step
@@ -62,20 +63,20 @@ class DNRSchedule(PruningSchedule):
         if decay not in ("linear", "cosine"):
             raise ValueError(f"decay must be 'linear' or 'cosine'. Received: {decay!r}")
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tuple[Any, Any]:
         should_prune = self._should_prune_in_step(
             step, self.begin_step, self.end_step, self.frequency
         )
         return should_prune, np.float32(self.target_sparsity)
 
-    def prune_rate(self, step):
+    def prune_rate(self, step: int) -> float:
         """Returns the fraction of active weights to drop at `step`, a float."""
         left = max(0.0, 1.0 - step / max(self.end_step, 1))
         if self.decay == "cosine":
             left = 0.5 * (1.0 - math.cos(math.pi * left))
         return self.initial_prune_rate * left
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "class_name": self.__class__.__name__,
             "config": {
@@ -89,7 +90,9 @@ class DNRSchedule(PruningSchedule):
         }
 
 
-def default_schedule(algorithm, density, steps, steps_per_epoch):
+def default_schedule(
+    algorithm: Any, density: float, steps: int, steps_per_epoch: int
+) -> PruningSchedule:
     """Returns the schedule by which `train.py` prunes with an algorithm.
 
     What rewires does so after each epoch but the last, which trains what is left: DNR with
@@ -102,7 +105,7 @@ def default_schedule(algorithm, density, steps, steps_per_epoch):
         steps, steps_per_epoch: of the training.
     """
     if algorithm.rewires:
-        as_rigl = {"initial_prune_rate": 0.3, "decay": "cosine"}
+        as_rigl: dict[str, Any] = {"initial_prune_rate": 0.3, "decay": "cosine"}
         own = {} if algorithm.reads == "momentum" else as_rigl
         return DNRSchedule(1 - density, steps - 1, steps_per_epoch, **own)
     # The last change falls on a multiple of the frequency, or the density would not be reached.

@@ -1,6 +1,8 @@
 """The zoo's network architectures, and `build`, which makes any of them."""
 
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,12 +14,18 @@ from zoo.architectures.resnet import resnet8, resnet18
 from zoo.architectures.shufflenet import shufflenet
 from zoo.architectures.vgg import vgg16
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Callable[..., Any]] = {
     function.__name__: function for function in (mobilenet_v2, resnet8, resnet18, shufflenet, vgg16)
 }
 
 
-def build(arch, input_shape, num_classes, width=None, pattern=None):
+def build(
+    arch: str,
+    input_shape: Sequence[int],
+    num_classes: int,
+    width: int | None = None,
+    pattern: patterns.Specification | None = None,
+) -> keras.Model:
     """Returns a new, untrained network as a functional Keras model.
 
     Args:

@@ -21,9 +21,10 @@ COMMANDS = {
     "evaluate": "attack a model or a .tflite file and measure its accuracy",
     "compare": "test whether one model is more robust than another",
     "convert": "convert a model to a verified .tflite file",
+    "export": "write a model as ONNX, SavedModel, or float LiteRT",
     "micro": "package a model for TensorFlow Lite for Microcontrollers",
     "benchmark": "time .tflite files against each other in LiteRT",
-    "publish": "add a finished training run to the zoo",
+    "publish": "add a finished run to the zoo, or write a folder for the Hugging Face hub",
     "verify": "measure the figures on the zoo's cards again",
 }
 

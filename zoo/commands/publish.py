@@ -1,10 +1,16 @@
-"""Adds a finished training run to the zoo.
+"""Adds a finished training run to the zoo, or writes a model of the zoo for the Hugging Face hub.
 
     tfsparse publish --workdir=runs/mine --name=NAME
     tfsparse verify NAME --autoattack --write  # adds AutoAttack to its card
 
 Measures the model and its int8 file, then writes its weights, the file, and its card into the
 package.
+
+    tfsparse publish --model=NAME --to=FOLDER
+    hf upload USER/NAME FOLDER
+
+Writes a folder with a model card, the Keras model, its int8 file, and its card; the second command
+is the hub's own.
 """
 
 from absl import flags
@@ -14,13 +20,29 @@ NEEDS_TENSORFLOW = True
 
 
 def define_flags():
-    flags.DEFINE_string("workdir", None, "Folder of a finished training run.", required=True)
-    flags.DEFINE_string("name", None, "Name of the model in the zoo.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of a finished training run.")
+    flags.DEFINE_string("name", None, "Name of the model in the zoo.")
     flags.DEFINE_string("note", "", "What users must know about the data, such as its form.")
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
+    flags.DEFINE_string("model", None, "A model of the zoo, to write to the folder --to.")
+    flags.DEFINE_string("to", None, "The folder to write, new or empty.")
 
 
 def main():
+    from tfsparse.errors import UsageError
+
+    given = [name for name in ("workdir", "name", "model", "to") if FLAGS[name].value is not None]
+    if given == ["model", "to"]:
+        from zoo.hub import write_folder
+
+        write_folder(FLAGS.model, FLAGS.to)
+        print(f"wrote {FLAGS.to}; to upload it: hf upload USER/{FLAGS.model} {FLAGS.to}")
+        return
+    if given != ["workdir", "name"]:
+        raise UsageError(
+            "Give --workdir and --name, to add a run to the zoo, or --model and --to, to write a "
+            f"model of the zoo to a folder. Received: {', '.join(f'--{each}' for each in given)}"
+        )
     from zoo.publishing import publish
 
     card = publish(FLAGS.workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir)

@@ -119,7 +119,12 @@ SCHEMA = {
         "autoattack": {**BOUND, "steps": int, "version": str},
     },
     "device": {"arena_bytes": int, "latency_ratio": float, "runs": int, "machine": MACHINE},
-    **{"weights": FILE, "tflite": FILE},
+    **{"weights": FILE, "tflite": FILE, "examples": {**FILE, "images": FILE}},
+    "c_package": {
+        **{"instructions": int, "flash_bytes": int, "ram_bytes": int},
+        **{"sha256": str, "compiler": str},
+    },
+    "baseline": (dict, type(None)),
 }
 
 
@@ -197,6 +202,9 @@ def test_no_file_is_left_over():
     cards = [zoo.card(name) for name in NAMES]
     files = {card[kind]["file"] for card in cards for kind in ("weights", "tflite")}
     assert {path.name for path in (models._FOLDER / "weights").iterdir()} == files
+    entries = [card["examples"] for card in cards]
+    files = {entry["file"] for entry in (*entries, *(each["images"] for each in entries))}
+    assert {path.name for path in (models._FOLDER / "examples").iterdir()} == files
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ KINDS = ("dense", "periodic", "weights pruned", "channels pruned", "periodic and
 _RESULTS = {"clean": "clean", "int8": "int8 file, clean", "autoattack": "AutoAttack"}
 _CODE = """\
 import zoo
-model = zoo.load("{name}")  # images in [0, 1] to logits
+model = zoo.load("{name}")
 path = zoo.load_tflite("{name}")
 
 tfsparse micro --model={name} --runtime=c --output=package
@@ -152,8 +152,8 @@ def _facts(card):
                 ", ".join(f"{100 * each:.1f} %" for each in accuracies),
             ]
         )
-    share = card["nonzero_parameters"] / card["dense_parameters"]
-    rows.append(["weights", f"{card['nonzero_parameters']:,} ({100 * share:.0f} % of dense)"])
+    kept, dense = (f"{card[key]:,}" for key in ("nonzero_parameters", "dense_parameters"))
+    rows.append(["non-zero weights", f"{kept} of {dense}"])
     return rows
 
 

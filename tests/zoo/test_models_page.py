@@ -154,9 +154,11 @@ def test_the_slider_shows_what_the_file_was_given(page, name):
     given = examples.attacked(index)
     found = np.reshape(shown, (*given.shape[:3], 4))[..., :3]
     np.testing.assert_array_equal(found, np.broadcast_to(given, found.shape))
-    captions = page.locator("#pictures figcaption").all_inner_texts()
     class_names = zoo.card(name)["class_names"]
-    assert all(class_names[c] in text for c, text in zip(classes, captions, strict=True))
+    said = page.locator("#pictures .prediction").all_inner_texts()
+    assert all(class_names[c] in text for c, text in zip(classes, said, strict=True))
+    said = page.locator("#pictures .class").all_inner_texts()
+    assert said == [class_names[label] for label in examples.labels]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -262,14 +262,19 @@ async function showExamples() {
     const found = predicted[index][which];
     const picture = document.createElement("figure");
     picture.classList.toggle("right", found === label);
+    caption(picture, "class", [classes[label]]);
     const canvas = picture.appendChild(document.createElement("canvas"));
     paint(canvas, clean, changes, which, index, enlarged && bounds[index]);
     const percent = Math.round(100 * probability[index][which]);
-    const caption = picture.appendChild(document.createElement("figcaption"));
-    caption.append(`${found === label ? "✓" : "✗"} ${classes[found]}`, document.createElement("br"), `${percent} %`);
-    picture.title = `class: ${classes[label]}; prediction: ${classes[found]}, ${percent} %`;
+    caption(picture, "prediction", [`${found === label ? "✓" : "✗"} ${classes[found]}`, `${percent} %`]);
     return picture;
   }));
+}
+
+function caption(picture, name, lines) {
+  const text = picture.appendChild(document.createElement("figcaption"));
+  text.className = name;
+  text.append(...lines.flatMap((line, index) => (index ? [document.createElement("br"), line] : [line])));
 }
 
 // Paints image `which` as it is under bound `index`; or, if `eps` is given, its perturbation, from

@@ -76,7 +76,7 @@ def _as_c(spent):
     if not spent:
         return []
     flash, ram = (f"{spent[key] / 1000:,.1f} kB" for key in ("flash_bytes", "ram_bytes"))
-    instructions = f"{spent['instructions'] / 1e6:.1f} M instructions on a Cortex-M4"
+    instructions = f"{spent['instructions'] / 1e6:.1f} M instructions (Cortex-M4)"
     return [["as C", f"{flash} of flash, {ram} of RAM, {instructions}"]]
 
 

@@ -76,7 +76,7 @@ def test_a_card_prints_as_a_page_and_is_a_dict():
         "accuracy, clean 55.14% (n=10,000, 95 % interval 54.2% to 56.1%)",
         "accuracy, AutoAttack 20.00% (n=200, ",
         "threat model white box, each value changed by up to 8/255 (L_inf)",
-        "as C 24.9 kB of flash, 36.6 kB of RAM, 5.6 M instructions on a Cortex-M4",
+        "as C 24.9 kB of flash, 36.6 kB of RAM, 5.6 M instructions (Cortex-M4)",
         "dense baseline resnet8_dense_robust_cifar10: clean 64.57%, AutoAttack 20.50%",
         "up to 8/255",
     ):

@@ -5,10 +5,14 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 // Figures of a model: what axes and columns show. `sign` is 1 if more is better.
 const figures = {
   clean: { label: "clean accuracy", short: "clean", unit: "%", digits: 1, sign: 1 },
-  autoattack: { label: "AutoAttack accuracy", short: "Auto\u00adAttack", unit: "%", digits: 1, sign: 1 },
+  autoattack: {
+    label: "AutoAttack accuracy", short: "Auto\u00adAttack", unit: "%", digits: 1, sign: 1,
+  },
   c_flash: { label: "flash as C", unit: "kB", digits: 0, sign: -1 },
   c_ram: { label: "RAM as C", unit: "kB", digits: 0, sign: -1 },
-  instructions: { label: "instructions as C", short: "instr. as C", unit: "M", digits: 1, sign: -1 },
+  instructions: {
+    label: "instructions as C", short: "instr. as C", unit: "M", digits: 1, sign: -1,
+  },
   tflm_flash: { label: "int8 file", unit: "kB", digits: 0, sign: -1 },
   tflm_ram: { label: "RAM in TFLM", unit: "kB", digits: 0, sign: -1 },
   macs: { label: "MACs", unit: "M", digits: 1, sign: -1 },
@@ -68,7 +72,8 @@ function specification(points, x, y) {
     points.filter((point) => point.trained === each));
   const axis = (key) => ({
     field: key, type: "quantitative", title: titled(key),
-    scale: figures[key].sign > 0 ? { zero: false, nice: true } : { type: "log", nice: false, padding: 18 },
+    scale: figures[key].sign > 0
+      ? { zero: false, nice: true } : { type: "log", nice: false, padding: 18 },
     axis: { format: "~g", tickCount: 6, labelOverlap: true },
   });
   const trained = {
@@ -94,7 +99,9 @@ function specification(points, x, y) {
       },
       {
         data: { values: points },
-        mark: { type: "point", filled: false, size: 330, strokeWidth: 2, shape: "circle", tooltip: false },
+        mark: {
+          type: "point", filled: false, size: 330, strokeWidth: 2, shape: "circle", tooltip: false,
+        },
         encoding: {
           ...place, color: { value: color("--text") },
           opacity: { condition: { test: "datum.chosen", value: 1 }, value: 0 },
@@ -117,7 +124,8 @@ function specification(points, x, y) {
       font: "system-ui, sans-serif",
       view: { stroke: null },
       axis: {
-        labelColor: color("--soft"), titleColor: color("--text"), gridColor: color("--line"), gridOpacity: 0.6,
+        labelColor: color("--soft"), titleColor: color("--text"),
+        gridColor: color("--line"), gridOpacity: 0.6,
         domainColor: color("--line"), tickColor: color("--line"),
         labelFontSize: 12, titleFontSize: 13, titleFontWeight: 600, titlePadding: 8,
       },
@@ -134,7 +142,8 @@ let drawn = Promise.resolve();
 
 function draw(models) {
   drawn = drawn.then(async () => {
-    const options = { renderer: "svg", actions: false, tooltip: { theme: dark.matches ? "dark" : "light" } };
+    const tooltip = { theme: dark.matches ? "dark" : "light" };
+    const options = { renderer: "svg", actions: false, tooltip };
     const [x, y] = [element("x").value, element("y").value];
     const points = pointsOf(models, x, y);
     if (!points.length) {
@@ -165,13 +174,15 @@ function tabulate(models) {
     row.classList.toggle("chosen", model === chosen);
     const name = row.insertCell().appendChild(document.createElement("button"));
     name.append(dot(model), model.name);
-    for (const each of Object.keys(figures)) row.insertCell().textContent = format(each, model[each]);
+    for (const each of Object.keys(figures)) {
+      row.insertCell().textContent = format(each, model[each]);
+    }
     row.onclick = () => choose(model.name);
     return row;
   }));
   for (const cell of element("columns").cells) {
-    if (cell.dataset.key === sorted.key) cell.ariaSort = sorted.descending ? "descending" : "ascending";
-    else cell.removeAttribute("aria-sort");
+    const direction = sorted.descending ? "descending" : "ascending";
+    cell.ariaSort = cell.dataset.key === sorted.key ? direction : null;
   }
   element("count").textContent = `${models.length} of ${data.models.length} models`;
 }
@@ -262,19 +273,20 @@ async function showExamples() {
     const found = predicted[index][which];
     const picture = document.createElement("figure");
     picture.classList.toggle("right", found === label);
-    caption(picture, "class", [classes[label]]);
+    caption(picture, "class", classes[label]);
     const canvas = picture.appendChild(document.createElement("canvas"));
     paint(canvas, clean, changes, which, index, enlarged && bounds[index]);
     const percent = Math.round(100 * probability[index][which]);
-    caption(picture, "prediction", [`${found === label ? "✓" : "✗"} ${classes[found]}`, `${percent} %`]);
+    const mark = found === label ? "✓" : "✗";
+    caption(picture, "prediction", `${mark} ${classes[found]}\n${percent} %`);
     return picture;
   }));
 }
 
-function caption(picture, name, lines) {
-  const text = picture.appendChild(document.createElement("figcaption"));
-  text.className = name;
-  text.append(...lines.flatMap((line, index) => (index ? [document.createElement("br"), line] : [line])));
+function caption(picture, name, text) {
+  const line = picture.appendChild(document.createElement("figcaption"));
+  line.className = name;
+  line.textContent = text;
 }
 
 // Paints image `which` as it is under bound `index`; or, if `eps` is given, its perturbation, from

@@ -10,7 +10,6 @@ and its pictures.
 """
 
 import collections
-import hashlib
 import pathlib
 import tempfile
 
@@ -83,7 +82,7 @@ def measure(name, known):
         sources.mkdir()
         expected = expected_outputs(name, content, images)
         write_sources(program, content, codes[:1], expected[:1], sources, name)
-        identity = {"images": len(images), "sha256": _hash_of(sources)}
+        identity = {"images": len(images), "sha256": package.hash_of_sources(sources)}
         if known and all(known[key] == value for key, value in identity.items()):
             return known
         found = host.run(host.build(sources, build, ("-O3",)), codes)
@@ -97,12 +96,6 @@ def measure(name, known):
         "kernels": dict(collections.Counter(layer["kernel"] for layer in measured.layers)),
         "layers": measured.layers,
     }
-
-
-def _hash_of(folder):
-    """Returns the sha256 of the sources in a folder."""
-    contents = [path.read_bytes() for path in sorted(folder.glob("*.[ch]"))]
-    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 def expected_outputs(name, content, images):

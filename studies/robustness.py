@@ -3,10 +3,11 @@
     python -m studies robustness --models=NAME,NAME --workdir=runs/robustness
 
 Runs `tfsparse evaluate` on each of --models and on its file, and the faster attacks on each of
---white_box and its file. Then checks the first model for masked gradients, and the same model behind a layer
-that rounds images to eight levels, for which the checks must fail; the second model is the source
-of these checks' transfer. Attacks on a model that the record has are not repeated, and those of a
-run that was stopped continue from --workdir. Writes robustness.json and robustness.md.
+--white_box and its file. Then checks the first model for masked gradients, and the same model
+behind a layer that rounds images to eight levels, for which the checks must fail; the second model
+is the source of these checks' transfer. Attacks on a model that the record has are not repeated,
+and those of a run that was stopped continue from --workdir. Writes robustness.json and
+robustness.md.
 """
 
 import json

@@ -49,13 +49,13 @@ def _lines(card):
     note = f" ({card['note']})" if card["note"] else ""
     pattern = f", {model['pattern']}" if model["pattern"] else ""
     pruned = f"{recipe['prune']}, {recipe['structure']}" if recipe["prune"] != "none" else "none"
-    robust = f", robust: L_inf {recipe['eps'] * 255:.4g}/255" if recipe["loss"] == "hybrid" else ""
     rows = [
         ["network", f"{model['arch']}, width {model['width'] or 'as published'}{pattern}"],
         ["pruning", pruned],
         ["data", f"{card['dataset']}{note}"],
         ["images", f"{height} x {width} x {channels}, {model['num_classes']} classes"],
-        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs{robust}"],
+        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs"],
+        ["threat model", threat_model(recipe)],
         [
             "weights",
             f"{card['nonzero_parameters']:,} non-zero of {card['dense_parameters']:,} dense",
@@ -63,13 +63,37 @@ def _lines(card):
         ["MACs", f"{card['nonzero_macs']:,} non-zero of {card['dense_macs']:,} dense"],
         ["int8 file", f"{card['tflite']['bytes']:,} bytes"],
         ["RAM in TFLM", f"{card['device']['arena_bytes'] or 0:,} bytes"],
+        *_as_c(card.get("c_package")),
     ]
     for name, found in card["results"].items():
         low, high = found["interval"]
         settings = _ATTACKS[name].format(**found)
         images = f"n={found['examples']:,}, 95 % interval {low:.1%} to {high:.1%}"
         rows.append([f"accuracy, {settings}", f"{found['accuracy']:.2%}  ({images})"])
-    return rows
+    return rows + _baseline(card.get("baseline"))
+
+
+def _as_c(spent):
+    if not spent:
+        return []
+    flash, ram = (f"{spent[key] / 1000:,.1f} kB" for key in ("flash_bytes", "ram_bytes"))
+    instructions = f"{spent['instructions'] / 1e6:.1f} M instructions (Cortex-M4)"
+    return [["as C", f"{flash} of flash, {ram} of RAM, {instructions}"]]
+
+
+def _baseline(dense):
+    if not dense:
+        return []
+    figures = {"clean": dense["clean"], "AutoAttack": dense["autoattack"]}
+    known = [f"{name} {found:.2%}" for name, found in figures.items() if found is not None]
+    return [["dense baseline", f"{dense['model']}: {', '.join(known)}"]]
+
+
+def threat_model(recipe):
+    """Returns what an attacker may do against whom a model was trained, a str of one line."""
+    if recipe["loss"] != "hybrid":
+        return "none: trained on unchanged images only"
+    return f"white box, each value changed by up to {recipe['eps'] * 255:.4g}/255 (L_inf)"
 
 
 def _prose(card):

@@ -1,17 +1,25 @@
 """Measures the figures of a card: `zoo.publishing` writes them, `zoo.verification` checks them."""
 
 import hashlib
+import importlib.metadata
+import pathlib
+import tempfile
 
 import numpy as np
 
 from tflite import file_metadata
 from tflite.arena import arena
 from tflite.benchmark import benchmark, facts
+from tflite.codegen import bench, package
+from tflite.codegen.program import make_program
+from tflite.codegen.writing import write_sources
 from tflite.conversion import CALIBRATION_EXAMPLES, make_file, producers
 from tflite.convert import convert
 from tflite.runtimes import FileModel
+from tfsparse import optional
 from tfsparse.errors import UsageError
 from tfsparse.hashing import hash_of_weights
+from zoo import models
 from zoo.architectures import untrained
 from zoo.data import as_float, hash_of_images
 from zoo.loading import conversion_images
@@ -164,3 +172,67 @@ def on_device(architecture, content, data):
         "runs": measured["runs"],
         "machine": facts(),
     }
+
+
+def as_c(content, known=None):
+    """Returns what an int8 file takes as C on an emulated Cortex-M4: see `tflite.codegen.bench`.
+
+    Args:
+        content: bytes of the file.
+        known: what the card says, or None. It is returned if the sources and the compiler are those
+            that it was measured with, which takes a second instead of ten.
+
+    Returns:
+        "instructions" of one image, "flash_bytes" of code and constants, "ram_bytes" of buffer and
+        stack, "sha256" of the sources, and "compiler"; None if the extra `bench` is not installed,
+        or if the file cannot be written as C.
+
+    Raises:
+        UsageError: if the C does not return what LiteRT's reference kernels do.
+    """
+    if not optional.are_installed("elftools", "unicorn", "ziglang"):
+        return None
+    try:
+        program = make_program(content)
+    except UsageError:
+        return None
+    file = FileModel(content, "reference")
+    images = golden_images(file.image_shape)
+    codes = np.concatenate([file.source.encode(image[None]) for image in images])
+    made = package.Package(program, codes, file.outputs(images), checked=0)
+    with tempfile.TemporaryDirectory() as folder:
+        write_sources(program, content, codes, made.logits, pathlib.Path(folder), "model")
+        identity = {
+            "sha256": package.hash_of_sources(folder),
+            "compiler": f"zig {importlib.metadata.version('ziglang')}",
+        }
+        if is_same_code(known, identity):
+            return known
+        measured = bench.measure(made, folder)
+    return {
+        "instructions": measured.instructions,
+        "flash_bytes": measured.flash,
+        "ram_bytes": measured.ram,
+        **identity,
+    }
+
+
+def is_same_code(known, found):
+    """Whether two results of `as_c`, or None, are of the same sources and compiler."""
+    keys = ("sha256", "compiler")
+    return bool(known and found) and all(known[key] == found[key] for key in keys)
+
+
+def baseline(card):
+    """Returns the dense model of the zoo that a sparse one is compared with, and its accuracies.
+
+    Returns:
+        "model", its name; "clean" and "autoattack", its accuracies, None if not measured. None if
+        `card` is that of a dense model, or if the zoo has no dense model of the same network, loss,
+        and data.
+    """
+    found = models.dense_baseline(card["model"], card["dataset"], card["recipe"]["loss"])
+    if not found or found["name"] == card["name"] or found["note"] != card["note"]:
+        return None
+    accuracies = {"clean": found["clean_accuracy"], "autoattack": found["autoattack"]}
+    return {"model": found["name"], **accuracies}

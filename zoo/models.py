@@ -1,7 +1,8 @@
 """The trained models that ship in this package.
 
 A model NAME is three files: its card, `cards/NAME.json`, its weights,
-`weights/NAME.safetensors.gz`, and its int8 file, `weights/NAME_int8.tflite`.
+`weights/NAME.safetensors.gz`, and its int8 file, `weights/NAME_int8.tflite`. A fourth,
+`examples/NAME.npz`, has adversarial examples to look at.
 """
 
 import difflib
@@ -39,6 +40,7 @@ def find(
     max_flash: float | None = None,
     max_ram: float | None = None,
     board: str | None = None,
+    max_instructions: float | None = None,
 ) -> list[Card]:
     """Returns the cards of the trained models that meet all conditions, the most accurate first.
 
@@ -51,6 +53,7 @@ def find(
         max_ram: most bytes of RAM that the int8 file needs in TFLM.
         board: name of a board in `tflite.boards.BOARDS`, or a part of it, such as "micro:bit":
             flash and the largest bank of RAM must have room for the model.
+        max_instructions: most instructions that one image takes on a Cortex-M4, as C.
 
     Raises:
         UsageError: if no model of the zoo has the data set, or there is no such board.
@@ -73,10 +76,15 @@ def find(
             and dataset in (None, each["dataset"])
             and each["tflite"]["bytes"] <= most_flash
             and (each["device"]["arena_bytes"] or math.inf) <= most_ram
+            and (_instructions(each) or math.inf) <= (max_instructions or math.inf)
         ),
         # What was not measured, such as AutoAttack right after publishing, comes last.
         key=lambda each: -each["results"].get(ranking, {"accuracy": -1})["accuracy"],
     )
+
+
+def _instructions(card):
+    return (card.get("c_package") or {}).get("instructions")
 
 
 def dense_baseline(architecture, dataset, loss):
@@ -89,7 +97,8 @@ def dense_baseline(architecture, dataset, loss):
 
     Returns:
         A dict for JSON: the model's "name", the "note" on its data, "clean_accuracy",
-        "robust_accuracy", and the "robust_attack" of the latter.
+        "robust_accuracy", the "robust_attack" of the latter, and the accuracy under "autoattack",
+        None if it was not measured.
     """
     dense = {**architecture, "input_shape": list(architecture["input_shape"]), "pattern": None}
     wanted = (dense, dataset, "none", loss)
@@ -103,6 +112,7 @@ def dense_baseline(architecture, dataset, loss):
                 "clean_accuracy": clean["accuracy"],
                 "robust_accuracy": attacked["accuracy"],
                 "robust_attack": f"PGD-{attacked['steps']} x {attacked['restarts']}",
+                "autoattack": each["results"].get("autoattack", {}).get("accuracy"),
             }
     return None
 
@@ -117,7 +127,12 @@ def card(name: str) -> Card:
     """
     if name not in list_models():
         raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
-    return read_card(_FOLDER / "cards" / f"{name}.json")
+    return read_card(path_of_card(name))
+
+
+def path_of_card(name):
+    """Returns the path of the card of model `name`, a pathlib.Path."""
+    return _FOLDER / "cards" / f"{name}.json"
 
 
 def close_names(name: str) -> str:
@@ -148,7 +163,7 @@ def load(name: str, weights: str | None = "trained") -> keras.Model:
     model = build(**about["model"])
     if weights is None:
         return model
-    load_weights(model, _checked(name, about["weights"]))
+    load_weights(model, checked(name, about["weights"]))
     if about["recipe"].get("structure") == "channel":
         model = pruning.remove_channels(model)
     return model
@@ -160,12 +175,21 @@ def load_tflite(name: str) -> pathlib.Path:
     Raises:
         UsageError: if there is no model of that name, or its file is not the one of the card.
     """
-    return _checked(name, card(name)["tflite"])
+    return checked(name, card(name)["tflite"])
 
 
-def _checked(name, entry):
-    """Returns the path of a file of model `name` after comparing its hash with the card's."""
-    path = _FOLDER / "weights" / entry["file"]
+def checked(name, entry, folder="weights"):
+    """Returns the path of a file of model `name` after comparing its hash with the card's.
+
+    Args:
+        name: of the model.
+        entry: of the file in its card: "file", "bytes", and "sha256".
+        folder: of the zoo, where it is.
+
+    Raises:
+        UsageError: if it is missing or another one.
+    """
+    path = _FOLDER / folder / entry["file"]
     try:
         size, found = path.stat().st_size, files.sha256_of(path)
     except OSError as error:

@@ -11,7 +11,7 @@ from tfsparse import pruning, save_weights
 from tfsparse.errors import UsageError
 from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
-from zoo import figures, models
+from zoo import adversarial_examples, figures, models
 from zoo.architectures.costs import costs
 from zoo.cards import NAME
 from zoo.loading import conversion_images, find_dataset, find_model
@@ -87,6 +87,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
             content, {**file_metadata.read(content), **source_facts(small)}
         )
     # Everything is measured before anything is written.
+    data = find_dataset(report, workdir, data_dir=data_dir)
     card = {
         "name": name,
         "note": note,
@@ -96,13 +97,16 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
         "model": report["model"],
         **{key: report[key] for key in _COPIED},
         "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
-        **measure(small, content, report, find_dataset(report, workdir, data_dir=data_dir)),
+        **measure(small, content, report, data),
     }
+    card["baseline"] = figures.baseline(card)
+    examples = adversarial_examples.make(small, content, data)
     weights = folder / "weights" / f"{name}.safetensors.gz"
     int8 = folder / "weights" / f"{name}_int8.tflite"
     save_weights(model, weights)
     write_bytes(int8, content)
     card |= {"weights": _entry(weights), "tflite": _entry(int8)}
+    card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
     write_bytes(path, json.dumps(card, indent=2) + "\n")
     return card
 
@@ -138,6 +142,9 @@ def refresh(name, data, folder=_FOLDER):
     device = {**card["device"], "arena_bytes": arena(content).total}
     results = {**card["results"], "int8": found}
     card |= {"golden": golden, "device": device, "results": results, "tflite": _entry(path)}
+    card["c_package"] = figures.as_c(content)
+    examples = adversarial_examples.make(model, content, data)
+    card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
     write_bytes(folder / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
     return card
 
@@ -181,6 +188,7 @@ def measure(model, content, report, data):
         "golden": figures.golden(model, content),
         "results": figures.accuracies(quick, *subjects, data, report["recipe"]["eps"]),
         "device": figures.on_device(report["model"], content, data),
+        "c_package": figures.as_c(content),
     }
 
 

@@ -10,12 +10,12 @@ import zoo
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
-from zoo import figures
+from zoo import adversarial_examples, figures
 from zoo.architectures.costs import costs
 from zoo.data import open_dataset
 from zoo.robustness.subjects import file_subject, model_subject
 
-CARDS = pathlib.Path(__file__).parent / "cards"
+FOLDER = pathlib.Path(__file__).parent
 LOGITS = 2e-3  # of float32 kernels on different processors
 COSTS = (
     *("density", "dense_parameters", "parameters", "nonzero_parameters"),
@@ -58,9 +58,27 @@ def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
     wrong = wrong or (["test images"] if problem else [])
     if write and not wrong:
         card = zoo.card(name)  # read again: another process may have added to it
-        content = json.dumps(completed(card, measured), indent=2) + "\n"
-        write_bytes(CARDS / f"{name}.json", content)
+        card = {**completed(card, measured), **_examples(card, model, data_dir)}
+        write_bytes(FOLDER / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
     return "\n".join([name, table(rows), *([problem] if problem else [])]), wrong
+
+
+def _examples(card, model, data_dir):
+    """Makes a model's adversarial examples; returns the entry of its card.
+
+    Returns {} if it has some, or if the images that it was measured on are not here.
+    """
+    if "examples" in card:
+        return {}
+    try:
+        data = open_dataset(card["dataset"], data_dir, card["image_size"])
+    except UsageError:
+        return {}
+    name, sha256 = card["name"], figures.hash_of_test_set(data)
+    if sha256 != card["test_sha256"]:
+        return {}
+    made = adversarial_examples.make(model, zoo.load_tflite(name).read_bytes(), data)
+    return {"examples": adversarial_examples.write(made, name, sha256, FOLDER)}
 
 
 def measure(name, model, card, data, autoattack=False):
@@ -74,7 +92,15 @@ def measure(name, model, card, data, autoattack=False):
         autoattack: whether to measure `zoo.figures.SLOW`, too.
     """
     content = zoo.load_tflite(name).read_bytes()
-    measured = {**costs(model, card["model"]), "golden": figures.golden(model, content)}
+    examples = adversarial_examples.read(name)
+    few = 1 if data is None else None
+    measured = {
+        **costs(model, card["model"]),
+        "golden": figures.golden(model, content),
+        "baseline": figures.baseline(card),
+        "c_package": figures.as_c(content, card.get("c_package") if data is None else None),
+        "examples": examples and adversarial_examples.confirms(examples, content, few),
+    }
     if data is None:
         return measured
     measured["test_sha256"] = figures.hash_of_test_set(data)
@@ -89,13 +115,18 @@ def measure(name, model, card, data, autoattack=False):
 
 
 def completed(card, measured):
-    """Returns the card with the measured figures that it lacks, at any depth."""
+    """Returns the card with the measured figures that it lacks, at any depth.
+
+    Those of another C than the one that is generated now count as lacking.
+    """
     merged = dict(card)
     for key, value in measured.items():
-        if key == "provenance":
-            continue  # no figure: the file has it
-        if isinstance(value, dict):
-            merged[key] = completed(card.get(key, {}), value)
+        if key in ("provenance", "examples"):
+            continue  # no figures: files have them
+        if key == "c_package" and not figures.is_same_code(card.get(key), value):
+            merged[key] = value
+        elif isinstance(value, dict):
+            merged[key] = completed(card.get(key) or {}, value)
         elif card.get(key) is None:  # as RAM is if TFLM was not installed
             merged[key] = value
     return merged
@@ -123,6 +154,17 @@ def compare(card, measured):
     row("golden logits", *_first("logits", claimed, found), _close(claimed, found))
     is_same = claimed.get("int8") == found["int8"]
     row("golden int8", *_first("int8", claimed, found), is_same)
+    baseline = card.get("baseline") or {}
+    for key, found in (measured.get("baseline") or {}).items():
+        if found is not None:  # AutoAttack may not be measured
+            row(f"baseline: {key}", baseline.get(key), found, baseline.get(key) == found)
+    spent = measured.get("c_package") or {}
+    claims = card["c_package"] if figures.is_same_code(card.get("c_package"), spent) else {}
+    for key in ("instructions", "flash_bytes", "ram_bytes") if spent else ():
+        row(f"as C: {key}", claims.get(key), spent[key], claims.get(key) == spent[key])
+    if "examples" in measured:
+        stored, good = "examples" in card and "stored", measured["examples"]
+        row("adversarial examples", stored or None, "confirmed" if good else "-", bool(good))
     if "provenance" in measured:
         found = measured["provenance"]
         for key, (said, is_so) in (found or {}).items():

@@ -138,7 +138,7 @@ def test_models_that_meet_conditions(tfsparse):
     status, _, stderr = tfsparse("models", "--max_ram=64 pages")
     assert (status, stderr) == (
         1,
-        "error: --max_ram must be a number of bytes, such as 100k. Received: 64 pages\n",
+        "error: --max_ram must be a number, such as 100k. Received: 64 pages\n",
     )
 
 

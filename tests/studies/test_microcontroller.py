@@ -118,3 +118,14 @@ def test_a_layer():
     row = microcontroller_layers.measure(8, 16, "PS2_P4")
     assert row["macs"] == 8 * 8 * 16 * 16 * 2
     assert row["macs"] < row["instructions"] < 6 * row["macs"]
+
+
+def test_cards_have_the_figures_of_the_record(runs):
+    """If the generated C has changed, `tfsparse verify --fast --write` measures the cards'."""
+    for run in runs:
+        spent = zoo.card(run["model"])["c_package"]
+        assert spent["instructions"] == run["instructions"]
+        assert (spent["flash_bytes"], spent["ram_bytes"]) == (
+            run["flash"],
+            run["buffer"] + run["stack"],
+        )

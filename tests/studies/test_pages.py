@@ -41,6 +41,7 @@ def test_help_lists_the_flags_of_a_study(study, study_flags, monkeypatch, capsys
     assert f"python -m studies {study}" in text
     if study != "queue":  # makes no page
         own = {"accelerator": "accelerator.json", "fashion_mnist_small": "fashion_mnist_small.npz"}
+        own["screenshot"] = "docs/models.png"
         assert flags.FLAGS["output"].default == own.get(study, "docs/results")
 
 

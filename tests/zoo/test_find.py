@@ -39,6 +39,10 @@ def test_limits_are_met_and_none_is_left_out():
         assert zoo.list_models(max_flash=limit) == [n for n in sizes if sizes[n][0] <= limit]
     for limit in (20_735, 20_736):
         assert zoo.list_models(max_ram=limit) == [n for n in sizes if sizes[n][1] <= limit]
+    instructions = {card["name"]: card["c_package"]["instructions"] for card in CARDS}
+    for limit in (3_512_688, 3_512_689):
+        few = [n for n in instructions if instructions[n] <= limit]
+        assert zoo.list_models(max_instructions=limit) == few
     board = find_board("micro:bit")
     fit = [n for n, (flash, ram) in sizes.items() if flash <= 512 * 1024 and ram <= 128 * 1024]
     assert 0 < len(fit) < len(sizes)
@@ -71,6 +75,9 @@ def test_a_card_prints_as_a_page_and_is_a_dict():
         "weights 9,666 non-zero of 78,714 dense",
         "accuracy, clean 55.14% (n=10,000, 95 % interval 54.2% to 56.1%)",
         "accuracy, AutoAttack 20.00% (n=200, ",
+        "threat model white box, each value changed by up to 8/255 (L_inf)",
+        "as C 24.9 kB of flash, 36.6 kB of RAM, 5.6 M instructions (Cortex-M4)",
+        "dense baseline resnet8_dense_robust_cifar10: clean 64.57%, AutoAttack 20.50%",
         "up to 8/255",
     ):
         assert text in page

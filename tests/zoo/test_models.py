@@ -119,7 +119,12 @@ SCHEMA = {
         "autoattack": {**BOUND, "steps": int, "version": str},
     },
     "device": {"arena_bytes": int, "latency_ratio": float, "runs": int, "machine": MACHINE},
-    **{"weights": FILE, "tflite": FILE},
+    **{"weights": FILE, "tflite": FILE, "examples": {**FILE, "images": FILE}},
+    "c_package": {
+        **{"instructions": int, "flash_bytes": int, "ram_bytes": int},
+        **{"sha256": str, "compiler": str},
+    },
+    "baseline": (dict, type(None)),
 }
 
 
@@ -197,6 +202,9 @@ def test_no_file_is_left_over():
     cards = [zoo.card(name) for name in NAMES]
     files = {card[kind]["file"] for card in cards for kind in ("weights", "tflite")}
     assert {path.name for path in (models._FOLDER / "weights").iterdir()} == files
+    entries = [card["examples"] for card in cards]
+    files = {entry["file"] for entry in (*entries, *(each["images"] for each in entries))}
+    assert {path.name for path in (models._FOLDER / "examples").iterdir()} == files
 
 
 @pytest.mark.slow
@@ -216,8 +224,11 @@ def test_every_model_loads_from_the_wheel(run, tmp_path):
     shutil.unpack_archive(wheel, installed, "zip")
     code = (
         "import os, zoo; print(os.path.dirname(zoo.__file__))\n"
+        "from zoo import adversarial_examples, models_page\n"
+        "assert len(list(models_page._TEMPLATES.iterdir())) == 3\n"
         "assert 'TF_USE_LEGACY_KERAS' not in os.environ\n"
         "for name in zoo.list_models():\n"
+        "    assert adversarial_examples.read(name)\n"
         "    print(name, zoo.load(name).count_params(), zoo.load_tflite(name).stat().st_size)\n"
     )
     assert "TF_USE_LEGACY_KERAS" not in os.environ

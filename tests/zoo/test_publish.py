@@ -12,7 +12,7 @@ from tflite import file_metadata
 from tflite.convert import convert
 from tfsparse import UsageError, pruning
 from tfsparse.hashing import hash_of_weights
-from zoo import figures, models, publishing, verification
+from zoo import adversarial_examples, figures, models, publishing, verification
 from zoo.architectures.costs import costs
 from zoo.data import open_dataset
 from zoo.publishing import publish, refresh
@@ -71,8 +71,10 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
     workdir = runs[structure]
     monkeypatch.setattr(figures, "PGD_STEPS", 1)
     monkeypatch.setattr(figures, "LATENCY_SECONDS", 0.1)
+    monkeypatch.setattr(adversarial_examples, "EPS", (0, 8))
     if structure == "unstructured":  # the other one is also measured on the device
         monkeypatch.setattr(figures, "on_device", lambda *_: {"arena_bytes": None})
+        monkeypatch.setattr(figures, "as_c", lambda content: None)
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)
     published = publish(workdir.name, "mine", "n", folder=folder)
@@ -99,6 +101,10 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
     assert (card["parameters"] < trained.count_params()) == (structure == "channel")
     assert card["results"]["clean"]["examples"] == card["results"]["pgd"]["examples"] == 1000
     assert "robust to L_inf perturbations of up to 8/255" in card["limits"]
+    examples = adversarial_examples.read("mine")
+    assert adversarial_examples.confirms(examples, content)
+    wrong = examples._replace(outputs=examples.outputs + 1)
+    assert not adversarial_examples.confirms(wrong, content)
     with pytest.raises(UsageError, match=r"mine\.json exists already"):
         publish(workdir, "mine", folder=folder)
 
@@ -147,10 +153,12 @@ def test_a_refreshed_file_is_that_of_the_loaded_model(shipped, data_dir, monkeyp
     before = zoo.card(SHIPPED)
     path = zoo.load_tflite(SHIPPED)
     path.write_bytes(b"another file")
+    monkeypatch.setattr(adversarial_examples, "EPS", (0, 8))
+    monkeypatch.setattr(figures, "as_c", lambda content: before["c_package"])
     card = refresh(SHIPPED, data, shipped)
     assert zoo.card(SHIPPED) == json.loads(json.dumps(card))
     changed = {key for key in card if card[key] != before[key]}
-    assert changed <= {"tflite", "device", "golden", "results"}
+    assert changed <= {"tflite", "device", "golden", "results", "examples"}
     assert card["results"]["int8"]["accuracy"] == before["results"]["int8"]["accuracy"]
 
     def verdicts(model):

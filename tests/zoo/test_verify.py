@@ -96,6 +96,38 @@ def test_a_slower_machine_is_not_wrong(measured):
     assert found["arena_bytes"] == "WRONG"
 
 
+def test_figures_of_another_c_are_missing_and_replaced(measured):
+    card, spent = zoo.card(NAME), zoo.card(NAME)["c_package"]
+    keys = [f"as C: {key}" for key in ("instructions", "flash_bytes", "ram_bytes")]
+    wrong = {**measured, "c_package": {**spent, "instructions": spent["instructions"] + 1}}
+    assert [verdicts(card, wrong)[key] for key in keys] == ["WRONG", "ok", "ok"]
+    other = {**measured, "c_package": {**spent, "sha256": "0" * 64, "instructions": 1}}
+    assert [verdicts(card, other)[key] for key in keys] == ["MISSING"] * 3
+    assert verification.completed(card, other)["c_package"] == other["c_package"]
+    assert "as C: instructions" not in verdicts(card, {**measured, "c_package": None})
+
+
+def test_c_that_is_known_is_not_measured_again(monkeypatch):
+    pytest.importorskip("unicorn")
+    content, known = zoo.load_tflite(NAME).read_bytes(), zoo.card(NAME)["c_package"]
+    monkeypatch.setattr(figures.bench, "measure", None)
+    assert figures.as_c(content, known) == known
+
+
+def test_the_baseline_is_the_dense_model_of_the_same_task():
+    card = zoo.card("resnet8_dnr10_cifar10")
+    dense = zoo.card("resnet8_dense_robust_cifar10")
+    found = figures.baseline(card)
+    assert found["model"] == dense["name"]
+    assert found["clean"] == dense["results"]["clean"]["accuracy"]
+    assert figures.baseline(dense) is None
+    wrong = {**card, "baseline": {**found, "clean": 0.99, "autoattack": None}}
+    rows = verification.compare(wrong, {**card, "baseline": found})
+    assert {row[0]: row[-1] for row in rows if row[0].startswith("baseline")} == {
+        **{"baseline: model": "ok", "baseline: clean": "WRONG", "baseline: autoattack": "MISSING"},
+    }
+
+
 def test_a_card_is_completed_and_not_changed():
     card = {
         "image_size": None,
@@ -123,7 +155,7 @@ def test_a_card_is_completed_and_not_changed():
 @pytest.fixture
 def card_file(monkeypatch, tmp_path):
     """The card's file in a zoo of its own, where there is none yet."""
-    monkeypatch.setattr(verification, "CARDS", tmp_path / "cards")
+    monkeypatch.setattr(verification, "FOLDER", tmp_path)
     return tmp_path / "cards" / f"{NAME}.json"
 
 
@@ -180,4 +212,4 @@ def test_without_the_data_set_the_rest_is_judged(monkeypatch):
     text, wrong = verify_with(monkeypatch, card)
     assert wrong == ["test images"]
     assert "no data set 'no_such_data' in tensorflow-datasets" in text
-    assert text.count(" ok\n") == 9
+    assert text.count(" ok\n") == 13

@@ -1,6 +1,7 @@
 """A package in C: sources of a model, checked on this machine before they are written."""
 
 import dataclasses
+import hashlib
 import pathlib
 import tempfile
 
@@ -63,3 +64,9 @@ def write_package(content, images, folder, title):
             "those of LiteRT's reference kernels. Use the runtime tflm, and report this model."
         )
     return Package(program, codes, outputs, checked=len(codes))
+
+
+def hash_of_sources(folder):
+    """Returns the sha256, 64 hexadecimal digits, of the sources in a folder."""
+    contents = [path.read_bytes() for path in sorted(pathlib.Path(folder).glob("*.[ch]"))]
+    return hashlib.sha256(b"".join(contents)).hexdigest()

@@ -3,11 +3,13 @@
     tfsparse models
     tfsparse models --robust --max_flash=100k
     tfsparse models --board=micro:bit
+    tfsparse models --html=models.html  # a page to choose from, in a browser
 
 "clean" is the accuracy on all test images, "robust" that under AutoAttack with the card's bound.
 "int8" is the size of the .tflite file in kB, "nonzero_macs" are multiply-accumulates with non-zero
 weights, and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB. For a model's card:
-print(zoo.card(NAME)).
+print(zoo.card(NAME)). The page has all figures, plots of any two, and adversarial examples. It is
+one file that loads nothing from elsewhere. It needs vl-convert-python: pip install 'tfsparse[page]'
 """
 
 import re
@@ -24,6 +26,8 @@ def define_flags():
     flags.DEFINE_string("max_flash", None, "Most bytes of the int8 file, such as 100k.")
     flags.DEFINE_string("max_ram", None, "Most bytes of RAM, such as 64k.")
     flags.DEFINE_string("board", None, "Only models that fit on this board, such as micro:bit.")
+    flags.DEFINE_string("max_instructions", None, "Most instructions as C, such as 10M.")
+    flags.DEFINE_string("html", None, "File to write the page of these models to.")
 
 
 def main():
@@ -35,23 +39,42 @@ def main():
         size("max_flash", FLAGS.max_flash),
         size("max_ram", FLAGS.max_ram),
         FLAGS.board,
+        size("max_instructions", FLAGS.max_instructions),
     )
     if not cards:
         print("No model of the zoo meets these conditions.")
+        return
+    if FLAGS.html:
+        write_page(FLAGS.html, cards)
         return
     print(table(cards))
     print("\nint8, RAM: kB. robust: under AutoAttack. See tfsparse models --help")
 
 
+def write_page(path, cards):
+    """Writes the page of these cards' models, and says so."""
+    import pathlib
+
+    from tfsparse.errors import UsageError
+    from tfsparse.files import write_bytes
+    from zoo.models_page import page
+
+    if pathlib.Path(path).suffix != ".html":
+        raise UsageError(f"--html must name a file that ends with .html. Received: {path}")
+    content = page(cards).encode()
+    write_bytes(path, content)
+    print(f"wrote {path} ({len(content) / 1e6:.1f} MB) with {len(cards)} models")
+
+
 def size(flag, text):
-    """Returns the number of bytes that a flag names, such as 100k, or None for None."""
+    """Returns the number that a flag names, such as 100k, or None for None."""
     from tfsparse.errors import UsageError
 
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(k|m|)b?", text.strip().lower())
     if not match:
-        raise UsageError(f"--{flag} must be a number of bytes, such as 100k. Received: {text}")
+        raise UsageError(f"--{flag} must be a number, such as 100k. Received: {text}")
     return float(match[1]) * MULTIPLES[match[2]]
 
 

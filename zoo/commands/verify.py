@@ -11,7 +11,9 @@ the model does not give its bytes; a file that other versions made is not judged
 that does not depend on the machine is wrong if it is off at all. Latency is shown and not judged.
 The command fails if a figure is wrong or missing.
 
---write adds what a card lacks, unless one of its figures is wrong, and changes nothing else.
+--write adds what a card lacks, unless one of its figures is wrong, and changes nothing else. It
+makes adversarial examples if there are none and the data set is at hand, and measures the C again
+if another one is generated now.
 """
 
 from absl import flags

@@ -164,7 +164,7 @@ def check_logits(tensorflow, torch):
     decided = first - second > CLASSES_TIE * largest
     if not difference <= BACKENDS_DIFFER or (others & decided).any():
         raise UsageError(
-            "The model is not the same under PyTorch as under the backend here: its logits differ by "
+            "The model is not the same under PyTorch as under this backend: its logits differ by "
             f"{difference:.1e} of the largest, and {classes} of {len(torch)} images have another "
             "class. Use only Keras layers and keras.ops."
         )

@@ -56,7 +56,7 @@ def agreement(subject, images):
     if share < AGREEMENT:
         raise UsageError(
             f"The differentiable twin of {subject.name} gives {100 * share:.1f} % of "
-            f"{len(images)} images the file's class, and {100 * AGREEMENT:g} % are needed to attack "
+            f"{len(images)} images the file's class; {100 * AGREEMENT:g} % are needed to attack "
             "the file through it. Use transfer and square."
         )
     return share

@@ -1,5 +1,6 @@
 """The table and the pictures of the zoo's models."""
 
+import numpy as np
 import pytest
 
 import zoo
@@ -26,5 +27,18 @@ def test_pictures_show_all_cards(name):
         "resnet18_w16_psd2p8_cifar10": "PSD2_P8",
     }.items():
         assert model not in expected or words[round(expected[model], 2)] == text
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    assert ("Pareto line, all models" in lines) == (name != "zoo_robust")
     boxes = [text.get_window_extent() for text in axes.texts]
     assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)
+
+
+def test_pareto_points_are_those_that_no_other_dominates():
+    rng = np.random.default_rng(0)
+    points = [tuple(point) for point in rng.integers(0, 12, (60, 2)).tolist()]
+    best = {
+        (cost, accuracy)
+        for cost, accuracy in points
+        if not any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points)
+    }
+    assert zoo_table.pareto(points) == sorted(best)

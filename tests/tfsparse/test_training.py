@@ -3,16 +3,14 @@
 import os
 import pathlib
 import signal
-import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tqdm
 from keras.ops import convert_to_numpy as to_numpy
 
-from tfsparse import UsageError, backend, training
+from tfsparse import UsageError, backend
 from tfsparse.attacks import fgsm
 from tfsparse.checkpoints import Checkpoints, Stopped
 from tfsparse.pruning import DNRSchedule, Pruner
@@ -48,19 +46,6 @@ def test_step_descends_the_hybrid_loss(fashion_mnist, beta, smoothing):
     np.testing.assert_allclose(model.get_weights()[0], w - 0.5 * gradient, atol=1e-5)
     names = {"loss", "train_clean_accuracy", "train_adversarial_accuracy", "seconds"}
     assert set(metrics) == names
-
-
-def test_time_left_is_at_the_pace_after_the_first_step(fashion_mnist, monkeypatch):
-    """Steps of 100, 2, 4, and 3 s, the first of which compiles; 6 follow in other epochs."""
-    clock = iter([0, 100, 102, 106, 109])
-    monkeypatch.setattr(training, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
-    shown = []
-    monkeypatch.setattr(tqdm.tqdm, "set_postfix_str", lambda _, text, refresh: shown.append(text))
-    data = tf.data.Dataset.from_tensor_slices((fashion_mnist[0][:32], fashion_mnist[1][:32]))
-    trainer = Trainer(linear_model(), keras.optimizers.SGD(0.1))
-    trainer.run_epoch(data.batch(8), seed=0, steps_after=6)
-    left = [text.partition(", ")[2] for text in shown]
-    assert left == ["", "16 s left in all", "21 s left in all", "18 s left in all"]
 
 
 def test_regularisation_losses_of_layers_count(fashion_mnist):

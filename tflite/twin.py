@@ -1,11 +1,11 @@
 """A differentiable twin of an int8 file: the Keras model that white-box attacks on a file need.
 
-The twin computes with the file's own numbers, integers held in float32, so its forward pass agrees
-with the file but for sums beyond 2^24 and factors that LiteRT rounds twice. In the backward pass,
-rounding counts as the identity, and numbers beyond the range of a clip have no gradient: the
-straight-through estimator of Bengio et al., "Estimating or Propagating Gradients Through Stochastic
-Neurons for Conditional Computation", 2013, arXiv 1308.3432, as in quantization-aware training
-(Jacob et al., CVPR 2018, arXiv 1712.05877, section 3).
+The twin computes with the file's own integers, held in float32, and its outputs are those of
+LiteRT's reference kernels, unless a sum exceeds 2^24. In the backward pass, rounding counts as the
+identity, and numbers beyond the range of a clip have no gradient: the straight-through estimator of
+Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
+Computation", 2013, arXiv 1308.3432, as in quantization-aware training (Jacob et al., CVPR 2018,
+arXiv 1712.05877, section 3).
 """
 
 import keras
@@ -75,9 +75,35 @@ def _factor(multiplier, shift):
 
 
 def _requantized(sums, multiplier, shift):
-    """Returns sums times multiplier * 2^(shift - 31), which LiteRT rounds twice."""
-    right = np.minimum(shift, 0)
-    return _rounded(sums * _factor(multiplier, np.maximum(shift, 0))) * np.exp2(right, dtype="f4")
+    """Returns sums times multiplier * 2^(shift - 31), rounded twice, as LiteRT does.
+
+    Float32 cannot tell on which side of a half the product lies, so its result is corrected by the
+    sums at which the next one begins.
+
+    Args:
+        sums: integers [..., filters].
+        multiplier, shift: of all sums, or [filters].
+    """
+    real = sums * _factor(multiplier, shift)
+    steps = _steps(multiplier, shift).astype(np.float32)
+    outputs = ops.clip(ops.floor(ops.stop_gradient(real) + 0.5), -254, 254)
+    places = ops.cast(outputs, "int32") + 255 + 512 * np.arange(len(steps), dtype=np.int32)
+    first, next_ = (ops.take(steps.ravel(), places + offset) for offset in (0, 1))
+    outputs += ops.cast(sums >= next_, real.dtype) - ops.cast(sums < first, real.dtype)
+    return real + ops.stop_gradient(outputs - real)
+
+
+def _steps(multiplier, shift):
+    """Returns the smallest sums whose results are at least -255 to 256, int64 [filters, 512]."""
+    multiplier, shift = (np.atleast_1d(each)[:, None] for each in (multiplier, shift))
+    results = np.arange(-255, 257)
+    high = np.broadcast_to((1 << 29) >> np.maximum(shift, 0), (len(shift), 512))
+    low = -high
+    for _ in range(30):
+        middle = (low + high) // 2
+        reached = requantize(middle, multiplier, shift) >= results
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return high
 
 
 def _activation(fields):
@@ -129,22 +155,11 @@ def _addition(made, first, second):
         codes = ops.cast(ops.stop_gradient(values), "int32") + 128
         exact += ops.take(table.astype(np.int32), codes)
         real += (values - zero_point) * (_factor(multiplier, shift) * factor)
-    steps = _steps(fields["multiplier_output"], -fields["shift_output"])
+    (steps,) = _steps(fields["multiplier_output"], -fields["shift_output"]).astype(np.int32)
     exact = ops.searchsorted(steps, ops.reshape(exact, (-1,)), side="right") - len(steps) // 2
     exact = ops.cast(ops.reshape(exact, ops.shape(real)), real.dtype)
     sums = real + ops.stop_gradient(exact - real)
     return ops.clip(sums + fields["zero_point_output"], *_activation(fields))
-
-
-def _steps(multiplier, shift):
-    """Returns the smallest sums whose outputs are at least -255 to 256, int32 [512]."""
-    outputs = np.arange(-255, 257)
-    low, high = np.full(512, -(1 << 29)), np.full(512, 1 << 29)
-    for _ in range(30):
-        middle = (low + high) // 2
-        reached = requantize(middle, multiplier, shift) >= outputs
-        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
-    return high.astype(np.int32)
 
 
 def _pooling(made, values):

@@ -1,4 +1,4 @@
-"""Runs the code of a page of docs/journeys."""
+"""Runs the code of a page of docs/journeys or docs/howto."""
 
 import re
 import shlex
@@ -16,23 +16,26 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def follow(page, tfsparse, folder, data_dir, monkeypatch):
+def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False):
     """Runs all commands and then all Python code of a page, in a folder like the project's.
 
     All of it runs in this process; tests/commands start each command as a user does.
 
     Args:
-        page: file name in docs/journeys.
+        page: path in docs/.
         tfsparse: the fixture.
         folder: new folder in which the code runs.
         data_dir: folder of prepared data sets.
         monkeypatch: the fixture.
+        code_first: whether the Python code runs before the commands.
     """
     for name in ("train.py", "zoo"):
         (folder / name).symlink_to(ROOT / name)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(data_dir))
-    page = f"journeys/{page}"
+    code = "".join(blocks(page, "python"))
+    if code_first:
+        exec(code, {})
     for line in "".join(blocks(page, "sh")).replace("\\\n", "").splitlines():
         if line.startswith("python train.py "):
             line = line.replace("python train.py", "tfsparse train")
@@ -40,4 +43,5 @@ def follow(page, tfsparse, folder, data_dir, monkeypatch):
         assert program == "tfsparse", f"a command of another program: {line}"
         status, _, stderr = tfsparse(*arguments)
         assert status == 0, stderr
-    exec("".join(blocks(page, "python")), {})
+    if not code_first:
+        exec(code, {})

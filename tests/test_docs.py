@@ -1,7 +1,9 @@
 """The code in the docs runs as written, on fewer images."""
 
+import json
 import re
 import shlex
+import subprocess
 
 import keras
 import numpy as np
@@ -11,6 +13,8 @@ import tensorflow_datasets as tfds
 import zoo
 from tests.conftest import ROOT
 from tests.journeys import PAGES, blocks, follow
+from tflite.codegen.host import compiler
+from tflite.runtimes import FileModel
 
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
@@ -24,7 +28,8 @@ def test_pruning(index, tmp_path, monkeypatch, fashion_mnist):
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: (images, None))
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(blocks("pruning.md", "python")[index], names)
+    page = ["pruning.md", "howto/training_loop.md"][index]
+    exec(blocks(page, "python")[0], names)
     pruner = names["pruner"]
     assert (
         int(names["model"].optimizer.iterations if index == 0 else names["optimizer"].iterations)
@@ -46,8 +51,37 @@ def test_journey(page, tfsparse, tmp_path, data_dir, monkeypatch):
     """tests/test_docs_train.py has that of training, which takes longest."""
     if page == "device.md":
         pytest.importorskip("tflite_micro")
-    follow(page, tfsparse, tmp_path, data_dir, monkeypatch)
+    follow(f"journeys/{page}", tfsparse, tmp_path, data_dir, monkeypatch)
     assert page != "own_model.md" or (tmp_path / "small_int8.tflite").exists()
+
+
+@pytest.mark.slow
+def test_how_to_use_own_images(tfsparse, tmp_path, data_dir, monkeypatch):
+    follow("howto/own_images.md", tfsparse, tmp_path, data_dir, monkeypatch, code_first=True)
+    report = json.loads((tmp_path / "runs" / "clothes" / "report.json").read_text())
+    assert len(report["class_names"]) == 10
+    assert (tmp_path / "runs" / "clothes" / "attacks.json").exists()
+
+
+@pytest.mark.slow
+def test_how_to_write_an_algorithm(tfsparse, tmp_path, data_dir, monkeypatch):
+    follow("howto/algorithm.md", tfsparse, tmp_path, data_dir, monkeypatch)
+
+
+@pytest.mark.slow
+def test_how_to_use_a_board(tfsparse, tmp_path, data_dir, monkeypatch):
+    """The program in C is compiled here, and finds the class that LiteRT's kernels find."""
+    follow("howto/board.md", tfsparse, tmp_path, data_dir, monkeypatch)
+    (program,) = blocks("howto/board.md", "c")
+    (tmp_path / "main.c").write_text(program)
+    sources = [path for path in (tmp_path / "package").glob("*.c") if path.stem != "self_test"]
+    options = ["-O1", f"-I{tmp_path / 'package'}", "-o", tmp_path / "a.out"]
+    subprocess.run([*compiler(), *options, tmp_path / "main.c", *sources], check=True)
+    found = subprocess.run([tmp_path / "a.out"], capture_output=True, text=True, check=True)
+    card = zoo.card("resnet8_dnr10_fashion_mnist_small")
+    file = FileModel(zoo.load_tflite(card["name"]).read_bytes(), "reference")
+    image = (np.arange(28 * 28) % 256).reshape(1, 28, 28, 1) / 255
+    assert found.stdout.strip() == card["class_names"][file(image).argmax()]
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ def test_journey(tfsparse, tmp_path, data_dir, monkeypatch):
         dataset.sizes = {"train": 1280, "validation": 200, "test": 200}
 
     monkeypatch.setattr(Dataset, "__init__", initialize_smaller)
-    follow("train.md", tfsparse, tmp_path, data_dir, monkeypatch)
+    follow("journeys/train.md", tfsparse, tmp_path, data_dir, monkeypatch)
     for name in ("first", "second", "periodic"):
         assert (tmp_path / "runs" / name / "model_int8.tflite").exists()
     assert (tmp_path / "runs" / "first" / "attacks.json").exists()

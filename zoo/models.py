@@ -178,7 +178,7 @@ def load_tflite(name: str) -> pathlib.Path:
     return checked(name, card(name)["tflite"])
 
 
-def checked(name, entry, folder="weights"):
+def checked(name: str, entry: dict[str, Any], folder: str = "weights") -> pathlib.Path:
     """Returns the path of a file of model `name` after comparing its hash with the card's.
 
     Args:

@@ -85,10 +85,11 @@ class Conversion(NamedTuple):
         return "\n\n".join(parts)
 
 
-def results(verification):
+def results(verification: Verification) -> str:
     """Returns a heading and three bullets, a str of lines: each result with its bound."""
     bounds, runtime = verification.bounds, verification.runtime
-    loss, error = 100 * verification.accuracy_loss, 100 * verification.accuracy_error
+    points = verification.accuracy_loss, verification.accuracy_error  # as there are labels
+    loss, error = (100 * each for each in points if each is not None)
     lines = [
         f"{verification.precision} file in LiteRT, {runtime} kernels, beside Keras, "
         f"{verification.examples:,} images:",

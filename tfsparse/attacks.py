@@ -141,7 +141,7 @@ def pgd(
     return _checked(attack, (low_end, high_end), model)
 
 
-def default_step_size(eps, steps):
+def default_step_size(eps: float, steps: int) -> float:
     """Returns 1.25 eps with one step (Wong et al.), 2.5 eps / steps with more (Madry et al.)."""
     return 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
 

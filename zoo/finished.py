@@ -8,8 +8,10 @@ import json
 
 SUMMARY = "summary.txt"
 # What a run leaves, in the order in which it names them to the user.
-FILES = ("model.keras", "best.keras", "model_int8.tflite")
-FILES += ("history.csv", "report.json", "report.html", SUMMARY)
+FILES = (
+    *("model.keras", "best.keras", "model_int8.tflite"),
+    *("history.csv", "report.json", "report.html", SUMMARY),
+)
 
 
 def summary(workdir, recipe, defaults):

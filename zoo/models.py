@@ -87,7 +87,7 @@ def _instructions(card):
     return (card.get("c_package") or {}).get("instructions")
 
 
-def dense_baseline(architecture, dataset, loss):
+def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dict[str, Any] | None:
     """Returns what is known of the dense network that a sparse one is compared with, or None.
 
     Args:
@@ -130,7 +130,7 @@ def card(name: str) -> Card:
     return read_card(path_of_card(name))
 
 
-def path_of_card(name):
+def path_of_card(name: str) -> pathlib.Path:
     """Returns the path of the card of model `name`, a pathlib.Path."""
     return _FOLDER / "cards" / f"{name}.json"
 
@@ -178,7 +178,7 @@ def load_tflite(name: str) -> pathlib.Path:
     return checked(name, card(name)["tflite"])
 
 
-def checked(name, entry, folder="weights"):
+def checked(name: str, entry: dict[str, Any], folder: str = "weights") -> pathlib.Path:
     """Returns the path of a file of model `name` after comparing its hash with the card's.
 
     Args:

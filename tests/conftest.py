@@ -30,6 +30,11 @@ settings.register_profile("long", max_examples=40_000, deadline=None, suppress_h
 settings.load_profile("default")
 
 
+def pytest_xdist_auto_num_workers():
+    """Returns one worker more than cores: tests also wait, for processes that they start."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items):
     """Runs the files with slow tests first: the last file should not keep one worker alone busy."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

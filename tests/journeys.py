@@ -6,6 +6,7 @@ import shlex
 import tensorflow_datasets as tfds
 
 from tests.conftest import ROOT
+from zoo.data import Dataset
 
 PAGES = sorted(path.name for path in (ROOT / "docs" / "journeys").glob("*.md"))
 
@@ -14,6 +15,17 @@ def blocks(page, language):
     """Returns the blocks of code in one language of a page of docs/."""
     text = (ROOT / "docs" / page).read_text()
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def fewer_images(monkeypatch):
+    """Makes data sets small, so that code that uses all of their images takes little time."""
+    initialize = Dataset.__init__
+
+    def initialize_smaller(dataset, *arguments, **keywords):
+        initialize(dataset, *arguments, **keywords)
+        dataset.sizes = {"train": 1280, "validation": 200, "test": 200}
+
+    monkeypatch.setattr(Dataset, "__init__", initialize_smaller)
 
 
 def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False):

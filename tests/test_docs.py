@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 import zoo
 from tests.conftest import ROOT
-from tests.journeys import PAGES, blocks, follow
+from tests.journeys import PAGES, blocks, fewer_images, follow
 from tflite.codegen.host import compiler
 from tflite.runtimes import FileModel
 
@@ -51,6 +51,8 @@ def test_journey(page, tfsparse, tmp_path, data_dir, monkeypatch):
     """tests/test_docs_train.py has that of training, which takes longest."""
     if page == "device.md":
         pytest.importorskip("tflite_micro")
+    if page != "use.md":  # which checks a card
+        fewer_images(monkeypatch)
     follow(f"journeys/{page}", tfsparse, tmp_path, data_dir, monkeypatch)
     assert page != "own_model.md" or (tmp_path / "small_int8.tflite").exists()
 
@@ -125,6 +127,7 @@ def test_the_code_of_the_readme(tfsparse, tmp_path, data_dir, monkeypatch):
     """But for its own tests and the quick start, which tests/test_train.py has."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(data_dir))
+    fewer_images(monkeypatch)
     keras.utils.set_random_seed(0)
     exec("".join(blocks("../README.md", "python")), {})
     commands = "".join(blocks("../README.md", "sh")).splitlines()

@@ -1,7 +1,6 @@
 """All pruning algorithms in training: what they conserve, and what each of them chooses."""
 
 import hashlib
-import re
 
 import keras
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
-from tests.conftest import ROOT
+from tests.journeys import blocks
 from tests.tfsparse.test_prunable_layers import Everything
 from tfsparse import UsageError
 from tfsparse._tfmot import PolynomialDecay
@@ -20,7 +19,6 @@ from tfsparse.pruning import (
     DNR,
     SET,
     DNRSchedule,
-    Magnitude,
     Pruner,
     RigL,
     UpdatePruningStep,
@@ -310,13 +308,13 @@ def test_the_recovered_gradient_is_the_tapes(name, structure, batches):
 
 @pytest.mark.parametrize("own", [False, True], ids=["rigl", "docs"])
 def test_drops_the_smallest_score_and_adds_the_largest_gradient(own, batches):
-    """RigL, and the algorithm in docs/pruning.md, which drops by |weight * gradient|."""
+    """RigL, and the algorithm in docs/howto/algorithm.md: it drops by |weight * gradient|."""
     algorithm = RigL()
     if own:
-        page = (ROOT / "docs" / "pruning.md").read_text()
-        names = {"model": small_model(), "schedule": schedule_of(algorithm)}
-        exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[2], names)
-        algorithm = names["pruner"].algorithm
+        names = {}
+        (code,) = blocks("howto/algorithm.md", "python")
+        exec(code.split("\nimages, labels = ")[0], names)
+        algorithm = names["FirstOrder"]()
     run = Run(batches, algorithm)
     run.pruner.update(0, run.optimizer)
     gradients, before = run.train(), run.masks
@@ -392,40 +390,3 @@ def test_a_gradient_needs_two_updates_in_a_row(batches):
     run.train()
     with pytest.raises(UsageError, match="Received: step 1 without step 0"):
         run.pruner.update(1, run.optimizer)
-
-
-def test_the_algorithm_follows_from_the_schedule():
-    model = small_model()
-    for schedule, algorithm in ((DNRSchedule(0.7, 9, 3), DNR), (None, Magnitude)):
-        pruner = Pruner(model, schedule)
-        assert type(pruner.algorithm) is algorithm
-        pruner.detach()
-    pruner = Pruner(model, PolynomialDecay(0.2, 0.7, 2, 8))
-    assert type(pruner.algorithm) is Magnitude
-
-
-@pytest.mark.parametrize("name", REWIRING)
-def test_rewiring_needs_a_prune_rate(name):
-    algorithm = ALGORITHMS[name]
-    for schedule, received in ((PolynomialDecay(0.2, 0.7, 2, 8), "PolynomialDecay"), (None, None)):
-        message = (
-            f"{algorithm.__name__} rewires and needs a schedule with a prune rate, such as "
-            f"DNRSchedule. Received: {received}"
-        )
-        with pytest.raises(UsageError, match=f"^{message}$"):
-            Pruner(small_model(), schedule, algorithm=algorithm())
-
-
-@pytest.mark.parametrize(
-    ("schedule", "algorithm", "message"),
-    [
-        (0.5, None, r"schedule must be None or a TF-MOT PruningSchedule, .*Received: 0\.5$"),
-        (DNRSchedule, None, "schedule must be .*DNRSchedule'>$"),
-        (DNRSchedule(0.7, 9, 3), "rigl", "algorithm must be None or an .*Received: 'rigl'$"),
-        (DNRSchedule(0.7, 9, 3), RigL, "algorithm must be None or an .*RigL'>$"),
-    ],
-)
-def test_what_is_no_schedule_or_algorithm_is_refused(schedule, algorithm, message):
-    with pytest.raises(UsageError, match=message) as caught:
-        Pruner(small_model(), schedule, algorithm=algorithm)
-    assert "\n" not in str(caught.value)

@@ -25,6 +25,30 @@ def is_trained(model, weights):
     return any(_is_partly_zero(keras.ops.convert_to_numpy(weight)) for weight in weights)
 
 
+def choose(choice, algorithm, layers, filters, density, seed):
+    """Returns a bool [units] for each of the `LayerState`s: the units that are on at first.
+
+    Args:
+        choice: "random" or "magnitude".
+        algorithm: says how many units each layer gets.
+        layers: list of `LayerState`.
+        filters: of each layer, the filter of each unit, int [units], or None; see `random_mask`.
+        density: of all layers together.
+        seed: of `numpy.random.default_rng`.
+
+    Raises:
+        UsageError: as `budget` does.
+    """
+    kept = budget(algorithm, layers, density)
+    rng = np.random.default_rng(seed)
+    if choice == "magnitude":
+        return magnitude_masks(rng, layers, kept)
+    return [
+        random_mask(rng, layer.weight.size, keep, own)
+        for layer, keep, own in zip(layers, kept, filters, strict=True)
+    ]
+
+
 def budget(algorithm, layers, density):
     """Returns int [layers], the units that `algorithm` gives each of the `LayerState`s.
 

@@ -16,16 +16,19 @@ def steps_done(optimizer):
     return int(_inner(optimizer)._iterations)
 
 
-def momenta(optimizer, weights):
+def momenta(optimizer, weights, algorithm):
     """Returns the variables of the momenta of `weights`; an empty list if there are none.
 
     Raises:
-        UsageError: if `optimizer` does not train all `weights`.
+        UsageError: if `optimizer` does not train all `weights`, or has not what `algorithm` reads.
     """
-    optimizer = _inner(optimizer)
-    momenta = getattr(optimizer, "momentums", None) or getattr(optimizer, "_momentums", None) or []
-    indices = _indices(optimizer, weights)
-    return [momenta[index] for index in indices if momenta]
+    inner = _inner(optimizer)
+    found = getattr(inner, "momentums", None) or getattr(inner, "_momentums", None) or []
+    indices = _indices(inner, weights)
+    found = [found[index] for index in indices if found]
+    if algorithm.reads:
+        _check(optimizer, found, algorithm)
+    return found
 
 
 def averages(optimizer, weights):
@@ -40,7 +43,7 @@ def averages(optimizer, weights):
     return [averages[index] for index in _indices(optimizer, weights)]
 
 
-def check(optimizer, momenta, algorithm):
+def _check(optimizer, momenta, algorithm):
     """Raises UsageError if `optimizer`, with `momenta`, has not what `algorithm` reads of it."""
     reader = f"{type(algorithm).__name__} reads the {algorithm.reads}"
     if not momenta:

@@ -99,9 +99,7 @@ class Pruner:
         self.structure = structure
         self.layer_names = names_of(layer for layer, _ in found)
         self.weights = [weight for _, weight in found]
-        self.masks = [
-            variable_beside(w, np.ones(w.shape, np.float32), "mask") for w in self.weights
-        ]
+        self.masks = [variable_beside(w, np.ones(w.shape, "f4"), "mask") for w in self.weights]
         self._seed = [seed, 0xD42]
         self._units = [Units(layer, weight, structure) for layer, weight in found]
         self._weight_costs = weight_costs(model, found, budget)
@@ -115,15 +113,14 @@ class Pruner:
         self._fitted: Any = None
         self._train_function: Any = None
         if self.algorithm.rewires:
-            if initial_masks is None:
-                is_trained = initial.is_trained(model, self.weights)
-                initial_masks = "magnitude" if is_trained else "random"
-            self._set_masks(self._initial_masks(initial_masks))
+            is_trained = initial.is_trained(model, self.weights)
+            choice = initial_masks or ("magnitude" if is_trained else "random")
+            self._set_masks(self._initial_masks(choice))
         else:
             self._set_masks(map(self._support, range(len(found))))
         self.apply_masks()
-        reads_gradient = self.algorithm.reads == "gradient"
-        self._gradient = optimizer_state.LastGradient(self.weights) if reads_gradient else None
+        is_read = self.algorithm.reads == "gradient"
+        self._gradient = optimizer_state.LastGradient(self.weights) if is_read else None
         pairs = list(zip(self.weights, self.masks, strict=True))
         self._regularizers = [self.algorithm.regularizer(*pair) for pair in pairs]
         for (weight, mask), regularizer in zip(pairs, self._regularizers, strict=True):
@@ -164,8 +161,7 @@ class Pruner:
 
     def layer_densities(self) -> dict[str, float]:
         """Returns {layer name: kept weights / all weights of its kernel}."""
-        means = (float(np.mean(kept)) for kept in self._kept())
-        return dict(zip(self.layer_names, means, strict=True))
+        return dict(zip(self.layer_names, map(float, map(np.mean, self._kept())), strict=True))
 
     def update(self, step: int, optimizer: keras.optimizers.Optimizer) -> bool:
         """Changes the masks if the schedule asks for it at `step`, once.
@@ -309,11 +305,7 @@ class Pruner:
             average.assign(average * mask)
 
     def _momenta(self, optimizer):
-        """Returns the momenta of the weights, after a check."""
-        momenta = optimizer_state.momenta(optimizer, self.weights)
-        if self.algorithm.reads:
-            optimizer_state.check(optimizer, momenta, self.algorithm)
-        return momenta
+        return optimizer_state.momenta(optimizer, self.weights, self.algorithm)
 
     def _states(self, momenta=None, gradients=None):
         """Returns each layer as the algorithm sees it."""
@@ -348,17 +340,10 @@ class Pruner:
 
     def _initial_masks(self, choice):
         """Returns the masks that `initial_masks` describes."""
-        states = self._states()
-        kept = initial.budget(self.algorithm, states, 1.0 - self.schedule.target_sparsity)
-        rng = np.random.default_rng(self._seed)
-        if choice == "magnitude":
-            active = initial.magnitude_masks(rng, states, kept)
-        else:
-            active = [
-                initial.random_mask(rng, units.count, keep, units.filters)
-                for units, keep in zip(self._units, kept, strict=True)
-            ]
-        return [units.spread(each) for units, each in zip(self._units, active, strict=True)]
+        density = 1.0 - self.schedule.target_sparsity
+        layers = self._states(), [units.filters for units in self._units]
+        chosen = initial.choose(choice, self.algorithm, *layers, density, self._seed)
+        return [units.spread(each) for units, each in zip(self._units, chosen, strict=True)]
 
     def _set_masks(self, masks):
         changed = False
@@ -378,7 +363,6 @@ class Pruner:
 
     def _change_masks(self, step, density, optimizer):
         algorithm, momenta, gradients = self.algorithm, [], []
-        averages = optimizer_state.averages(optimizer, self.weights)
         if algorithm.rewires or algorithm.reads:
             momenta = self._momenta(optimizer)
         if self._gradient:
@@ -399,6 +383,7 @@ class Pruner:
             kept = np.minimum(algorithm.budget(states, density), self._most_units)
             active = map(rewiring.top, drop_scores, kept)
             changes, momenta = [(each, each) for each in active], []
+        averages = optimizer_state.averages(optimizer, self.weights)
         for index, (survived, active) in enumerate(changes):
             units, weight = self._units[index], self.weights[index]
             mask, stays = units.spread(active), units.spread(survived)

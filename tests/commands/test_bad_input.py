@@ -132,7 +132,11 @@ CASES = {
         "missing file": (["--model=none.tflite"], 1, "none.tflite"),
         "no TFLite file": (["--model={noise}.tflite"], 1, "LiteRT cannot run"),
         "attack": (["--attacks=magic"], 1, "'magic'"),
-        "gradients of a file": ([f"--model={MODEL}.tflite", "--attacks=pgd"], 1, "pgd"),
+        "AutoAttack on a file": (
+            [f"--model={MODEL}.tflite", "--attacks=autoattack"],
+            1,
+            "autoattack",
+        ),
         "eps": (["--eps=0"], 1, "--eps"),
         "steps": (["--steps=0"], 2, "steps"),
         "sweep": (["--sweep_eps=a"], 1, "'a'"),

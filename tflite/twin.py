@@ -65,9 +65,23 @@ def _clipped(values, zero_point, low, high):
     return ops.clip(_rounded(values) + zero_point, low, high)
 
 
+@ops.custom_gradient
+def _straight_through(values, exact):
+    """Returns `exact`, with the gradient of `values`.
+
+    `values + ops.stop_gradient(exact - values)` would be off by a rounding error where a compiler
+    contracts the product in `values` with the sum, and no longer an integer.
+    """
+
+    def gradient(*arguments, upstream=None):
+        upstream = arguments[0] if upstream is None else upstream
+        return upstream, ops.zeros_like(exact)
+
+    return exact, gradient
+
+
 def _rounded(values):
-    nearest = ops.sign(values) * ops.floor(ops.abs(values) + 0.5)
-    return values + ops.stop_gradient(nearest - values)
+    return _straight_through(values, ops.sign(values) * ops.floor(ops.abs(values) + 0.5))
 
 
 def _factor(multiplier, shift):
@@ -90,7 +104,7 @@ def _requantized(sums, multiplier, shift):
     places = ops.cast(outputs, "int32") + 255 + 512 * np.arange(len(steps), dtype=np.int32)
     first, next_ = (ops.take(steps.ravel(), places + offset) for offset in (0, 1))
     outputs += ops.cast(sums >= next_, real.dtype) - ops.cast(sums < first, real.dtype)
-    return real + ops.stop_gradient(outputs - real)
+    return _straight_through(real, outputs)
 
 
 def _steps(multiplier, shift):
@@ -158,8 +172,9 @@ def _addition(made, first, second):
     (steps,) = _steps(fields["multiplier_output"], -fields["shift_output"]).astype(np.int32)
     exact = ops.searchsorted(steps, ops.reshape(exact, (-1,)), side="right") - len(steps) // 2
     exact = ops.cast(ops.reshape(exact, ops.shape(real)), real.dtype)
-    sums = real + ops.stop_gradient(exact - real)
-    return ops.clip(sums + fields["zero_point_output"], *_activation(fields))
+    return ops.clip(
+        _straight_through(real, exact) + fields["zero_point_output"], *_activation(fields)
+    )
 
 
 def _pooling(made, values):
@@ -181,8 +196,17 @@ def _pooling(made, values):
             _rounded(ops.average_pool(each, window, stride, "valid") * (window[0] * window[1]))
             for each in (_padded(values, *place), inside)
         )
-        pooled = sums / counts
+        pooled = _quotients(sums, counts)
     return _clipped(pooled, 0, *_activation(fields))
+
+
+def _quotients(sums, counts):
+    """Returns sums / counts, rounded; exact where a compiler multiplies by the reciprocal."""
+    twice, signs = 2 * ops.abs(ops.stop_gradient(sums)), ops.sign(sums)
+    nearest = ops.floor(twice / (2 * counts) + 0.5)
+    rest = twice + counts - 2 * counts * nearest
+    nearest += ops.cast(rest >= 2 * counts, sums.dtype) - ops.cast(rest < 0, sums.dtype)
+    return _straight_through(sums / counts, signs * nearest)
 
 
 def _mean(made, values):
@@ -203,7 +227,7 @@ def _look_up(made, values):
         ops.reshape(ops.take(each.ravel(), indices), shape)
         for each in (table, np.gradient(table, axis=1))
     )
-    return results + slopes * (values - ops.stop_gradient(values))
+    return _straight_through(slopes * values, results)
 
 
 def _softmax(made, values):

@@ -145,6 +145,7 @@ def page(runs):
         white_box=_white_box(models, first["dataset"]),
         few=FEW,
         deployed=_deployed(models),
+        evasions=_evasions(models),
         files=_files(models),
         model=name,
         cpu=first["machine"]["cpu"],
@@ -183,6 +184,21 @@ def _deployed(models):
             worst = min((found[0], *found[2:]), key=lambda result: result["accuracy"])
             rows.append([f"`{name}`", *map(_cell, (*found, worst))])
     return tables.markdown(["int8 file of", *header], rows)
+
+
+def _evasions(models):
+    """Returns a sentence: how many images DIVA found of robust models, and of others."""
+    found = {True: [], False: []}
+    for name, parts in models.items():
+        if "deployed" in parts:
+            clean, diva = (parts["deployed"]["results"][each] for each in ("clean", "diva"))
+            count = round((clean["accuracy"] - diva["accuracy"]) * clean["examples"])
+            found[zoo.card(name)["recipe"]["loss"] == "hybrid"].append(count)
+    robust, others = (f"{max(counts, default=0)} of {FEW}" for counts in found.values())
+    return (
+        f"DIVA finds at most {robust} images of a robust network, and at most {others} of a network "
+        "that was trained on unchanged images only."
+    )
 
 
 def _files(models):

@@ -196,8 +196,8 @@ def _evasions(models):
             found[zoo.card(name)["recipe"]["loss"] == "hybrid"].append(count)
     robust, others = (f"{max(counts, default=0)} of {FEW}" for counts in found.values())
     return (
-        f"DIVA finds at most {robust} images of a robust network, and at most {others} of a network "
-        "that was trained on unchanged images only."
+        f"DIVA finds at most {robust} images of a robust network, and at most {others} of a "
+        "network that was trained on unchanged images only."
     )
 
 

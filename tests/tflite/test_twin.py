@@ -83,6 +83,17 @@ def test_pgd_on_the_twin_is_as_strong_as_on_the_keras_model(network, content, fa
     assert (file(images).argmax(axis=1) == labels).mean() > 0.6
 
 
+def test_black_pixels_have_gradients_if_images_are_in_0_to_255(fashion_mnist_training):
+    """The file scales them by a table, in which the first two numbers have the same result."""
+    images = fashion_mnist_training[0][:100] * 255
+    image = keras.Input((28, 28, 1))
+    network = zoo.load("resnet8_dnr10_fashion_mnist_small")
+    model = keras.Model(image, network(keras.layers.Rescaling(1 / 255)(image)))
+    file = twin(convert(model, "int8", images, input_range=(0, 255)))
+    black = keras.ops.zeros((1, 28, 28, 1))
+    assert np.count_nonzero(backend.gradient(file, black)) > 0.5 * 28 * 28
+
+
 def test_a_float_file_is_refused(content):
     with pytest.raises(UsageError, match="files in int8"):
         twin(content["float32"])

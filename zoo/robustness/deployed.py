@@ -7,7 +7,9 @@ from keras import ops
 
 from tfsparse import attacks
 from tfsparse.errors import UsageError
-from tfsparse.examples import UNIT_RANGE, from_unit
+from tfsparse.evaluation import logits
+from tfsparse.examples import from_unit
+from zoo.robustness.subjects import of_unit_images
 
 AGREEMENT = 0.995  # the least share of images whose class is the same in file and twin
 CHECKED = 200  # images
@@ -26,12 +28,7 @@ def gradients_of(subject):
 def _twin(content, input_range):
     from tflite.twin import twin
 
-    model = twin(content)
-    if input_range == UNIT_RANGE:
-        return model
-    low, high = input_range
-    image = keras.Input(model.inputs[0].shape[1:])
-    return keras.Model(image, model(keras.layers.Rescaling(high - low, low)(image)))
+    return of_unit_images(twin(content), input_range)
 
 
 def agreement(subject, images):
@@ -51,7 +48,7 @@ def agreement(subject, images):
 
     images = images[:CHECKED]
     expected = FileModel(subject.content, "reference")(from_unit(images, subject.input_range))
-    found = gradients_of(subject).predict(images, verbose=0)
+    found = ops.convert_to_numpy(logits(gradients_of(subject), images))
     share = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
     if share < AGREEMENT:
         raise UsageError(

@@ -67,10 +67,7 @@ def model_subject(name, model, about=None, input_range=UNIT_RANGE):
     """Returns the `Subject` of a Keras model; raises a `UsageError` if it is not a classifier."""
     _check_sizes(*interface(model))
     input_range = check_range(input_range)
-    if input_range != UNIT_RANGE:
-        low, high = input_range
-        image = keras.Input(model.inputs[0].shape[1:])
-        model = keras.Model(image, model(keras.layers.Rescaling(high - low, low)(image)))
+    model = of_unit_images(model, input_range)
     return Subject(
         name=name,
         logits=lambda images: keras.ops.convert_to_numpy(logits(model, images)),
@@ -81,6 +78,15 @@ def model_subject(name, model, about=None, input_range=UNIT_RANGE):
         about=about or {},
         input_range=input_range,
     )
+
+
+def of_unit_images(model, input_range):
+    """Returns the keras.Model of images in [0, 1] that scales them to `input_range` for `model`."""
+    if input_range == UNIT_RANGE:
+        return model
+    low, high = input_range
+    image = keras.Input(model.inputs[0].shape[1:])
+    return keras.Model(image, model(keras.layers.Rescaling(high - low, low)(image)))
 
 
 def _file(name, input_range):

@@ -53,6 +53,9 @@ flags.DEFINE_integer("batch_size", 128, "Images per training step.")
 define_fraction("learning_rate", 0.1, "Its peak.")
 flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "Learning rate schedule.")
 define_fraction("label_smoothing", 0, "Share of a label that is spread over all classes.")
+flags.DEFINE_list("teacher", None, "Models to learn from: zoo names, .keras files, runs' folders.")
+define_fraction("temperature", 4, "By which the logits of teacher and student are divided.")
+define_fraction("teacher_weight", 0.9, "Share of the teacher's soft labels in the loss, (0, 1].")
 define_fraction("ema_momentum", 0, "Momentum of the moving average of the weights; 0 for none.")
 define_fraction("weight_decay", 5e-3, "Decoupled, times the learning rate at each step.")
 flags.DEFINE_integer("seed", 0, "Fixes initial weights, masks, data order, and attacks.")
@@ -250,7 +253,8 @@ def set_up(workdir, architecture, steps, steps_per_epoch):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     kind = FLAGS.attack, FLAGS.attack_steps, FLAGS.eps
     attack = training_attack(model, *kind) if FLAGS.loss == "hybrid" else None
-    trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=FLAGS.label_smoothing)
+    smoothing, teacher = FLAGS.label_smoothing, make_teacher()
+    trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=smoothing, teacher=teacher)
     checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
     checkpoints.restore()
     if checkpoints.recoveries:
@@ -321,6 +325,19 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
             checkpoints.after_epoch(is_sound=bool(trainer.attack) and not overfits)
     trainer.average_weights()
     return True
+
+
+def make_teacher():
+    from tfsparse.distillation import Teacher
+    from tfsparse.precision import with_policy
+    from zoo.loading import find_model
+
+    if not FLAGS.teacher:
+        return None
+    models = [find_model(name, "teacher")[0] for name in FLAGS.teacher]
+    if FLAGS.dtype_policy != "float32":
+        models = [with_policy(model, FLAGS.dtype_policy) for model in models]
+    return Teacher(models, FLAGS.temperature, FLAGS.teacher_weight)
 
 
 def make_pruner(model, steps, steps_per_epoch):

@@ -3,10 +3,11 @@
     python -m studies queue --seconds=600 --workdir=runs/queue --parallel=2
 
 Each row is a network with its seeds. All first seeds come before all second ones, in the order of
-the table, which has the most valuable rows first. When the seconds are over, runs that are not done
-save a checkpoint and end; the same command continues them before it begins others. It only trains,
-with the backend that Keras uses: without TensorFlow, run `train.py` with a finished folder's flags
-again where TensorFlow is, and it converts and reports.
+the table, which has the most valuable rows first. A row whose flags name another one in braces, as
+the teacher that it learns from, begins when the first seed of that row is done. When the seconds
+are over, runs that are not done save a checkpoint and end; the same command continues them before
+it begins others. It only trains, with the backend that Keras uses: without TensorFlow, run
+`train.py` with a finished folder's flags again where TensorFlow is, and it converts and reports.
 """
 
 import os
@@ -14,6 +15,7 @@ import pathlib
 import re
 import shlex
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -38,10 +40,15 @@ class Job(NamedTuple):
     seed: int
     arguments: list
     folder: pathlib.Path
+    needs: list  # pathlib.Paths of the runs that it learns from
 
     @property
     def is_done(self):
         return (self.folder / "model.keras").exists()
+
+    @property
+    def is_due(self):
+        return all((folder / "model.keras").exists() for folder in self.needs)
 
     @property
     def epochs_done(self):
@@ -80,13 +87,17 @@ def jobs(rows, workdir):
             raise UsageError(f"--rows are some of {', '.join(names)}. Received: {name}")
     rest = [f"--data_dir={pathlib.Path(FLAGS.data_dir).resolve()}"] if FLAGS.data_dir else []
     rest += [f"--dataset={FLAGS.dataset}"] if FLAGS.dataset else []
+    first = {row["row"]: workdir / f"{row['row']}_seed{row['seeds'].split()[0]}" for row in rows}
     found = []
     for row in rows:
+        needed = [name for _, name, _, _ in string.Formatter().parse(row["flags"]) if name]
+        own_flags = shlex.split(row["flags"].format_map(first))
         for seed in map(int, row["seeds"].split()):
             folder = workdir / f"{row['row']}_seed{seed}"
             own = [f"--seed={seed}", f"--workdir={folder}"]
-            arguments = [*shlex.split(row["flags"]), *rest, *own]
-            found.append(Job(row["row"], seed, arguments, folder))
+            arguments = [*own_flags, *rest, *own]
+            needs = [first[name] for name in needed]
+            found.append(Job(row["row"], seed, arguments, folder, needs))
     wanted = [job for job in found if not FLAGS.rows or job.name in FLAGS.rows]
     return sorted(wanted, key=lambda job: job.seed)  # stable: in the order of the table
 
@@ -96,8 +107,11 @@ def run(waiting, parallel, end):
     waiting, running = list(waiting), {}
     try:
         while (waiting or running) and time.monotonic() < end - SAVING_SECONDS:
-            while waiting and len(running) < parallel:
-                job = waiting.pop(0)
+            due = [job for job in waiting if job.is_due]
+            if not due and not running:
+                return  # the others need runs that failed or are not among --rows
+            for job in due[: parallel - len(running)]:
+                waiting.remove(job)
                 print(f"{job.folder.name} from epoch {job.epochs_done + 1}", flush=True)
                 running[job.folder] = start(job)
             running = {folder: each for folder, each in running.items() if each.poll() is None}

@@ -127,9 +127,11 @@ def test_finished_run_says_so_at_once_and_another_recipe_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_ends_in_float32(tfsparse, tmp_path, data_dir, policy):
+def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir, policy):
+    """With a teacher, which computes in the same precision."""
     arguments = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--width=4"]
-    arguments += ["--image_size=8", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
+    arguments += ["--image_size=14", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
+    arguments += [f"--teacher={finished[0]}"]
     status, _, stderr = tfsparse(
         "train", *arguments, "--ema_momentum=0.9", f"--dtype_policy={policy}"
     )

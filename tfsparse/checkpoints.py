@@ -25,6 +25,7 @@ import numpy as np
 from tfsparse import distribution
 from tfsparse.errors import UsageError
 from tfsparse.files import copy_file, read_tensors, replacing, tensor_bytes
+from tfsparse.hashing import hash_of_weights
 from tfsparse.training import Trainer
 
 PROGRESS = "progress/sums"
@@ -267,6 +268,12 @@ def settings(trainer):
         "optimizer": [type(each).__name__ for each in (trainer.optimizer, optimizer)],
         **{f"optimizer.{name}": value for name, value in options if name != "name"},
         "pruner": trainer.pruner is not None,
+        "teacher": trainer.teacher
+        and {
+            "temperature": trainer.teacher.temperature,
+            "weight": trainer.teacher.weight,
+            "sha256": [hash_of_weights(model) for model in trainer.teacher.models],
+        },
     }
     if trainer.pruner:
         algorithm, schedule = trainer.pruner.algorithm, trainer.pruner.schedule

@@ -1,6 +1,7 @@
-"""Turns models of other float types (mixed precision, float16, bfloat16, float64) into float32."""
+"""Copies of models in another float type: in float32, to convert them, or in mixed precision."""
 
 import contextlib
+import functools
 
 import keras
 
@@ -34,7 +35,7 @@ def full_precision(model):
     if not _other_layers(model):
         return model
     copying.check_model(model)
-    copy = copying.copy_model(model, _in_float32)
+    copy = with_policy(model, "float32")
     left = _other_layers(copy)
     if left:
         raise UsageError(
@@ -53,28 +54,43 @@ def _other_layers(model):
     ]
 
 
-def _in_float32(operation):
+def with_policy(model, policy):
+    """Returns a copy of `model` whose layers compute in a dtype policy.
+
+    Args:
+        model: a functional or Sequential Keras model.
+        policy: name of a policy, such as "mixed_bfloat16".
+
+    Raises:
+        UsageError: if the model cannot be copied layer by layer.
+    """
+    return copying.copy_model(model, functools.partial(_made_again, policy=policy))
+
+
+def _made_again(operation, policy):
+    if isinstance(operation, keras.layers.InputLayer):
+        policy = keras.dtype_policies.get(policy).variable_dtype  # it has a type, not a policy
     if type(operation) is keras.layers.Lambda:
-        return copying.clone(operation, "float32")
+        return copying.clone(operation, policy)
     return copying.make_again(
-        operation, lambda config: type(operation).from_config(_without_others(config))
+        operation, lambda config: type(operation).from_config(_with_policy(config, policy))
     )
 
 
-def _without_others(config):
-    """Returns a layer's configuration with "float32" as every dtype in it of another float type."""
+def _with_policy(config, policy):
+    """Returns a layer's configuration with `policy` as every dtype in it of a float type."""
     if isinstance(config, dict):
         return {
-            key: "float32" if key == "dtype" and _is_other(value) else _without_others(value)
+            key: policy if key == "dtype" and _is_float(value) else _with_policy(value, policy)
             for key, value in config.items()
         }
     if isinstance(config, list | tuple):
-        return type(config)(map(_without_others, config))
+        return type(config)(_with_policy(value, policy) for value in config)
     return config
 
 
-def _is_other(dtype):
-    """Whether a dtype in a configuration, a name or a serialized policy, is another float type."""
+def _is_float(dtype):
+    """Whether a dtype in a configuration, a name or a serialized policy, is of floats."""
     if isinstance(dtype, dict):
         dtype = dtype.get("config", {}).get("name")
-    return str(dtype).removeprefix("mixed_") in OTHERS
+    return str(dtype).removeprefix("mixed_") in ("float32", *OTHERS)

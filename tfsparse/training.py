@@ -13,9 +13,10 @@ from keras import ops
 from tfsparse import backend
 from tfsparse.attacks import Attack
 from tfsparse.batches import Batches, PlannedBatches
+from tfsparse.distillation import Teacher
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import shapes
-from tfsparse.examples import UNIT_RANGE, check_images, class_labels
+from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
 from tfsparse.pruning.pruner import Pruner
 from tfsparse.timing import duration
 
@@ -46,6 +47,8 @@ class Trainer:
         beta: weight of the clean images, in [0, 1].
         label_smoothing: share of a label that is spread over all classes, in [0, 1). The attack
             uses the labels without smoothing.
+        teacher: `tfsparse.distillation.Teacher`, from which the model learns besides the labels, or
+            None.
 
     Attributes:
         batches_done: number of finished batches of the current epoch.
@@ -61,12 +64,15 @@ class Trainer:
         pruner: Pruner | None = None,
         beta: float = 0.5,
         label_smoothing: float = 0.0,
+        teacher: Teacher | None = None,
     ) -> None:
+        if teacher:
+            teacher.check_fit(*interface(model))
         self.model = model
         self.optimizer = optimizer
         self.attack = attack
         self.pruner = pruner
-        self.beta, self.label_smoothing = beta, label_smoothing
+        self.beta, self.label_smoothing, self.teacher = beta, label_smoothing, teacher
         self._outputs: int | None = None  # how many the model has, once a batch tells
         self.batches_done, self.sums, self.seconds = 0, np.zeros(3 if attack else 2), 0.0
         optimizer.build(model.trainable_variables)
@@ -92,7 +98,7 @@ class Trainer:
     @property
     def constants(self) -> list[Any]:
         """The variables that a training step reads besides those that it changes."""
-        return self.pruner.variables if self.pruner else []
+        return [v for each in (self.pruner, self.teacher) if each for v in each.variables]
 
     def average_weights(self) -> None:
         """Replaces the model's trainable weights by their moving averages, permanently.
@@ -241,24 +247,37 @@ class Trainer:
             check_images(images, images.shape[1:], input_range)
         return labels
 
-    def prepare(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any]:
-        """Returns (images, labels, weights): a batch with its adversarial images, if any."""
+    def prepare(self, images: Any, labels: Any, seed: Any) -> tuple[Any, Any, Any, Any]:
+        """Returns (images, labels, weights, soft labels): a batch with its adversarial images.
+
+        There are none without an attack. Without a teacher, the soft labels are None.
+        """
         size = ops.shape(images)[0]
+        soft_labels = self.teacher.soft_labels(images) if self.teacher else None
         if not self.attack:
-            return images, labels, ops.full((size,), 1.0, "float32")
+            return images, labels, ops.full((size,), 1.0, "float32"), soft_labels
         adversarial = self.attack(images, labels, seed)
         images = ops.concatenate([images, adversarial], axis=0)
         shares = self.beta, 1.0 - self.beta
         weights = [ops.full((size,), share, "float32") for share in shares]
-        return images, ops.concatenate([labels, labels], axis=0), ops.concatenate(weights, axis=0)
+        labels = ops.concatenate([labels, labels], axis=0)
+        if self.teacher:
+            soft_labels = ops.concatenate([soft_labels, soft_labels], axis=0)
+        return images, labels, ops.concatenate(weights, axis=0), soft_labels
 
     def loss(
-        self, images: Any, labels: Any, weights: Any, batch_size: int, replicas: int
+        self,
+        images: Any,
+        labels: Any,
+        weights: Any,
+        soft_labels: Any,
+        batch_size: int,
+        replicas: int,
     ) -> tuple[Any, Any]:
         """Returns the loss of a batch, as the optimizer scales it, and the values to report.
 
         Args:
-            images, labels, weights: as `prepare` returns them.
+            images, labels, weights, soft_labels: as `prepare` returns them.
             batch_size: images of the whole batch without adversarial ones.
             replicas: that share the batch.
 
@@ -271,6 +290,8 @@ class Trainer:
         losses = keras.losses.categorical_crossentropy(
             ops.one_hot(labels, logits.shape[-1]), logits, True, self.label_smoothing
         )
+        if self.teacher:
+            losses = self.teacher.losses(losses, soft_labels, logits)
         loss = ops.sum(weights * losses) / batch_size
         if self.model.losses:
             loss += ops.cast(backend.total(self.model.losses), "float32") / replicas

@@ -68,9 +68,12 @@ def _training(recipe, dataset):
     epochs = f"{recipe['epochs']} epoch{'s' * (recipe['epochs'] > 1)}"
     text = f"{epochs} of {steps:,} steps, {recipe['batch_size']} images each; "
     if recipe["loss"] == "standard":
-        return f"{text}standard loss"
-    attack = {"pgd": f"PGD-{recipe['attack_steps']}", "nfgsm": "N-FGSM"}[recipe["attack"]]
-    return (
-        f"{text}hybrid loss, half clean and half adversarial: {attack}, "
-        f"L_inf {255 * recipe['eps']:.4g}/255"
-    )
+        text += "standard loss"
+    else:
+        attack = {"pgd": f"PGD-{recipe['attack_steps']}", "nfgsm": "N-FGSM"}[recipe["attack"]]
+        text += "hybrid loss, half clean and half adversarial: "
+        text += f"{attack}, L_inf {255 * recipe['eps']:.4g}/255"
+    if recipe["teacher"]:
+        share = f"{100 * recipe['teacher_weight']:.4g} %"
+        text += f"; {share} of the labels are those of {', '.join(recipe['teacher'])}"
+    return text

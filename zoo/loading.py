@@ -16,11 +16,12 @@ from zoo.models import card, close_names, list_models, load, load_tflite
 MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
 
 
-def find_model(name):
+def find_model(name, flag="model"):
     """Loads a Keras model.
 
     Args:
         name: of a zoo model, or the path of a .keras file or of a run's folder.
+        flag: that the user gave it with, for error messages.
 
     Returns:
         `(model, about)`: the keras.Model, and what is known about it: its card, the report of the
@@ -35,16 +36,16 @@ def find_model(name):
             path = path / "model.keras"
         is_file = path.is_file()
     except OSError as error:  # a name that is too long, or a folder that may not be read
-        raise UsageError(f"Cannot read --model={name}: {error.strerror}.") from error
+        raise UsageError(f"Cannot read --{flag}={name}: {error.strerror}.") from error
     if path.suffix != ".keras":
         if name not in list_models():
             raise UsageError(
-                "--model must be a .keras file, a run's folder, or a name that `tfsparse models` "
+                f"--{flag} must be a .keras file, a run's folder, or a name that `tfsparse models` "
                 f"lists, such as {close_names(name)}. Received: {name}"
             )
         return load(name), card(name)
     if not is_file:
-        raise UsageError(f"There is no file {path}. Check --model.")
+        raise UsageError(f"There is no file {path}. Check --{flag}.")
     try:
         _check_unpacked_size(path)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -15,6 +15,8 @@ _WITHOUT_EFFECT = (
     ("on_overfitting", "loss", "standard"),
     ("attack_steps", "attack", "nfgsm"),
     ("synchronized", "distribution", "none"),
+    ("temperature", "teacher", None),
+    ("teacher_weight", "teacher", None),
 )
 
 
@@ -29,9 +31,13 @@ def check(flags):
     for name, other, value in _WITHOUT_EFFECT:
         if flags[name].present and flags[other].value == value:
             raise UsageError(
-                f"--{name} has no effect with --{other}={value}. "
+                f"--{name} has no effect {_condition(other, value)}. "
                 f"Received: --{name}={flags[name].value}"
             )
+
+
+def _condition(flag, value):
+    return f"without --{flag}" if value is None else f"with --{flag}={value}"
 
 
 def _ranges(flags):
@@ -41,6 +47,8 @@ def _ranges(flags):
         "eps": (0 < flags.eps <= 1, "in (0, 1]"),
         "learning_rate": (0 < flags.learning_rate < math.inf, "above 0 and finite"),
         "label_smoothing": (0 <= flags.label_smoothing < 1, "in [0, 1)"),
+        "temperature": (0 < flags.temperature < math.inf, "above 0 and finite"),
+        "teacher_weight": (0 < flags.teacher_weight <= 1, "in (0, 1]"),
         "ema_momentum": (0 <= flags.ema_momentum < 1, "in [0, 1)"),
         "weight_decay": (0 <= flags.weight_decay < math.inf, "at least 0 and finite"),
         "attack_steps": (flags.attack_steps >= 1, "at least 1"),

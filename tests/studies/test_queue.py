@@ -46,7 +46,10 @@ def start_queue(monkeypatch, tmp_path):
         monkeypatch.setattr(queue, "start", start)
         monkeypatch.setattr(queue, "SAVING_SECONDS", 0.5)
         monkeypatch.setattr(queue, "POLLING_SECONDS", 0.01)
-        table = [{"row": row, "flags": "", "seeds": "0 1"} for row in rows.split()]
+        table = [
+            {"row": row, "flags": f"--teacher={{{needs}}}" if needs else "", "seeds": "0 1"}
+            for row, _, needs in (each.partition(":") for each in rows.split())
+        ]
         monkeypatch.setattr(records, "read_csv", lambda name: table)
         values = {"seconds": seconds, "workdir": str(tmp_path), "parallel": parallel}
         names = {**values, "rows": None, "data_dir": None, "dataset": None}
@@ -79,6 +82,19 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(start_queue, capsys):
     with pytest.raises(UsageError, match="runs failed: broken_seed0, broken_seed1"):
         start_queue(60, 0, rows="broken a")
     assert capsys.readouterr().out.count(" 20    done") == 2
+
+
+def test_a_student_waits_for_its_teacher(start_queue, capsys):
+    first = ["a_seed0", "b_seed0", "student_seed0"]
+    second = ["student_seed1", "a_seed1", "b_seed1"]  # in the order of the table
+    assert start_queue(60, 0, rows="student:b a b") == first + second
+    assert capsys.readouterr().out.count(" 20    done") == 6
+
+
+def test_a_student_of_a_teacher_that_fails_waits(start_queue, capsys):
+    with pytest.raises(UsageError, match="runs failed: broken_seed0, broken_seed1"):
+        start_queue(60, 0, rows="student:broken broken")
+    assert capsys.readouterr().out.count("waiting") == 2
 
 
 def test_rows_are_accepted_by_train(monkeypatch, tmp_path):

@@ -16,14 +16,15 @@ from tfsparse import attacks, backend, distribution, training
 from tfsparse.backend import jax as implementation
 from tfsparse.batches import PlannedBatches
 from tfsparse.checkpoints import Checkpoints
+from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 from zoo import augmentation
 
 STEPS, BATCH = 8, 8
 
 
-def network():
-    keras.utils.set_random_seed(0)
+def network(seed=0):
+    keras.utils.set_random_seed(seed)
     x = inputs = keras.Input((8, 8, 3))
     for filters, strides in ((8, 1), (16, 2)):
         x = keras.layers.Conv2D(filters, 3, strides, use_bias=False)(x)
@@ -37,7 +38,8 @@ def make_trainer():
     pruner = Pruner(model, DNRSchedule(0.8, 7, 3))
     attack = attacks.pgd(model, 8 / 255, 2)
     optimizer = training.sgd(STEPS, 0.01, 5e-3, ema_momentum=0.9)
-    return training.Trainer(model, optimizer, attack, pruner)
+    teacher = Teacher([network(seed=1), network(seed=2)])
+    return training.Trainer(model, optimizer, attack, pruner, teacher=teacher)
 
 
 def batches(first=0):

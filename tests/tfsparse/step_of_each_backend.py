@@ -11,6 +11,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import zoo
 from tfsparse import attacks, training
+from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 
 NETWORKS = {"resnet8": {}, "resnet18": {"width": 16, "pattern": "PSD1_P16"}}
@@ -18,6 +19,14 @@ NETWORKS = {"resnet8": {}, "resnet18": {"width": 16, "pattern": "PSD1_P16"}}
 
 def build(arch):
     return zoo.build(arch, (16, 16, 3), 10, **NETWORKS[arch])
+
+
+def linear(kernel):
+    inputs = keras.Input((16, 16, 3))
+    layer = keras.layers.Dense(10, use_bias=False)
+    model = keras.Model(inputs, layer(keras.layers.Flatten()(inputs)))
+    model.set_weights([kernel])
+    return model
 
 
 def main(inputs, outputs):
@@ -32,7 +41,9 @@ def main(inputs, outputs):
         handed = lambda images, labels, seed, attack=attack, start=start: attack(  # noqa: E731
             images, labels, start
         )
-        trainer = training.Trainer(model, training.sgd(20, 0.1, 5e-3, "cosine"), handed, pruner)
+        optimizer = training.sgd(20, 0.1, 5e-3, "cosine")
+        teacher = Teacher([linear(given["teacher"])])
+        trainer = training.Trainer(model, optimizer, handed, pruner, teacher=teacher)
         batches = [(given["images"], given["labels"])]
         found[f"{arch}/loss"] = trainer.run_epoch(batches, seed=0)["loss"]
         for index, weight in enumerate(model.weights):

@@ -17,6 +17,7 @@ def results(run, tmp_path_factory):
         "images": rng.random((8, 16, 16, 3), np.float32),
         "labels": rng.integers(0, 10, 8).astype(np.int32),
         "start": rng.uniform(-1, 1, (8, 16, 16, 3)).astype(np.float32),
+        "teacher": rng.normal(0, 0.1, (16 * 16 * 3, 10)).astype(np.float32),
     }
     keras.utils.set_random_seed(0)
     for arch in script.NETWORKS:

@@ -9,7 +9,7 @@ from zoo.banner import banner
 RECIPE = {
     **{"arch": "resnet8", "width": 8, "pattern": None, "epochs": 6, "batch_size": 64},
     **{"prune": "dnr", "structure": "channel", "budget": "macs", "density": 0.05},
-    **{"loss": "hybrid", "attack": "pgd", "attack_steps": 7, "eps": 8 / 255},
+    **{"loss": "hybrid", "attack": "pgd", "attack_steps": 7, "eps": 8 / 255, "teacher": None},
 }
 
 
@@ -44,6 +44,10 @@ def show(done=0, **changes):
         ),
         ({"prune": "none"}, ["pruning none training"]),
         ({"loss": "standard", "epochs": 1}, ["1 epoch of 70 steps, 64 images each; standard loss"]),
+        (
+            {"teacher": ["large", "runs/larger"], "teacher_weight": 0.9},
+            ["PGD-7, L_inf 8/255; 90 % of the labels are those of large, runs/larger then"],
+        ),
         ({"attack": "nfgsm"}, ["adversarial: N-FGSM"]),
         ({"pattern": "PS4_P4", "width": None}, ["resnet8 with periodic kernels PS4_P4: 20,146"]),
         ({"done": 2}, ["8/255; continues after epoch 2 then"]),

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse import attacks, distribution, training
+from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 
 
@@ -25,7 +26,7 @@ def main(name, prefix):
 
 
 def train(scope, prefix, own=False):
-    """Trains with the hybrid loss, DNR, and rewiring; saves all variables as PREFIX_REPLICA.npz.
+    """Trains with the hybrid loss, a teacher, DNR, and rewiring; saves all variables as PREFIX_REPLICA.npz.
 
     BatchNorm is that of the whole batch. The attack has no random start, which would differ for
     each replica.
@@ -40,7 +41,9 @@ def train(scope, prefix, own=False):
         model = network(synchronized=not own)
         pruner = Pruner(model, DNRSchedule(0.8, 7, 3))
         attack = None if own else attacks.pgd(model, 8 / 255, 1, random_start=False)
-        trainer = training.Trainer(model, training.sgd(8, 0.01, 5e-3), attack, pruner)
+        teacher = None if own else Teacher([network(synchronized=False, seed=1)])
+        optimizer = training.sgd(8, 0.01, 5e-3)
+        trainer = training.Trainer(model, optimizer, attack, pruner, teacher=teacher)
         rng = np.random.default_rng(0)
         # Of several brightnesses: then the halves of a batch have statistics of their own.
         images = rng.random((88, 1, 1, 1), np.float32) * rng.random((88, 8, 8, 3), np.float32)
@@ -61,8 +64,8 @@ def train(scope, prefix, own=False):
             np.savez(f"{prefix}_norm", mean=norm.moving_mean, variance=norm.moving_variance)
 
 
-def network(synchronized):
-    keras.utils.set_random_seed(0)
+def network(synchronized, seed=0):
+    keras.utils.set_random_seed(seed)
     x = inputs = keras.Input((8, 8, 3))
     for filters, strides in ((8, 1), (16, 2)):
         x = keras.layers.Conv2D(filters, 3, strides, use_bias=False)(x)

@@ -26,7 +26,7 @@ def main(name, prefix):
 
 
 def train(scope, prefix, own=False):
-    """Trains with the hybrid loss, a teacher, DNR, and rewiring; saves all variables as PREFIX_REPLICA.npz.
+    """Trains with the hybrid loss, a teacher, and DNR; saves all variables as PREFIX_REPLICA.npz.
 
     BatchNorm is that of the whole batch. The attack has no random start, which would differ for
     each replica.

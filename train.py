@@ -53,7 +53,7 @@ flags.DEFINE_integer("batch_size", 128, "Images per training step.")
 define_fraction("learning_rate", 0.1, "Its peak.")
 flags.DEFINE_enum("schedule", "one_cycle", SCHEDULES, "Learning rate schedule.")
 define_fraction("label_smoothing", 0, "Share of a label that is spread over all classes.")
-flags.DEFINE_list("teacher", None, "Models to learn from: zoo names, .keras files, runs' folders.")
+flags.DEFINE_list("teacher", [], "Models to learn from: zoo names, .keras files, runs' folders.")
 define_fraction("temperature", 4, "By which the logits of teacher and student are divided.")
 define_fraction("teacher_weight", 0.9, "Share of the teacher's soft labels in the loss, (0, 1].")
 define_fraction("ema_momentum", 0, "Momentum of the moving average of the weights; 0 for none.")
@@ -93,6 +93,7 @@ def main():
     from zoo.data import batches, open_dataset, resident
     from zoo.loading import conversion_images
     from zoo.models import dense_baseline
+    from zoo.teachers import check_teacher
 
     # --- flags ---------------------------------------------------------------------------------
     train_flags.check(FLAGS)
@@ -134,18 +135,19 @@ def main():
         # --- training --------------------------------------------------------------------------
         is_done = None
         while not is_done:  # again if it goes back to an epoch before it overfitted
-            trainer, checkpoints = set_up(workdir, architecture, steps, steps_per_epoch)
+            trainer, checkpoints = set_up(workdir, architecture, steps, steps_per_epoch, is_trained)
             if is_trained and checkpoints.epoch < FLAGS.epochs:
                 raise UsageError(
                     f"{workdir} has a trained model.keras but no checkpoint of its last epoch. "
                     "This run would train again and overwrite it. Choose another --workdir."
                 )
+            taught = check_teacher(trainer.teacher, *held_out) if trainer.teacher else None
             if distribution.is_chief() and is_done is None:
                 write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
                 write_bytes(workdir / "data.json", json.dumps(data_facts, indent=2) + "\n")
                 about = recipe, machine.hardware(), versions, dataset, model_cost(trainer.model)
                 if not is_trained:
-                    print(f"{banner.banner(*about, checkpoints.epoch)}\n", flush=True)
+                    print(f"{banner.banner(*about, checkpoints.epoch, taught)}\n", flush=True)
             is_done = train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return
@@ -234,7 +236,7 @@ def is_finished_at_once():
     return not pathlib.Path(FLAGS.dataset).expanduser().exists() and is_finished()
 
 
-def set_up(workdir, architecture, steps, steps_per_epoch):
+def set_up(workdir, architecture, steps, steps_per_epoch, is_trained):
     """Returns the `Trainer` and `Checkpoints` of the run, at the state of its newest checkpoint."""
     import keras
 
@@ -242,6 +244,7 @@ def set_up(workdir, architecture, steps, steps_per_epoch):
     from tfsparse.training import Trainer, sgd
     from zoo.architectures import build_for_training
     from zoo.overfitting import training_attack
+    from zoo.teachers import find_teacher
 
     keras.utils.set_random_seed(FLAGS.seed)  # fixes the initial weights
     model = build_for_training(architecture, FLAGS.dtype_policy, FLAGS.synchronized)
@@ -253,10 +256,14 @@ def set_up(workdir, architecture, steps, steps_per_epoch):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     kind = FLAGS.attack, FLAGS.attack_steps, FLAGS.eps
     attack = training_attack(model, *kind) if FLAGS.loss == "hybrid" else None
-    smoothing, teacher = FLAGS.label_smoothing, make_teacher()
+    teacher = None  # a run that is trained needs it no longer
+    if not is_trained:
+        settings = FLAGS.temperature, FLAGS.teacher_weight, FLAGS.dtype_policy
+        teacher = find_teacher(FLAGS.teacher, *settings)
+    smoothing = FLAGS.label_smoothing
     trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=smoothing, teacher=teacher)
     checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
-    checkpoints.restore()
+    checkpoints.restore(unchecked=("teacher",) if is_trained else ())
     if checkpoints.recoveries:
         trainer.attack = training_attack(model, *kind, checkpoints.recoveries)
     return trainer, checkpoints
@@ -325,19 +332,6 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
             checkpoints.after_epoch(is_sound=bool(trainer.attack) and not overfits)
     trainer.average_weights()
     return True
-
-
-def make_teacher():
-    from tfsparse.distillation import Teacher
-    from tfsparse.precision import with_policy
-    from zoo.loading import find_model
-
-    if not FLAGS.teacher:
-        return None
-    models = [find_model(name, "teacher")[0] for name in FLAGS.teacher]
-    if FLAGS.dtype_policy != "float32":
-        models = [with_policy(model, FLAGS.dtype_policy) for model in models]
-    return Teacher(models, FLAGS.temperature, FLAGS.teacher_weight)
 
 
 def make_pruner(model, steps, steps_per_epoch):

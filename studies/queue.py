@@ -79,7 +79,7 @@ def jobs(rows, workdir):
     """Returns the `Job`s of the rows of data/queue.csv, in the order in which they are due.
 
     Raises:
-        UsageError: if --rows names one that is not there.
+        UsageError: if --rows names one that is not there, or leaves out one that another needs.
     """
     names = [row["row"] for row in rows]
     for name in FLAGS.rows or ():
@@ -91,7 +91,7 @@ def jobs(rows, workdir):
     found = []
     for row in rows:
         needed = [name for _, name, _, _ in string.Formatter().parse(row["flags"]) if name]
-        own_flags = shlex.split(row["flags"].format_map(first))
+        own_flags = [flag.format_map(first) for flag in shlex.split(row["flags"])]
         for seed in map(int, row["seeds"].split()):
             folder = workdir / f"{row['row']}_seed{seed}"
             own = [f"--seed={seed}", f"--workdir={folder}"]
@@ -99,6 +99,14 @@ def jobs(rows, workdir):
             needs = [first[name] for name in needed]
             found.append(Job(row["row"], seed, arguments, folder, needs))
     wanted = [job for job in found if not FLAGS.rows or job.name in FLAGS.rows]
+    made = {job.folder for job in wanted}
+    for job in wanted:
+        for folder in job.needs:
+            if folder not in made and not (folder / "model.keras").exists():
+                raise UsageError(
+                    f"{job.name} learns from {folder.name}, which is not done. Add its row to "
+                    f"--rows. Received: {','.join(FLAGS.rows)}"
+                )
     return sorted(wanted, key=lambda job: job.seed)  # stable: in the order of the table
 
 

@@ -67,7 +67,7 @@ def export_model(model: keras.Model, format: str, path: str | pathlib.Path) -> f
             with quiet():
                 made.write(model, partial)
                 found = made.run(partial, images)
-        except UsageError:
+        except (UsageError, OSError):  # `path` cannot be written
             raise
         except Exception as error:  # converters can break anywhere
             reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)

@@ -17,6 +17,7 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -135,21 +136,24 @@ class Checkpoints:
         if distribution.any_worker(self._signal):
             self._stop()
 
-    def restore(self) -> None:
+    def restore(self, unchecked: Sequence[str] = ()) -> None:
         """Loads the newest undamaged checkpoint into the trainer; does nothing if there is none.
+
+        Args:
+            unchecked: names of `settings` that may be others, in a run that no longer trains.
 
         Raises:
             UsageError: if all checkpoints are damaged, belong to another model, or are of a run
                 with other settings, or if not all workers see the same one.
         """
-        self._restore()
+        self._restore(unchecked)
         distribution.check_same(
             self.trainer.step,
             f"Not all workers see the same checkpoints in {self.path.parent}. Choose a --workdir "
             "on storage that all workers share.",
         )
 
-    def _restore(self):
+    def _restore(self, unchecked):
         damaged = None
         for path in (self.path, self.previous):
             if not path.exists():
@@ -159,7 +163,7 @@ class Checkpoints:
             except UsageError as error:
                 damaged = damaged or error
                 continue
-            self._assign(path, tensors, metadata)
+            self._assign(path, tensors, metadata, unchecked)
             self._newest_is_whole = path == self.path
             if path == self.previous:
                 reason = damaged or f"{self.path} is missing."
@@ -168,7 +172,7 @@ class Checkpoints:
         if damaged:
             raise damaged
 
-    def _assign(self, path, tensors, metadata):
+    def _assign(self, path, tensors, metadata, unchecked=()):
         variables = self.trainer.variables
         sums = tensors.pop(PROGRESS)
         expected = {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -177,7 +181,7 @@ class Checkpoints:
             raise UsageError(
                 f"The checkpoint {path} belongs to another model. Choose another --workdir."
             )
-        self._check_settings(path, json.loads(metadata.get("settings", "{}")))
+        self._check_settings(path, json.loads(metadata.get("settings", "{}")), unchecked)
         if found != expected:
             raise UsageError(
                 f"The checkpoint {path} is of a run with other variables. Choose another --workdir."
@@ -189,9 +193,9 @@ class Checkpoints:
         self.epoch, self.history = int(metadata["epoch"]), json.loads(metadata["history"])
         self.recoveries = json.loads(metadata.get("recoveries", "[]"))
 
-    def _check_settings(self, path, found):
+    def _check_settings(self, path, found, unchecked):
         """Raises a `UsageError` unless the settings `found` in a checkpoint are the run's."""
-        expected = self._settings
+        expected = {k: v for k, v in self._settings.items() if k not in unchecked}
         # Another version of Keras may have more of them.
         names = [name for name in expected if name in found and found[name] != expected[name]]
         if not found or names:

@@ -10,10 +10,10 @@ the gradient of the second term would shrink as 1 / T^2. Student and teachers se
 an image (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR
 2022).
 
-Of an adversarial image, the student learns what the teachers say of the clean one. With robust
-teachers this is adversarially robust distillation (Goldblum et al., AAAI 2020, arXiv 1905.09747,
-which has no label in the loss of the adversarial image); with w = 1 it has the loss of RSLAD (Zi et
-al., ICCV 2021, arXiv 2108.07969), whose attack, however, does not use the labels.
+Of an adversarial image, the student learns what the teachers say of the clean one, as in
+adversarially robust distillation (Goldblum et al., AAAI 2020, arXiv 1905.09747) and RSLAD (Zi et
+al., ICCV 2021, arXiv 2108.07969). Both differ in their weights, and RSLAD in its attack, which
+uses no labels.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from keras import ops
 
 from tfsparse import backend
 from tfsparse.errors import UsageError
-from tfsparse.evaluation import one_output
+from tfsparse.evaluation import ends_in, one_output
 from tfsparse.examples import interface
 
 
@@ -50,6 +50,12 @@ class Teacher:
     def __init__(
         self, models: Sequence[keras.Model], temperature: float = 4.0, weight: float = 0.9
     ) -> None:
+        for model in models:
+            if getattr(model, "outputs", None) and ends_in(model, "softmax"):
+                raise UsageError(
+                    f"A teacher returns logits. The last layer of {model.name} is a softmax: leave "
+                    "it out, with keras.Model(inputs, outputs of the layer before)."
+                )
         if not 0 < temperature < np.inf or not 0 < weight <= 1:
             raise UsageError(
                 "A teacher needs temperature > 0 and 0 < weight <= 1. "
@@ -67,15 +73,29 @@ class Teacher:
         self.variables = [variable for model in models for variable in model.variables]
         self._soft_labels = backend.compiled(_soft_labels)
 
-    def check_fit(self, image_shape: tuple[int, ...], num_classes: int) -> None:
+    def check_student(self, model: keras.Model) -> None:
+        """Raises a `UsageError` unless it can teach `model`, which is not one of the teachers."""
+        own = {id(variable) for variable in self.variables}
+        if any(id(variable) in own for variable in model.variables):
+            raise UsageError(
+                f"The student {model.name} shares variables with its teacher. Teach a copy of it."
+            )
+        if getattr(model, "outputs", None):
+            self.check_sizes(*interface(model))
+
+    def check_sizes(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         """Raises a `UsageError` unless it can teach a model of these sizes."""
         own, student = (*self.image_shape, self.num_classes), (*image_shape, num_classes)
         if any(None not in pair and len(set(pair)) > 1 for pair in zip(own, student, strict=True)):
             raise UsageError(
                 f"The teacher takes images of shape {self.image_shape} and tells "
-                f"{self.num_classes} classes apart. Received: a student for images of shape "
-                f"{tuple(image_shape)} and {num_classes} classes"
+                f"{self.num_classes} classes apart; the student, {tuple(image_shape)} and "
+                f"{num_classes}. Choose a teacher of the student's images and classes."
             )
+
+    def predicted_classes(self, images: Any) -> np.ndarray:
+        """Returns the classes that the teachers find most probable, int [n]."""
+        return ops.convert_to_numpy(self.soft_labels(images)).argmax(axis=1)
 
     def soft_labels(self, images: Any) -> Any:
         """Returns the teachers' mean probabilities at the temperature, float32 [n, classes]."""

@@ -45,17 +45,31 @@ def decision_threshold(model):
     """Returns above which output a model of one output predicts class 1: 0.5 or, of a logit, 0."""
     if not getattr(model, "outputs", None):
         return 0.0
+    return 0.5 if ends_in(model, "sigmoid") else 0.0
+
+
+def ends_in(model, name):
+    """Returns whether the last operation of a functional model is an activation, a bool.
+
+    Args:
+        model: functional or Sequential Keras model.
+        name: "sigmoid" or "softmax".
+    """
     operation = producer(model.outputs[0])
     while isinstance(operation, keras.Model):
         operation = producer(operation.outputs[0])
-    is_sigmoid = getattr(operation, "activation", None) is keras.activations.sigmoid
-    return 0.5 if is_sigmoid or type(operation) is _sigmoid() else 0.0
+    if getattr(operation, "activation", None) is getattr(keras.activations, name):
+        return True
+    return type(operation) in (
+        _operation(name),
+        keras.layers.Softmax if name == "softmax" else None,
+    )
 
 
 @functools.cache
-def _sigmoid():
-    """Returns the class of the operation `keras.ops.sigmoid`."""
-    return type(producer(keras.ops.sigmoid(keras.Input(()))))
+def _operation(name):
+    """Returns the class of an operation of keras.ops."""
+    return type(producer(getattr(keras.ops, name)(keras.Input((2,)))))
 
 
 def predicted_classes(model, outputs):

@@ -175,7 +175,7 @@ def new_folder(path):
     """
     path = pathlib.Path(path).absolute()
     _check_is_new(path)
-    partial = _partial(path)
+    partial, made = _partial(path), _missing_parents(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
@@ -188,8 +188,20 @@ def new_folder(path):
         raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # such as that another process wrote to it
+            for folder in made if not path.exists() else ():
+                folder.rmdir()
+
+
+def _missing_parents(path):
+    """Returns the folders that have to be made for `path`, the innermost first."""
+    return [folder for folder in path.parents if not folder.exists()]
 
 
 def _check_is_new(path):
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    try:
+        is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:  # a folder that may not be read, a name that is too long
+        raise _cannot_write(path, error) from error
+    if not is_new:
         raise UsageError(f"Choose a folder that is new or empty. Received: {path}")

@@ -16,7 +16,7 @@ from tfsparse.batches import Batches, PlannedBatches
 from tfsparse.distillation import Teacher
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import shapes
-from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
+from tfsparse.examples import UNIT_RANGE, check_images, class_labels
 from tfsparse.pruning.pruner import Pruner
 from tfsparse.timing import duration
 
@@ -67,7 +67,7 @@ class Trainer:
         teacher: Teacher | None = None,
     ) -> None:
         if teacher:
-            teacher.check_fit(*interface(model))
+            teacher.check_student(model)
         self.model = model
         self.optimizer = optimizer
         self.attack = attack
@@ -235,7 +235,9 @@ class Trainer:
     def _labels(self, images, labels):
         """Returns the labels of a batch as int32 [n], after a check."""
         if self._outputs is None:
-            _, self._outputs = shapes(self.model, images)
+            image_shape, self._outputs = shapes(self.model, images)
+            if self.teacher:
+                self.teacher.check_sizes(image_shape, self._outputs)
         labels = class_labels(labels, len(images), self._outputs)
         if self._outputs == 1 and labels.any():
             raise UsageError(
@@ -265,19 +267,11 @@ class Trainer:
             soft_labels = ops.concatenate([soft_labels, soft_labels], axis=0)
         return images, labels, ops.concatenate(weights, axis=0), soft_labels
 
-    def loss(
-        self,
-        images: Any,
-        labels: Any,
-        weights: Any,
-        soft_labels: Any,
-        batch_size: int,
-        replicas: int,
-    ) -> tuple[Any, Any]:
+    def loss(self, batch: tuple[Any, ...], batch_size: int, replicas: int) -> tuple[Any, Any]:
         """Returns the loss of a batch, as the optimizer scales it, and the values to report.
 
         Args:
-            images, labels, weights, soft_labels: as `prepare` returns them.
+            batch: as `prepare` returns it.
             batch_size: images of the whole batch without adversarial ones.
             replicas: that share the batch.
 
@@ -285,6 +279,7 @@ class Trainer:
             A scalar, and float32 [2 or 3]: this replica's part of loss, clean accuracy, and
             adversarial accuracy.
         """
+        images, labels, weights, soft_labels = batch
         # Float32 even if the model computes in 16 bits (mixed precision).
         logits = ops.cast(self.model(images, training=True), "float32")
         losses = keras.losses.categorical_crossentropy(

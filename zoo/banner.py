@@ -8,7 +8,7 @@ from tfsparse.tables import aligned
 _LABEL = 10  # columns of a label
 
 
-def banner(recipe, hardware, versions, dataset, cost, done=0):
+def banner(recipe, hardware, versions, dataset, cost, done=0, taught=None):
     """Returns what a run begins with, a str of lines of at most 100 columns.
 
     Args:
@@ -18,6 +18,7 @@ def banner(recipe, hardware, versions, dataset, cost, done=0):
         dataset: a `zoo.data.Dataset`.
         cost: the `tfsparse.cost.ModelCost` of the network.
         done: epochs that are done before.
+        taught: accuracy of the teachers on the validation images, or None.
     """
     used = [name for name in ("keras", "tensorflow", "jax") if name in versions]
     lines = {
@@ -29,6 +30,8 @@ def banner(recipe, hardware, versions, dataset, cost, done=0):
         "then": "evaluation on the test set, conversion to int8, verification, report",
         "time": "shown with the first steps, and what is left after each epoch",
     }
+    if taught:
+        lines["training"] += f", right on {taught:.1%} of the validation images"
     if done:
         lines["training"] += f"; continues after epoch {done}"
     rows = []

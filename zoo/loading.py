@@ -32,7 +32,7 @@ def find_model(name, flag="model"):
     """
     path = pathlib.Path(name)
     try:
-        if path.is_dir() and name not in list_models():
+        if name and path.is_dir() and name not in list_models():
             path = path / "model.keras"
         is_file = path.is_file()
     except OSError as error:  # a name that is too long, or a folder that may not be read
@@ -70,9 +70,12 @@ def find_file(name):
     if path.suffix != ".tflite":
         return None
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"Cannot read {name}: {error.strerror}. Check --model.") from error
+    if content[4:8] != b"TFL3":
+        raise UsageError(f"{name} is not a .tflite file. Check --model.")
+    return content
 
 
 def _check_unpacked_size(path):

@@ -104,6 +104,8 @@ def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dic
     wanted = (dense, dataset, "none", loss)
     for each in map(card, list_models()):
         recipe = each["recipe"]
+        if recipe.get("teacher"):
+            continue  # it had help that others did not have
         if (each["model"], each["dataset"], recipe["prune"], recipe["loss"]) == wanted:
             clean, attacked = (each["results"][result] for result in ("clean", "pgd"))
             return {

@@ -27,7 +27,7 @@ def page(report, history, results, predictions, flips):
     confusion = pictures.confusion_picture(*predictions, names)
     caption = pictures.confusion_caption(*predictions, names)
     sections.append(html.picture(confusion, caption))
-    recipe = {name: value for name, value in report["recipe"].items() if value is not None}
+    recipe = {name: value for name, value in report["recipe"].items() if value not in (None, [])}
     sections += [html.facts("Recipe", recipe), html.facts("Versions", report["versions"])]
     return html.page(f"{report['model']['arch']} on {report['dataset']}", *sections)
 

@@ -15,8 +15,8 @@ _WITHOUT_EFFECT = (
     ("on_overfitting", "loss", "standard"),
     ("attack_steps", "attack", "nfgsm"),
     ("synchronized", "distribution", "none"),
-    ("temperature", "teacher", None),
-    ("teacher_weight", "teacher", None),
+    ("temperature", "teacher", []),
+    ("teacher_weight", "teacher", []),
 )
 
 
@@ -37,7 +37,7 @@ def check(flags):
 
 
 def _condition(flag, value):
-    return f"without --{flag}" if value is None else f"with --{flag}={value}"
+    return f"with --{flag}={value}" if value else f"without --{flag}"
 
 
 def _ranges(flags):

@@ -45,7 +45,24 @@ CASES = {
         "teacher of other images": (
             ["--teacher=resnet8_cifar10"],
             1,
-            "images of shape (32, 32, 3) and tells 10 classes apart",
+            "images of shape (32, 32, 3) and tells 10 classes apart; the student, (28, 28, 1)",
+        ),
+        "teacher without a name": (["--teacher={three}.keras,"], 1, "--teacher must be"),
+        "teacher of other classes": (
+            ["--teacher={three}.keras"],
+            1,
+            "The teacher takes images of shape (28, 28, 1) and tells 3 classes apart",
+        ),
+        "teacher that returns probabilities": (
+            ["--teacher={softmax}.keras"],
+            1,
+            "The last layer of probable is a softmax",
+        ),
+        "teacher that knows nothing": (["--teacher={ten}.keras"], 1, "no more than a guess"),
+        "temperature without a teacher": (
+            ["--teacher=", "--temperature=2"],
+            1,
+            "--temperature has no effect without --teacher",
         ),
         "temperature": (["--teacher=resnet8_cifar10", "--temperature=0"], 1, "--temperature must"),
         "weight of the teacher": (["--teacher_weight=0"], 1, "--teacher_weight must be in (0, 1]"),
@@ -131,6 +148,8 @@ CASES = {
         "folder below a file": (["--output={file}/x"], 1, "file"),
         "runtime": (["--runtime=rust"], 2, "rust"),
         "bench of TFLM": (["--bench"], 1, "--runtime=c"),
+        "file for TFLM": (["--model={noise}.tflite"], 1, "Give one, or --runtime=c"),
+        "parents of a folder": (["--model=resnet99", "--output={new}/a/b"], 1, "resnet99"),
         "missing file": (["--runtime=c", "--model=none.tflite"], 1, "none.tflite"),
         "no TFLite file": (["--runtime=c", "--model={noise}.tflite"], 1, "not a .tflite file"),
     },
@@ -143,7 +162,10 @@ CASES = {
     "evaluate": {
         "unknown name": (["--model=resnet99"], 1, "resnet99"),
         "missing file": (["--model=none.tflite"], 1, "none.tflite"),
-        "no TFLite file": (["--model={noise}.tflite"], 1, "LiteRT cannot run"),
+        "no TFLite file": (["--model={noise}.tflite"], 1, "noise.tflite is not a .tflite file"),
+        "no attack": (["--attacks="], 1, "Unknown attack"),
+        "no file for the results": (["--json="], 1, "--json must name a file"),
+        "endless steps": (["--step_size=inf"], 1, "--step_size must be in (0, 1]"),
         "attack": (["--attacks=magic"], 1, "'magic'"),
         "AutoAttack on a file": (
             [f"--model={MODEL}.tflite", "--attacks=autoattack"],
@@ -166,7 +188,11 @@ CASES = {
         "one file": (["--results=a.json"], 1, "a.json"),
         "missing files": (["--results=a.json,b.json"], 1, "a.json"),
     },
+    "models": {
+        "no page": (["--html="], 1, "--html must name a file"),
+    },
     "publish": {
+        "nothing": ([], 1, "Received: neither"),
         "no run": (["--workdir={folder}", "--name=x"], 1, "finished run"),
         "name": (["--workdir={folder}"], 1, "--name"),
     },
@@ -201,6 +227,9 @@ def places(tmp_path_factory):
     keras.Model([image, other], keras.layers.Dense(10)(flat)).save(folder / "two_inputs.keras")
     flat = keras.layers.Flatten()(image)
     keras.Model(image, keras.layers.Dense(3)(flat)).save(folder / "three.keras")
+    ten = keras.layers.Dense(10)(flat)
+    keras.Model(image, ten).save(folder / "ten.keras")
+    keras.Model(image, keras.layers.Softmax()(ten), name="probable").save(folder / "softmax.keras")
     shutil.copy(folder / "three.keras", folder / "escaping.keras")
     _rename_in_zip(folder / "escaping.keras")
     return folder

@@ -203,7 +203,7 @@ def test_what_is_no_range_is_refused_in_one_line(tfsparse, text):
         ("--attacks=diva", "diva attacks a .tflite file"),
         (f"--model={NAME}.tflite --attacks=autoattack", "autoattack attacks Keras models"),
         ("--model=none", "Received: none"),
-        ("--step_size=0", "--step_size must be above 0"),
+        ("--step_size=0", "--step_size must be in (0, 1]"),
         ("--dataset=cifar100", "cifar100"),
     ],
 )

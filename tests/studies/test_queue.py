@@ -97,6 +97,20 @@ def test_a_student_of_a_teacher_that_fails_waits(start_queue, capsys):
     assert capsys.readouterr().out.count("waiting") == 2
 
 
+def test_a_student_without_its_teacher_is_refused(monkeypatch, tmp_path):
+    """And a folder's name may have spaces."""
+    names = {"rows": ["resnet8_distilled"], "data_dir": None, "dataset": None}
+    monkeypatch.setattr(queue, "FLAGS", type("Flags", (), names))
+    workdir = tmp_path / "my runs"
+    with pytest.raises(UsageError, match="resnet8_distilled learns from resnet18_200_epochs_seed0"):
+        queue.jobs(records.read_csv("queue"), workdir)
+    teacher = workdir / "resnet18_200_epochs_seed0"
+    teacher.mkdir(parents=True)
+    (teacher / "model.keras").touch()
+    for job in queue.jobs(records.read_csv("queue"), workdir):
+        assert f"--teacher={teacher}" in job.arguments
+
+
 def test_rows_are_accepted_by_train(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     names = {"rows": None, "data_dir": "data", "dataset": None}

@@ -119,7 +119,7 @@ def test_refused_models(shape, classes):
     other = network(shape, classes)
     with pytest.raises(UsageError, match="one or more models of images of one shape"):
         Teacher([linear_model(), other])
-    with pytest.raises(UsageError, match=rf"tells {classes} classes apart.*\(28, 28, 1\)"):
+    with pytest.raises(UsageError, match=rf"tells {classes} classes apart.*\(28, 28, 1\) and 10"):
         Trainer(linear_model(), keras.optimizers.SGD(0.1), teacher=Teacher([other]))
 
 
@@ -128,6 +128,50 @@ def test_other_numbers_of_teachers():
         Teacher([])
     with pytest.raises(UsageError, match="at least two"):
         Teacher([network((28, 28, 1), 1)])
+
+
+@pytest.mark.parametrize("kind", ["activation", "layer", "operation", "nested"])
+def test_a_teacher_of_probabilities_is_refused(kind):
+    inputs = keras.Input((28, 28, 1))
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
+    outputs = {
+        "activation": keras.layers.Activation("softmax"),
+        "layer": keras.layers.Softmax(),
+        "operation": keras.ops.softmax,
+        "nested": keras.Sequential([keras.layers.Dense(10, activation="softmax")]),
+    }[kind](logits)
+    with pytest.raises(UsageError, match="A teacher returns logits"):
+        Teacher([keras.Model(inputs, outputs)])
+
+
+def test_a_network_does_not_teach_itself():
+    model = linear_model()
+    with pytest.raises(UsageError, match="shares variables with its teacher"):
+        Trainer(model, keras.optimizers.SGD(0.1), teacher=Teacher([model]))
+
+
+class Subclass(keras.Model):
+    """A student whose inputs and outputs are known when it is called."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = keras.layers.Dense(classes)
+
+    def call(self, images, training=False):
+        return self.layer(keras.ops.reshape(images, (-1, 784)))
+
+
+def test_a_student_of_a_class_of_its_own():
+    for classes in (10, 9):
+        student = Subclass(classes)
+        student(IMAGES)
+        teacher = Teacher(teachers())
+        trainer = Trainer(student, keras.optimizers.SGD(0.1), teacher=teacher)
+        if classes == 10:
+            assert trainer.run_epoch(BATCHES, seed=0)["loss"] > 0
+        else:
+            with pytest.raises(UsageError, match=r"the student, \(28, 28, 1\) and 9"):
+                trainer.run_epoch(BATCHES, seed=0)
 
 
 def test_a_teacher_of_images_of_any_size_fits():
@@ -150,3 +194,4 @@ def test_a_run_continues_with_the_same_teacher_only(tmp_path, change):
     }[change]
     with pytest.raises(UsageError, match="was written with teacher"):
         Checkpoints(tmp_path, trainer(other)).restore()
+    Checkpoints(tmp_path, trainer(other)).restore(unchecked=("teacher",))

@@ -94,7 +94,7 @@ def test_new_folder_is_whole_or_absent(tmp_path):
 
     with pytest.raises(RuntimeError):
         fill(tmp_path / "a" / "b", fail=True)
-    assert list((tmp_path / "a").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     fill(tmp_path / "a" / "b")
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
     (tmp_path / "empty").mkdir()
@@ -102,8 +102,9 @@ def test_new_folder_is_whole_or_absent(tmp_path):
     for path in (tmp_path / "empty", tmp_path / "empty" / "file"):
         with pytest.raises(UsageError, match="new or empty"):
             fill(path)
-    with pytest.raises(UsageError, match="Cannot write"):
-        fill(tmp_path / "empty" / "file" / "below")
+    for path in (tmp_path / "empty" / "file" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(UsageError, match="Cannot write"):
+            fill(path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]
 
 

@@ -209,7 +209,7 @@ class TrainingStep:
         trainer: has `model`, `optimizer`, `constants`, the variables besides theirs that a step
             reads, `sums`, an array of as many numbers as there are values, and two functions.
             `prepare(images, labels, seed)` returns the batch to train on, a tuple of tensors;
-            `loss(*batch, batch_size, replicas)` returns its loss, as the optimizer scales it, and
+            `loss(batch, batch_size, replicas)` returns its loss, as the optimizer scales it, and
             float32 [values], the means that are reported.
     """
 
@@ -274,7 +274,7 @@ class TrainingStep:
         def loss(weights):
             scope = self._scope((weights, others, slots), constants, collect_losses=True)
             with scope:
-                scaled, values = trainer.loss(*batch, batch_size, 1)
+                scaled, values = trainer.loss(batch, batch_size, 1)
             return scaled, (values, [scope.get_current_value(v) for v in moving])
 
         (_, (values, others)), gradients = jax.value_and_grad(loss, has_aux=True)(weights)

@@ -147,7 +147,7 @@ class TrainingStep:
 
     Args:
         trainer: has `model`, `optimizer`, and two functions. `prepare(images, labels, seed)`
-            returns the batch to train on, a tuple of tensors; `loss(*batch, batch_size, replicas)`
+            returns the batch to train on, a tuple of tensors; `loss(batch, batch_size, replicas)`
             returns its loss, as the optimizer scales it, and float32 [values], this replica's part
             of the means that are reported.
     """
@@ -170,7 +170,7 @@ class TrainingStep:
         seed = tf.stack([seed[0], seed[1] * replicas + replica])
         batch = trainer.prepare(images, labels, seed)
         with tf.GradientTape() as tape, fused_batch_norm(trainer.model):
-            scaled, values = trainer.loss(*batch, batch_size, replicas)
+            scaled, values = trainer.loss(batch, batch_size, replicas)
         variables = trainer.model.trainable_variables
         # Keras' optimizers sum the gradients over the replicas.
         gradients = tape.gradient(scaled, [v.value for v in variables])

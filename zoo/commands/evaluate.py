@@ -76,11 +76,11 @@ def check_flags():
 
     if not 0 < FLAGS.eps <= 1:
         raise UsageError(f"--eps must be in (0, 1]. Received: {FLAGS.eps}")
-    if FLAGS.step_size is not None and not FLAGS.step_size > 0:
-        raise UsageError(f"--step_size must be above 0. Received: {FLAGS.step_size}")
-    if FLAGS.json and pathlib.Path(FLAGS.json).suffix != ".json":
+    if FLAGS.step_size is not None and not 0 < FLAGS.step_size <= 1:
+        raise UsageError(f"--step_size must be in (0, 1]. Received: {FLAGS.step_size}")
+    if FLAGS.json is not None and pathlib.Path(FLAGS.json).suffix != ".json":
         raise UsageError(f"--json must name a file that ends with .json. Received: {FLAGS.json}")
-    for name in FLAGS.attacks:
+    for name in FLAGS.attacks or [""]:
         check_name(name)
     found = []
     for name, parse in (("sweep_eps", commandline.fraction), ("sweep_steps", int)):

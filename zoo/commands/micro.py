@@ -49,8 +49,14 @@ def main():
 def _write_tflm(folder):
     """Writes the package for TFLM and returns what to print."""
     from tflite.micro import table, write_package
+    from tfsparse.errors import UsageError
     from zoo.loading import conversion_images
 
+    if FLAGS.model.endswith(".tflite"):
+        raise UsageError(
+            "The package for TFLM is made of a Keras model. Give one, or --runtime=c, which takes "
+            f"a .tflite file. Received: --model={FLAGS.model}"
+        )
     model, data = _find_model_and_data()
     forms, checks = write_package(model, conversion_images(data), folder, FLAGS.model)
     report = table(forms)

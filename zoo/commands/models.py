@@ -44,7 +44,7 @@ def main():
     if not cards:
         print("No model of the zoo meets these conditions.")
         return
-    if FLAGS.html:
+    if FLAGS.html is not None:
         write_page(FLAGS.html, cards)
         return
     print(table(cards))
@@ -63,7 +63,8 @@ def write_page(path, cards):
         raise UsageError(f"--html must name a file that ends with .html. Received: {path}")
     content = page(cards).encode()
     write_bytes(path, content)
-    print(f"wrote {path} ({len(content) / 1e6:.1f} MB) with {len(cards)} models")
+    models = f"{len(cards)} model{'s' * (len(cards) != 1)}"
+    print(f"wrote {path} ({len(content) / 1e6:.1f} MB) with {models}")
 
 
 def size(flag, text):

@@ -13,6 +13,8 @@ Writes a folder with a model card, the Keras model, its int8 file, and its card;
 is the hub's own.
 """
 
+import shlex
+
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -36,12 +38,14 @@ def main():
         from zoo.hub import write_folder
 
         write_folder(FLAGS.model, FLAGS.to)
-        print(f"wrote {FLAGS.to}; to upload it: hf upload USER/{FLAGS.model} {FLAGS.to}")
+        upload = shlex.join(["hf", "upload", f"USER/{FLAGS.model}", FLAGS.to])
+        print(f"wrote {FLAGS.to}; to upload it: {upload}")
         return
     if given != ["workdir", "name"]:
+        received = ", ".join(f"--{each}" for each in given)
         raise UsageError(
             "Give --workdir and --name, to add a run to the zoo, or --model and --to, to write a "
-            f"model of the zoo to a folder. Received: {', '.join(f'--{each}' for each in given)}"
+            f"model of the zoo to a folder. Received: {received or 'neither'}"
         )
     from zoo.publishing import publish
 

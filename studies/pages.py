@@ -14,7 +14,7 @@ from tfsparse.files import write_bytes
 from zoo.commands import commandline
 
 STUDIES = (
-    *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "interruption"),
+    *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "field", "interruption"),
     *("layer_speed", "layer_speed_litert", "microcontroller", "microcontroller_layers"),
     *("papers", "pattern_speed", "pruning_cost", "robustness", "soak", "training_choices"),
     *("training_speed", "zoo_table"),

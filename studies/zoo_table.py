@@ -36,6 +36,15 @@ _NETWORKS = {
     "shufflenet": "ShuffleNet",
     "vgg16": "VGG16",
 }
+# Each kind of magnitude pruning shares a budget among layers in its own way.
+_ALGORITHMS = {
+    "dnr": "DNR",
+    "set": "SET",
+    "rigl": "RigL",
+    "magnitude": "per-layer magnitude",
+    "global_magnitude": "global magnitude",
+    "erk_magnitude": "ERK magnitude",
+}
 _LABELS = {
     "nonzero_macs": "non-zero MACs, M",
     "kilobytes": "compressed weights, kB",
@@ -141,19 +150,19 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
-    networks = sorted({_network(about) for about in _cards()})  # the same colors in all pictures
+    networks = sorted({network(about) for about in _cards()})  # the same colors in all pictures
     colors = {each: f"C{index}" for index, each in enumerate(networks)}
     points = []
     for about, position in zip(cards, x, strict=True):
         y = _value(about, y_name)
         low, high = (100 * bound for bound in about["results"][y_name]["interval"])
-        color = colors[_network(about)]
+        color = colors[network(about)]
         face = color if is_robust(about) else "white"
         bars = [[y - low], [high - y]]
         axes.errorbar(position, y, bars, fmt="o", color=color, mfc=face, elinewidth=0.6)
         points.append((position, y, variant(about), color))
-    for network in sorted({_network(about) for about in cards}):
-        axes.plot([], [], "o", color=colors[network], label=network)
+    for name in sorted({network(about) for about in cards}):
+        axes.plot([], [], "o", color=colors[name], label=name)
     if not all(map(is_robust, cards)):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
@@ -224,7 +233,7 @@ def is_dense(about):
     return not about["model"]["pattern"] and about["recipe"]["prune"] == "none"
 
 
-def _network(about):
+def network(about):
     """Returns the name of a model's network, with its width unless it is the published one."""
     model = about["model"]
     width = f" of width {model['width']}" if model["width"] else ""
@@ -237,7 +246,7 @@ def variant(about):
     if about["model"]["pattern"]:
         found.append(str(about["model"]["pattern"]))
     if recipe["prune"] != "none":
-        method = {"dnr": "DNR", "magnitude": "magnitude"}[recipe["prune"]]
+        method = _ALGORITHMS[recipe["prune"]]
         unit = ", by channel" if recipe["structure"] == "channel" else ""
         counted = " of MACs" if recipe.get("budget") == "macs" else ""
         found.append(f"{method} {100 * recipe['density']:.0f} %{counted}{unit}")

@@ -22,7 +22,7 @@ def test_pictures_show_all_cards(name):
     for model, text in {
         "resnet8_narrow_cifar10": "dense",
         "resnet8_dnr_channel50_cifar10": "DNR 50 %, by channel",
-        "vgg16_w16_magnitude5_cifar10": "magnitude 5 %",
+        "vgg16_w16_magnitude5_cifar10": "per-layer magnitude 5 %",
         "vgg16_w16_dnr10_cifar10": "DNR 10 %",
         "resnet18_w16_psd2p8_cifar10": "PSD2_P8",
     }.items():

@@ -6,7 +6,6 @@ Published figures are in data/field.csv with their sources, the zoo's on its car
 and field.png.
 """
 
-import pathlib
 from typing import NamedTuple
 
 from absl import flags
@@ -16,7 +15,6 @@ from matplotlib.patches import Patch
 from studies import records
 from studies.zoo_table import is_robust, network, variant
 from tfsparse import tables
-from tfsparse.files import replacing
 from zoo.models import card, list_models
 
 NAME = "field"
@@ -37,8 +35,12 @@ def define_flags():
 
 def main():
     records.write_page(NAME, page())
-    with replacing(pathlib.Path(FLAGS.output) / f"{NAME}.png") as partial:
-        picture().savefig(partial, dpi=100)
+    save_pictures(FLAGS.output)
+
+
+def save_pictures(folder):
+    """Writes the picture of the page to a folder."""
+    records.save_picture(folder, NAME, picture())
 
 
 def published():

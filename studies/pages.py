@@ -1,6 +1,8 @@
 """Writes all pages of docs/results again from their records, without measuring.
 
 python -m studies pages
+
+Pictures that show cards, or cards and records, are drawn again, too.
 """
 
 import importlib
@@ -31,6 +33,9 @@ def main():
     for study in STUDIES:
         name, text = page(study, FLAGS.output)
         write_bytes(pathlib.Path(FLAGS.output) / f"{name}.md", text)
+        module = importlib.import_module(f"studies.{study}")
+        if hasattr(module, "save_pictures"):
+            module.save_pictures(FLAGS.output)
 
 
 def page(study, folder):

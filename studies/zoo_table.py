@@ -5,8 +5,6 @@
 Writes zoo.md and its pictures.
 """
 
-import pathlib
-
 from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
@@ -14,14 +12,13 @@ from matplotlib.transforms import Bbox
 
 from studies import records
 from tfsparse import tables
-from tfsparse.files import replacing
 from zoo.models import card, list_models
 
 NAME = "zoo"
 RECORDS = ()
 _HEADER = (
-    "name|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %|int8 file %"
-    "|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
+    "name|network|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %"
+    "|int8 file %|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
 )
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
@@ -61,11 +58,14 @@ def define_flags():
 
 
 def main():
-    output = pathlib.Path(FLAGS.output)
     records.write_page(NAME, page())
+    save_pictures(FLAGS.output)
+
+
+def save_pictures(folder):
+    """Writes the pictures of the page to a folder."""
     for name in _PICTURES:
-        with replacing(output / f"{name}.png") as partial:
-            picture(name).savefig(partial, dpi=100)
+        records.save_picture(folder, name, picture(name))
 
 
 def markdown():
@@ -109,6 +109,7 @@ def _row(about):
 
     return [
         f"`{about['name']}`",
+        f"{network(about)}, {variant(about)}",
         about["dataset"] + (f" ({about['note']})" if about["note"] else ""),
         about["recipe"]["loss"],
         str(about["epochs"]),

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from studies import records
 from studies.zoo_table import is_robust, network, variant
 from tfsparse import tables
+from zoo.cards import MAX_GAP, gap_warning
 from zoo.models import card, list_models
 
 NAME = "field"
@@ -80,6 +81,7 @@ def page():
         steps=f"{_range(steps)} step{'s' * (max(steps) > 1)}",
         fewest=f"{min(weights):,}",
         most=f"{max(weights):,}",
+        gap=f"{MAX_GAP:g}",
         note=", ".join(sorted({about["note"] for about in cards} - {""})),
     )
 
@@ -114,7 +116,8 @@ def _own_row(about):
         low, high = (100 * bound for bound in attacked["interval"])
         count = f"n={attacked['examples']:,}"
         cells[0] = f"{100 * attacked['accuracy']:.1f} ({low:.1f} to {high:.1f}, {count})"
-        cells[1] = f"{100 * results['pgd_200']['accuracy']:.1f} ({count})"
+        warning = " **!**" if gap_warning(results) else ""
+        cells[1] = f"{100 * results['pgd_200']['accuracy']:.1f}{warning} ({count})"
     return [
         network(about),
         variant(about),

@@ -23,6 +23,7 @@ from studies.recipe_runs import check_note
 from tfsparse import tables
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing
+from zoo.cards import gap_warning
 from zoo.robustness.subjects import find_subject
 
 NAME = "robustness"
@@ -169,6 +170,7 @@ def _white_box(models, dataset):
         cells = [_cell(many[attack]) for attack in ("clean", "fgsm", "pgd", "pgd_dlr")]
         few = parts.get("autoattack", {"results": {}})["results"]
         cells += [_cell(few[attack]) if few else "" for attack in ("pgd", "autoattack")]
+        cells[-1] += " **!**" if gap_warning(few) else ""
         other = parts["white_box"]["dataset"]
         rows.append([f"`{name}`" + (f" ({other})" if other != dataset else ""), *cells])
     return tables.markdown(header, rows)

@@ -12,6 +12,7 @@ from matplotlib.transforms import Bbox
 
 from studies import records
 from tfsparse import tables
+from zoo.cards import MAX_GAP, gap_warning
 from zoo.models import card, list_models
 
 NAME = "zoo"
@@ -90,6 +91,8 @@ def page():
         wide=f"{100 * wide['results']['clean']['accuracy']:.1f}",
         wide_epochs=wide["epochs"],
         models=len(cards),
+        gap=MAX_GAP,
+        flagged=f"{sum(bool(gap_warning(each['results'])) for each in cards)} of {len(cards)}",
         megabytes=f"{sum(c['weights']['bytes'] + c['tflite']['bytes'] for c in cards) / 1e6:.1f}",
     )
 
@@ -103,7 +106,8 @@ def _row(about):
             return ""
         notes = [] if result["examples"] == whole else [f"n={result['examples']:,}"]
         if name == "autoattack":
-            notes.insert(0, f"PGD {100 * about['results']['pgd_200']['accuracy']:.1f}")
+            warning = " **!**" if gap_warning(about["results"]) else ""
+            notes.insert(0, f"PGD {100 * about['results']['pgd_200']['accuracy']:.1f}{warning}")
         few = f" ({', '.join(notes)})" if notes else ""
         return f"{100 * result['accuracy']:.1f}{few}"
 

@@ -15,7 +15,7 @@ import tfsparse
 from tflite.boards import BOARDS
 from tfsparse import optional
 from zoo import adversarial_examples, models
-from zoo.cards import threat_model
+from zoo.cards import gap_warning, threat_model
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 KINDS = ("dense", "periodic", "weights pruned", "channels pruned", "periodic and pruned")
@@ -143,6 +143,8 @@ def _facts(card):
             low, high = (100 * bound for bound in found["interval"])
             figure = f"{100 * found['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
             rows.append([f"{name}, n = {found['examples']:,}", figure])
+    if warning := gap_warning(card["results"]):
+        rows.append(["warning", warning])
     if card.get("baseline"):
         dense = card["baseline"]
         accuracies = [dense[key] for key in ("clean", "autoattack") if dense[key] is not None]

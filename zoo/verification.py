@@ -12,6 +12,7 @@ from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
 from zoo import adversarial_examples, figures
 from zoo.architectures.costs import costs
+from zoo.cards import gap_warning
 from zoo.data import open_dataset
 from zoo.robustness.subjects import file_subject, model_subject
 
@@ -60,7 +61,9 @@ def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
         card = zoo.card(name)  # read again: another process may have added to it
         card = {**completed(card, measured), **_examples(card, model, data_dir)}
         write_bytes(FOLDER / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
-    return "\n".join([name, table(rows), *([problem] if problem else [])]), wrong
+    warning = gap_warning({**card["results"], **measured.get("results", {})})
+    notes = [problem, warning and f"warning: {warning}"]
+    return "\n".join([name, table(rows), *filter(None, notes)]), wrong
 
 
 def _examples(card, model, data_dir):

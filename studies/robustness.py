@@ -176,15 +176,25 @@ def _white_box(models, dataset):
     return tables.markdown(header, rows)
 
 
+def on_file(report):
+    """Returns {attack: result} of what was run against a file itself, of a part "deployed"."""
+    return {name: report["results"][name] for name in ("clean", "transfer", "pgd", "diva")}
+
+
+def worst(report):
+    """Returns the name of the attack in `on_file` that leaves the lowest accuracy."""
+    found = on_file(report)
+    return min(found, key=lambda name: found[name]["accuracy"])
+
+
 def _deployed(models):
     header = [f"clean, n={FEW}", "PGD, float model", "transfer", "PGD", "DIVA", "worst"]
     rows = []
     for name, parts in models.items():
         if "deployed" in parts:
             results = parts["deployed"]["results"]
-            found = [results[each] for each in ("clean", "float/pgd", "transfer", "pgd", "diva")]
-            worst = min((found[0], *found[2:]), key=lambda result: result["accuracy"])
-            rows.append([f"`{name}`", *map(_cell, (*found, worst))])
+            shown = ("clean", "float/pgd", "transfer", "pgd", "diva", worst(parts["deployed"]))
+            rows.append([f"`{name}`", *(_cell(results[each]) for each in shown)])
     return tables.markdown(["int8 file of", *header], rows)
 
 

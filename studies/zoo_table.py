@@ -19,7 +19,8 @@ NAME = "zoo"
 RECORDS = ()
 _HEADER = (
     "name|network|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %"
-    "|int8 file %|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
+    "|int8 file %|PGD-50 %|AutoAttack %|int8 file, worst attack %"
+    "|weights kB|int8 kB|RAM kB|speed-up"
 )
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
@@ -120,10 +121,17 @@ def _row(about):
         f"{about['nonzero_parameters']:,} / {about['dense_parameters']:,}",
         f"{about['nonzero_macs'] / 1e6:.1f} / {about['dense_macs'] / 1e6:.1f}",
         *map(percent, ("clean", "int8", "pgd", "autoattack")),
+        _worst_on_file(about["deployed"]),
         *(f"{about[kind]['bytes'] / 1000:.0f}" for kind in ("weights", "tflite")),
         "" if arena is None else f"{arena / 1000:.0f}",
         f"{about['device']['latency_ratio']:.2f}x",
     ]
+
+
+def _worst_on_file(found):
+    if not found:
+        return ""
+    return f"{100 * found[found['worst']]['accuracy']:.1f} (n={found['examples']:,})"
 
 
 def picture(name):

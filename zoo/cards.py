@@ -36,6 +36,15 @@ _ATTACKS = {
 }
 
 
+# Attacks on the int8 file itself.
+_ON_FILE = {
+    "clean": "clean",
+    "transfer": "PGD of float model",
+    "pgd": "PGD of file",
+    "diva": "DIVA",
+}
+
+
 class Card(dict[str, Any]):
     """A card: a dict that prints as a page of at most 100 columns."""
 
@@ -73,7 +82,7 @@ def _lines(card):
         rows.append([f"accuracy, {settings}", f"{found['accuracy']:.2%}  ({images})"])
     if warning := gap_warning(card["results"]):
         rows.append(["warning", warning])
-    return rows + _baseline(card.get("baseline"))
+    return rows + deployed(card) + spread(card) + _baseline(card.get("baseline"))
 
 
 def _as_c(spent):
@@ -110,6 +119,34 @@ def gap_warning(results):
             if points > MAX_GAP + 1e-9:
                 return f"PGD {points:.1f} points above AutoAttack, more than {MAX_GAP:g}"
     return ""
+
+
+def deployed(card):
+    """Returns what is known of a card's int8 file under attack: rows of [what, figures]."""
+    found = card.get("deployed")
+    if not found:
+        return []
+    worst = found[found["worst"]]
+    low, high = worst["interval"]
+    images = f"n={found['examples']:,}, 95 % interval {low:.1%} to {high:.1%}"
+    each = [f"{title} {found[name]['accuracy']:.1%}" for name, title in _ON_FILE.items()]
+    return [
+        ["int8 file, worst attack", f"{worst['accuracy']:.2%}  ({images})"],
+        ["int8 file, each attack", ", ".join(each)],
+    ]
+
+
+def spread(card):
+    """Returns what is known of other seeds of a card's recipe: rows of [what, figures]."""
+    found = card.get("seeds")
+    if not found:
+        return []
+    each = [
+        f"{title} {100 * found[name]['mean']:.1f} ± {100 * found[name]['standard_deviation']:.1f}%"
+        for name, title in (("clean", "clean"), ("pgd", "PGD-50"))
+        if name in found
+    ]
+    return [["over seeds", f"{', '.join(each)}  (n={found['n']}, ± standard deviation)"]]
 
 
 def threat_model(recipe):

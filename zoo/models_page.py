@@ -15,7 +15,7 @@ import tfsparse
 from tflite.boards import BOARDS
 from tfsparse import optional
 from zoo import adversarial_examples, models
-from zoo.cards import gap_warning, threat_model
+from zoo.cards import deployed, gap_warning, spread, threat_model
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 KINDS = ("dense", "periodic", "weights pruned", "channels pruned", "periodic and pruned")
@@ -145,6 +145,7 @@ def _facts(card):
             rows.append([f"{name}, n = {found['examples']:,}", figure])
     if warning := gap_warning(card["results"]):
         rows.append(["warning", warning])
+    rows += deployed(card) + spread(card)
     if card.get("baseline"):
         dense = card["baseline"]
         accuracies = [dense[key] for key in ("clean", "autoattack") if dense[key] is not None]

@@ -25,8 +25,10 @@ _HEADER = (
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
+    "zoo_flash": ("flash", "clean", "Accuracy against flash, as C"),
+    "zoo_instructions": ("instructions", "clean", "Accuracy against instructions, as C"),
     "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the compressed weights"),
-    "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
+    "zoo_robust": ("clean", "autoattack", "Robust against clean accuracy"),
 }
 _NETWORKS = {
     "mobilenet_v2": "MobileNetV2",
@@ -46,9 +48,12 @@ _ALGORITHMS = {
 }
 _LABELS = {
     "nonzero_macs": "non-zero MACs, M",
+    "flash": "flash for code and constants, kB",
+    "instructions": "instructions on a Cortex-M4, M",
     "kilobytes": "compressed weights, kB",
     "clean": "clean accuracy, %",
     "pgd": "accuracy under PGD-50, %",
+    "autoattack": "accuracy under AutoAttack, %",
 }
 
 
@@ -137,7 +142,8 @@ def _worst_on_file(found):
 def picture(name):
     """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10."""
     x_name, y_name, title = _PICTURES[name]
-    cards = [about for about in _cards() if y_name != "pgd" or is_robust(about)]
+    cards = [about for about in _cards() if y_name == "clean" or is_robust(about)]
+    cards = [each for each in cards if None not in (_value(each, x_name), _value(each, y_name))]
     x = [_value(about, x_name) for about in cards]
     return plot(cards, x, y_name, _LABELS[x_name], title, logarithmic=x_name != "clean")
 
@@ -150,16 +156,17 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     """Returns a figure with a point for each model.
 
     Colors stand for networks, filled marks for robust training, and the words next to a mark for
-    the sparsity of the model. If x is a cost, Pareto lines show the highest accuracy that each cost
-    buys: among all models, and among dense ones.
+    the sparsity of the model. Pareto lines show the highest y that each x allows: at most that much
+    if x is a cost, or at least that much of another accuracy; among all models, and dense ones, of
+    either kind of training.
 
     Args:
         cards: of the models.
         x: number of each model.
-        y_name: the result of the cards that is shown: "clean" or "pgd".
+        y_name: the result of the cards that is shown: "clean", "pgd", or "autoattack".
         x_label: of the horizontal axis.
         title: of the figure.
-        logarithmic: whether that axis is; then x is a cost.
+        logarithmic: whether that axis is; then x is a cost, and otherwise an accuracy.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
@@ -180,8 +187,8 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
     axes.margins(0.15, 0.1)  # words stand next to their points
+    _draw_pareto_lines(axes, cards, points, is_cost=logarithmic)
     if logarithmic:
-        _draw_pareto_lines(axes, cards, points)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
@@ -193,16 +200,27 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     return figure
 
 
-def _draw_pareto_lines(axes, cards, points):
-    """Draws the Pareto lines of points (cost, accuracy, ...), to the right end of the axis."""
-    dense = [point for about, point in zip(cards, points, strict=True) if is_dense(about)]
-    dearest = max(x for x, *_ in points)
-    for chosen, style, label in ((points, "-", "all"), (dense, "--", "dense")):
-        line = pareto([point[:2] for point in chosen])
-        if line:
-            x, y = zip(*line, (dearest, line[-1][1]), strict=True)
-            label = f"Pareto line, {label} models"
-            axes.step(x, y, style, where="post", color="0.5", linewidth=1, zorder=0, label=label)
+def _draw_pareto_lines(axes, cards, points, is_cost):
+    """Draws the Pareto lines of points (x, accuracy, ...), to the worst x of all points.
+
+    Robust and other models have lines of their own: robustness costs clean accuracy.
+    """
+    sign = 1 if is_cost else -1
+    worst = max(sign * x for x, *_ in points)
+    for robust in (True, False):
+        kind = [
+            (about, (sign * x, y))
+            for about, (x, y, *_) in zip(cards, points, strict=True)
+            if is_robust(about) == robust
+        ]
+        dense = [each for each in kind if is_dense(each[0])]
+        for chosen, style in ((kind, "-"), (dense, "--")):
+            if line := pareto([point for _, point in chosen]):
+                costs, y = zip(*line, (worst, line[-1][1]), strict=True)
+                x = [sign * cost for cost in costs]
+                axes.step(x, y, style, where="post", color="0.5", linewidth=1, zorder=0)
+    for style, label in (("-", "all"), ("--", "dense")):
+        axes.plot([], [], style, color="0.5", linewidth=1, label=f"Pareto line, {label} models")
 
 
 def pareto(points):
@@ -215,13 +233,15 @@ def pareto(points):
 
 
 def _annotate(figure, axes, points):
-    """Writes the words of points (x, y, words, color) at the side with the fewest overlaps."""
+    """Writes the words of points (x, y, words, color) where they cover least."""
     figure.draw_without_rendering()  # which fixes all positions
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())
     places = [(7, -3, "left"), (-7, -3, "right"), (0, 8, "center"), (0, -14, "center")]
     places += [(7, 8, "left"), (-7, 8, "right"), (7, -14, "left"), (-7, -14, "right")]
+    places += [(0, 19, "center"), (0, -25, "center"), (12, 17, "left"), (-12, 17, "right")]
+    places += [(12, -25, "left"), (-12, -25, "right")]
     for x, y, words, color in points:
         tried = []
         for place in places:
@@ -230,12 +250,17 @@ def _annotate(figure, axes, points):
             text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
             box = text.get_window_extent()
             outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)
-            tried.append((10 * outside + sum(map(box.overlaps, taken)), text, box))
+            covered = sum(_area(Bbox.intersection(box, each)) for each in taken)
+            tried.append((1e6 * outside + covered, text, box))
         best = min(tried, key=lambda each: each[0])
         taken.append(best[2])
         for each in tried:
             if each is not best:
                 each[1].remove()
+
+
+def _area(box):
+    return box.width * box.height if box else 0
 
 
 def is_robust(about):
@@ -267,8 +292,12 @@ def variant(about):
 
 
 def _value(about, name):
+    if name in ("flash", "instructions"):
+        key, unit = {"flash": ("flash_bytes", 1e3), "instructions": ("instructions", 1e6)}[name]
+        return about["c_package"][key] / unit if about["c_package"] else None
     if name == "nonzero_macs":
         return about[name] / 1e6
     if name == "kilobytes":
         return about["weights"]["bytes"] / 1000
-    return 100 * about["results"][name]["accuracy"]
+    found = about["results"].get(name)
+    return 100 * found["accuracy"] if found else None

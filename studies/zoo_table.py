@@ -242,21 +242,22 @@ def _annotate(figure, axes, points):
     places += [(7, 8, "left"), (-7, 8, "right"), (7, -14, "left"), (-7, -14, "right")]
     places += [(0, 19, "center"), (0, -25, "center"), (12, 17, "left"), (-12, 17, "right")]
     places += [(12, -25, "left"), (-12, -25, "right")]
+    scale = figure.dpi / 72  # pixels of a point
     for x, y, words, color in points:
-        tried = []
+        style = {"fontsize": 8, "color": color, "textcoords": "offset points", "ha": "left"}
+        style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
+        text = axes.annotate(words, (x, y), (0, 0), **style)
+        box, tried = text.get_window_extent(), []
         for place in places:
-            style = {"fontsize": 8, "color": color, "ha": place[2]}
-            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
-            text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
-            box = text.get_window_extent()
-            outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)
-            covered = sum(_area(Bbox.intersection(box, each)) for each in taken)
-            tried.append((1e6 * outside + covered, text, box))
-        best = min(tried, key=lambda each: each[0])
-        taken.append(best[2])
-        for each in tried:
-            if each is not best:
-                each[1].remove()
+            shift = {"left": 0, "center": box.width / 2, "right": box.width}[place[2]]
+            moved = box.translated(scale * place[0] - shift, scale * place[1])
+            outside = not axes.bbox.containsx(moved.x0) or not axes.bbox.containsx(moved.x1)
+            covered = sum(_area(Bbox.intersection(moved, each)) for each in taken)
+            tried.append((1e6 * outside + covered, place, moved))
+        _, place, moved = min(tried, key=lambda each: each[0])
+        text.xyann = place[:2]
+        text.set_ha(place[2])
+        taken.append(moved)
 
 
 def _area(box):

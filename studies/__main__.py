@@ -6,7 +6,7 @@ import sys
 from studies.pages import STUDIES
 from zoo.commands import commandline
 
-COMMANDS = (*STUDIES, "accelerator", "fashion_mnist_small", "pages", "queue", "screenshot")
+COMMANDS = (*STUDIES, "accelerator", "cards", "fashion_mnist_small", "pages", "queue", "screenshot")
 
 
 def main():

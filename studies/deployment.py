@@ -38,7 +38,7 @@ NETWORKS = [f"{arch}:{width}" for arch in ("resnet8", "resnet18", "vgg16") for w
 # {form: (pattern, prune, whether channels are pruned, density)}, as in a zoo model's recipe.
 FORMS = {
     "dense": (None, "none", False, 1.0),
-    "magnitude 10 %": (None, "magnitude", False, 0.1),
+    "per-layer magnitude 10 %": (None, "magnitude", False, 0.1),
     "DNR 10 %": (None, "dnr", False, 0.1),
     "DNR channel 50 %": (None, "dnr", True, 0.5),
     **{name: (name, "none", False, 1.0) for name in ("PS4_P4", "PSD2_P8", "PS2_P6", "PSD1_P16")},

@@ -1,4 +1,4 @@
-"""Does DNR work? Robust networks of equal training: dense, DNR, magnitude pruning, narrow.
+"""Does DNR work? Robust networks of equal training: dense, DNR, per-layer magnitude, narrow.
 
     python -m studies dnr --workdir=runs/dnr
 
@@ -12,7 +12,9 @@ import pathlib
 from absl import flags
 
 from studies import recipe_runs, records
+from studies.zoo_table import network, variant
 from tfsparse.files import replacing
+from zoo.models import card, list_models
 from zoo.pictures import density_picture
 
 NAME = "dnr"
@@ -40,7 +42,9 @@ def save_picture(row, seed, folder):
 
 def page(runs):
     """Returns the Markdown page of all runs, with the pictures of those that were pruned."""
-    titles = ["weights kept", "MACs, M", "clean, %", "robust, %", "n", "hours a run"]
+    own = {"method": _method, "MACs kept, M": _macs_kept}
+    titles = ["method", "weights kept", "MACs, M", "MACs kept, M", "clean, %", "robust, %", "n"]
+    titles.append("hours a run")
     pruned = dict.fromkeys(
         run["row"].removesuffix(recipe_runs.REMOVED)
         for run in runs
@@ -49,7 +53,25 @@ def page(runs):
     pictures = [f"{row}\n\n![Densities of {row}]({NAME}_{row}.png)" for row in pruned]
     return records.fill(
         NAME,
-        table=recipe_runs.table(runs, titles),
+        table=recipe_runs.table(runs, titles, own),
         pictures="\n\n".join(pictures),
         **recipe_runs.facts(runs),
     )
+
+
+def _card(runs):
+    """Returns the card of the zoo model that a row's first run became, or None."""
+    name = runs[0]["row"].removesuffix(recipe_runs.REMOVED)
+    return card(name) if name in list_models() else None
+
+
+def _method(runs):
+    about = _card(runs)
+    return f"{network(about)}, {variant(about)}" if about else ""
+
+
+def _macs_kept(runs):
+    """Returns the MACs of weights that are not zero, which records lack and cards have."""
+    about = _card(runs)
+    is_same = about and about["parameters"] == runs[0]["parameters"]
+    return f"{about['nonzero_macs'] / 1e6:.2f}" if is_same else ""

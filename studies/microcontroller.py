@@ -19,7 +19,7 @@ from absl import flags
 
 import zoo
 from studies import records
-from studies.zoo_table import is_dense, is_robust, plot, variant
+from studies.zoo_table import is_dense, is_robust, network, plot, variant
 from tflite.codegen import bench, host, package
 from tflite.codegen.program import make_program
 from tflite.codegen.writing import write_sources
@@ -55,10 +55,14 @@ def main():
     for name in tqdm.tqdm(FLAGS.models or zoo.list_models(), "models", disable=None):
         run = measure(name, known.get(name))
         records.record(output, NAME, [run], page, KEYS, order=lambda run: run["model"])
-    runs = records.read(output, NAME, KEYS)
+    save_pictures(output)
+
+
+def save_pictures(folder):
+    """Writes the pictures of the page to a folder, from the record there."""
+    runs = records.read(folder, NAME, KEYS)
     for name in _PICTURES if _robust({run["model"]: run for run in runs}) else ():
-        with replacing(output / f"{name}.png") as partial:
-            picture(name, runs).savefig(partial, dpi=100)
+        records.save_picture(folder, name, picture(name, runs))
 
 
 # ---- measuring ----
@@ -154,7 +158,7 @@ def _exactness(models):
 def table(models):
     """Returns the Markdown table of all models."""
     header = (
-        "|data|clean, int8 %|PGD-50 %|TFLM: flash, kB|arena, kB|C: flash, kB|RAM, kB"
+        "|network|data|clean, int8 %|PGD-50 %|TFLM: flash, kB|arena, kB|C: flash, kB|RAM, kB"
         "|RAM / arena|MACs, M|instructions, M|per MAC|ms at 120 MHz"
     )
     rows = []
@@ -164,6 +168,7 @@ def table(models):
         rows.append(
             [
                 f"`{name}`",
+                f"{network(about)}, {variant(about)}",
                 about["dataset"],
                 f"{100 * about['results']['int8']['accuracy']:.1f}",
                 f"{100 * about['results']['pgd']['accuracy']:.1f}",
@@ -214,8 +219,10 @@ def _robust(models):
 
 
 def costs(run):
-    """Returns the costs that the pictures show: M instructions, and kB of flash and RAM."""
+    """Returns costs: kB of flash and RAM, millions of instructions, non-zero weights, and MACs."""
     return {
+        "weights": zoo.card(run["model"])["nonzero_parameters"],
+        "macs": run["macs"] / 1e6,
         "flash": run["flash"] / 1000,
         "ram": _ram(run) / 1000,
         "instructions": run["instructions"] / 1e6,
@@ -224,21 +231,35 @@ def costs(run):
 
 # ---- sparse networks against dense ones ----
 
-COSTS = {"flash": "flash", "ram": "RAM", "instructions": "instructions"}
+COSTS = {
+    **{"weights": "weights", "macs": "MACs"},
+    **{"flash": "flash", "ram": "RAM", "instructions": "instructions"},
+}
 
 
 def comparison(models):
     """Returns the Markdown table of sparse models beside dense ones of equal cost."""
     rows = []
-    for name in _sparse(models):
-        cells = [f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}"]
+    robust = _robust(models)
+    for name in sorted(robust, key=lambda name: not _is_dense(name)):
+        about = zoo.card(name)
+        cells = [f"{network(about)}, {variant(about)}"]
+        cells.append(f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}")
+        if _is_dense(name):
+            rows.append([f"`{name}`", *cells, *[""] * len(COSTS)])
+            continue
         for cost in COSTS:
             dense = [dense_accuracy(models, name, cost, result) for result in ("int8", "pgd")]
             cells.append("none" if None in dense else "{:.1f} / {:.1f}".format(*dense))
             if None not in dense:
                 cells[-1] += f" ({judged(models, name, cost)})"
         rows.append([f"`{name}`", *cells])
-    header = ["", "clean / PGD, %", *(f"dense at equal {word}" for word in COSTS.values())]
+    header = [
+        "",
+        "network",
+        "clean / PGD, %",
+        *(f"dense at equal {word}" for word in COSTS.values()),
+    ]
     return tables.markdown(header, rows)
 
 

@@ -1,6 +1,8 @@
 """Writes all pages of docs/results again from their records, without measuring.
 
 python -m studies pages
+
+Pictures that show cards, or cards and records, are drawn again, too.
 """
 
 import importlib
@@ -14,7 +16,7 @@ from tfsparse.files import write_bytes
 from zoo.commands import commandline
 
 STUDIES = (
-    *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "interruption"),
+    *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "field", "interruption"),
     *("layer_speed", "layer_speed_litert", "microcontroller", "microcontroller_layers"),
     *("papers", "pattern_speed", "pruning_cost", "robustness", "soak", "training_choices"),
     *("training_speed", "zoo_table"),
@@ -31,6 +33,9 @@ def main():
     for study in STUDIES:
         name, text = page(study, FLAGS.output)
         write_bytes(pathlib.Path(FLAGS.output) / f"{name}.md", text)
+        module = importlib.import_module(f"studies.{study}")
+        if hasattr(module, "save_pictures"):
+            module.save_pictures(FLAGS.output)
 
 
 def page(study, folder):

@@ -7,7 +7,7 @@ import pathlib
 from absl import flags
 
 from tfsparse.errors import UsageError
-from tfsparse.files import locked, write_bytes
+from tfsparse.files import locked, replacing, write_bytes
 
 FOLDER = pathlib.Path(__file__).parent
 DEFAULT_KEYS = ("settings",)
@@ -86,6 +86,12 @@ def record(folder, name, new, page, keys=DEFAULT_KEYS, order=None):
 def write_page(name, text):
     """Writes the page `name`.md to --output."""
     write_bytes(pathlib.Path(flags.FLAGS.output) / f"{name}.md", text)
+
+
+def save_picture(folder, name, figure):
+    """Writes a figure of matplotlib's as `name`.png to a folder."""
+    with replacing(pathlib.Path(folder) / f"{name}.png") as partial:
+        figure.savefig(partial, dpi=100)
 
 
 def fill(name, **fields):

@@ -23,6 +23,7 @@ from studies.recipe_runs import check_note
 from tfsparse import tables
 from tfsparse.errors import UsageError
 from tfsparse.files import replacing
+from zoo.cards import gap_warning
 from zoo.robustness.subjects import find_subject
 
 NAME = "robustness"
@@ -169,9 +170,21 @@ def _white_box(models, dataset):
         cells = [_cell(many[attack]) for attack in ("clean", "fgsm", "pgd", "pgd_dlr")]
         few = parts.get("autoattack", {"results": {}})["results"]
         cells += [_cell(few[attack]) if few else "" for attack in ("pgd", "autoattack")]
+        cells[-1] += " **!**" if gap_warning(few) else ""
         other = parts["white_box"]["dataset"]
         rows.append([f"`{name}`" + (f" ({other})" if other != dataset else ""), *cells])
     return tables.markdown(header, rows)
+
+
+def on_file(report):
+    """Returns {attack: result} of what was run against a file itself, of a part "deployed"."""
+    return {name: report["results"][name] for name in ("clean", "transfer", "pgd", "diva")}
+
+
+def worst(report):
+    """Returns the name of the attack in `on_file` that leaves the lowest accuracy."""
+    found = on_file(report)
+    return min(found, key=lambda name: found[name]["accuracy"])
 
 
 def _deployed(models):
@@ -180,9 +193,8 @@ def _deployed(models):
     for name, parts in models.items():
         if "deployed" in parts:
             results = parts["deployed"]["results"]
-            found = [results[each] for each in ("clean", "float/pgd", "transfer", "pgd", "diva")]
-            worst = min((found[0], *found[2:]), key=lambda result: result["accuracy"])
-            rows.append([f"`{name}`", *map(_cell, (*found, worst))])
+            shown = ("clean", "float/pgd", "transfer", "pgd", "diva", worst(parts["deployed"]))
+            rows.append([f"`{name}`", *(_cell(results[each]) for each in shown)])
     return tables.markdown(["int8 file of", *header], rows)
 
 

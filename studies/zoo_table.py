@@ -5,8 +5,6 @@
 Writes zoo.md and its pictures.
 """
 
-import pathlib
-
 from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
@@ -14,20 +12,23 @@ from matplotlib.transforms import Bbox
 
 from studies import records
 from tfsparse import tables
-from tfsparse.files import replacing
+from zoo.cards import MAX_GAP, gap_warning
 from zoo.models import card, list_models
 
 NAME = "zoo"
 RECORDS = ()
 _HEADER = (
-    "name|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %|int8 file %"
-    "|PGD-50 %|AutoAttack %|weights kB|int8 kB|RAM kB|speed-up"
+    "name|network|data|loss|epochs|non-zero / dense weights|non-zero / dense MACs, M|clean %"
+    "|int8 file %|PGD-50 %|AutoAttack %|int8 file, worst attack %"
+    "|weights kB|int8 kB|RAM kB|speed-up"
 )
 # {picture: (x axis, y axis, title)}
 _PICTURES = {
     "zoo_macs": ("nonzero_macs", "clean", "Accuracy against multiply-accumulates"),
+    "zoo_flash": ("flash", "clean", "Accuracy against flash, as C"),
+    "zoo_instructions": ("instructions", "clean", "Accuracy against instructions, as C"),
     "zoo_kilobytes": ("kilobytes", "clean", "Accuracy against the size of the compressed weights"),
-    "zoo_robust": ("clean", "pgd", "Robust against clean accuracy"),
+    "zoo_robust": ("clean", "autoattack", "Robust against clean accuracy"),
 }
 _NETWORKS = {
     "mobilenet_v2": "MobileNetV2",
@@ -36,11 +37,23 @@ _NETWORKS = {
     "shufflenet": "ShuffleNet",
     "vgg16": "VGG16",
 }
+# Each kind of magnitude pruning shares a budget among layers in its own way.
+_ALGORITHMS = {
+    "dnr": "DNR",
+    "set": "SET",
+    "rigl": "RigL",
+    "magnitude": "per-layer magnitude",
+    "global_magnitude": "global magnitude",
+    "erk_magnitude": "ERK magnitude",
+}
 _LABELS = {
     "nonzero_macs": "non-zero MACs, M",
+    "flash": "flash for code and constants, kB",
+    "instructions": "instructions on a Cortex-M4, M",
     "kilobytes": "compressed weights, kB",
     "clean": "clean accuracy, %",
     "pgd": "accuracy under PGD-50, %",
+    "autoattack": "accuracy under AutoAttack, %",
 }
 
 
@@ -52,11 +65,14 @@ def define_flags():
 
 
 def main():
-    output = pathlib.Path(FLAGS.output)
     records.write_page(NAME, page())
+    save_pictures(FLAGS.output)
+
+
+def save_pictures(folder):
+    """Writes the pictures of the page to a folder."""
     for name in _PICTURES:
-        with replacing(output / f"{name}.png") as partial:
-            picture(name).savefig(partial, dpi=100)
+        records.save_picture(folder, name, picture(name))
 
 
 def markdown():
@@ -81,6 +97,8 @@ def page():
         wide=f"{100 * wide['results']['clean']['accuracy']:.1f}",
         wide_epochs=wide["epochs"],
         models=len(cards),
+        gap=MAX_GAP,
+        flagged=f"{sum(bool(gap_warning(each['results'])) for each in cards)} of {len(cards)}",
         megabytes=f"{sum(c['weights']['bytes'] + c['tflite']['bytes'] for c in cards) / 1e6:.1f}",
     )
 
@@ -94,28 +112,38 @@ def _row(about):
             return ""
         notes = [] if result["examples"] == whole else [f"n={result['examples']:,}"]
         if name == "autoattack":
-            notes.insert(0, f"PGD {100 * about['results']['pgd_200']['accuracy']:.1f}")
+            warning = " **!**" if gap_warning(about["results"]) else ""
+            notes.insert(0, f"PGD {100 * about['results']['pgd_200']['accuracy']:.1f}{warning}")
         few = f" ({', '.join(notes)})" if notes else ""
         return f"{100 * result['accuracy']:.1f}{few}"
 
     return [
         f"`{about['name']}`",
+        f"{network(about)}, {variant(about)}",
         about["dataset"] + (f" ({about['note']})" if about["note"] else ""),
         about["recipe"]["loss"],
         str(about["epochs"]),
         f"{about['nonzero_parameters']:,} / {about['dense_parameters']:,}",
         f"{about['nonzero_macs'] / 1e6:.1f} / {about['dense_macs'] / 1e6:.1f}",
         *map(percent, ("clean", "int8", "pgd", "autoattack")),
+        _worst_on_file(about["deployed"]),
         *(f"{about[kind]['bytes'] / 1000:.0f}" for kind in ("weights", "tflite")),
         "" if arena is None else f"{arena / 1000:.0f}",
         f"{about['device']['latency_ratio']:.2f}x",
     ]
 
 
+def _worst_on_file(found):
+    if not found:
+        return ""
+    return f"{100 * found[found['worst']]['accuracy']:.1f} (n={found['examples']:,})"
+
+
 def picture(name):
     """Returns the figure `name` of _PICTURES: a point for each model on CIFAR-10."""
     x_name, y_name, title = _PICTURES[name]
-    cards = [about for about in _cards() if y_name != "pgd" or is_robust(about)]
+    cards = [about for about in _cards() if y_name == "clean" or is_robust(about)]
+    cards = [each for each in cards if None not in (_value(each, x_name), _value(each, y_name))]
     x = [_value(about, x_name) for about in cards]
     return plot(cards, x, y_name, _LABELS[x_name], title, logarithmic=x_name != "clean")
 
@@ -128,38 +156,39 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     """Returns a figure with a point for each model.
 
     Colors stand for networks, filled marks for robust training, and the words next to a mark for
-    the sparsity of the model. If x is a cost, Pareto lines show the highest accuracy that each cost
-    buys: among all models, and among dense ones.
+    the sparsity of the model. Pareto lines show the highest y that each x allows: at most that much
+    if x is a cost, or at least that much of another accuracy; among all models, and dense ones, of
+    either kind of training.
 
     Args:
         cards: of the models.
         x: number of each model.
-        y_name: the result of the cards that is shown: "clean" or "pgd".
+        y_name: the result of the cards that is shown: "clean", "pgd", or "autoattack".
         x_label: of the horizontal axis.
         title: of the figure.
-        logarithmic: whether that axis is; then x is a cost.
+        logarithmic: whether that axis is; then x is a cost, and otherwise an accuracy.
     """
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
-    networks = sorted({_network(about) for about in _cards()})  # the same colors in all pictures
+    networks = sorted({network(about) for about in _cards()})  # the same colors in all pictures
     colors = {each: f"C{index}" for index, each in enumerate(networks)}
     points = []
     for about, position in zip(cards, x, strict=True):
         y = _value(about, y_name)
         low, high = (100 * bound for bound in about["results"][y_name]["interval"])
-        color = colors[_network(about)]
+        color = colors[network(about)]
         face = color if is_robust(about) else "white"
         bars = [[y - low], [high - y]]
         axes.errorbar(position, y, bars, fmt="o", color=color, mfc=face, elinewidth=0.6)
         points.append((position, y, variant(about), color))
-    for network in sorted({_network(about) for about in cards}):
-        axes.plot([], [], "o", color=colors[network], label=network)
+    for name in sorted({network(about) for about in cards}):
+        axes.plot([], [], "o", color=colors[name], label=name)
     if not all(map(is_robust, cards)):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
     axes.margins(0.15, 0.1)  # words stand next to their points
+    _draw_pareto_lines(axes, cards, points, is_cost=logarithmic)
     if logarithmic:
-        _draw_pareto_lines(axes, cards, points)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
@@ -171,16 +200,27 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     return figure
 
 
-def _draw_pareto_lines(axes, cards, points):
-    """Draws the Pareto lines of points (cost, accuracy, ...), to the right end of the axis."""
-    dense = [point for about, point in zip(cards, points, strict=True) if is_dense(about)]
-    dearest = max(x for x, *_ in points)
-    for chosen, style, label in ((points, "-", "all"), (dense, "--", "dense")):
-        line = pareto([point[:2] for point in chosen])
-        if line:
-            x, y = zip(*line, (dearest, line[-1][1]), strict=True)
-            label = f"Pareto line, {label} models"
-            axes.step(x, y, style, where="post", color="0.5", linewidth=1, zorder=0, label=label)
+def _draw_pareto_lines(axes, cards, points, is_cost):
+    """Draws the Pareto lines of points (x, accuracy, ...), to the worst x of all points.
+
+    Robust and other models have lines of their own: robustness costs clean accuracy.
+    """
+    sign = 1 if is_cost else -1
+    worst = max(sign * x for x, *_ in points)
+    for robust in (True, False):
+        kind = [
+            (about, (sign * x, y))
+            for about, (x, y, *_) in zip(cards, points, strict=True)
+            if is_robust(about) == robust
+        ]
+        dense = [each for each in kind if is_dense(each[0])]
+        for chosen, style in ((kind, "-"), (dense, "--")):
+            if line := pareto([point for _, point in chosen]):
+                costs, y = zip(*line, (worst, line[-1][1]), strict=True)
+                x = [sign * cost for cost in costs]
+                axes.step(x, y, style, where="post", color="0.5", linewidth=1, zorder=0)
+    for style, label in (("-", "all"), ("--", "dense")):
+        axes.plot([], [], style, color="0.5", linewidth=1, label=f"Pareto line, {label} models")
 
 
 def pareto(points):
@@ -193,27 +233,35 @@ def pareto(points):
 
 
 def _annotate(figure, axes, points):
-    """Writes the words of points (x, y, words, color) at the side with the fewest overlaps."""
+    """Writes the words of points (x, y, words, color) where they cover least."""
     figure.draw_without_rendering()  # which fixes all positions
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())
     places = [(7, -3, "left"), (-7, -3, "right"), (0, 8, "center"), (0, -14, "center")]
     places += [(7, 8, "left"), (-7, 8, "right"), (7, -14, "left"), (-7, -14, "right")]
+    places += [(0, 19, "center"), (0, -25, "center"), (12, 17, "left"), (-12, 17, "right")]
+    places += [(12, -25, "left"), (-12, -25, "right")]
+    scale = figure.dpi / 72  # pixels of a point
     for x, y, words, color in points:
-        tried = []
+        style = {"fontsize": 8, "color": color, "textcoords": "offset points", "ha": "left"}
+        style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
+        text = axes.annotate(words, (x, y), (0, 0), **style)
+        box, tried = text.get_window_extent(), []
         for place in places:
-            style = {"fontsize": 8, "color": color, "ha": place[2]}
-            style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
-            text = axes.annotate(words, (x, y), place[:2], textcoords="offset points", **style)
-            box = text.get_window_extent()
-            outside = not axes.bbox.containsx(box.x0) or not axes.bbox.containsx(box.x1)
-            tried.append((10 * outside + sum(map(box.overlaps, taken)), text, box))
-        best = min(tried, key=lambda each: each[0])
-        taken.append(best[2])
-        for each in tried:
-            if each is not best:
-                each[1].remove()
+            shift = {"left": 0, "center": box.width / 2, "right": box.width}[place[2]]
+            moved = box.translated(scale * place[0] - shift, scale * place[1])
+            outside = not axes.bbox.containsx(moved.x0) or not axes.bbox.containsx(moved.x1)
+            covered = sum(_area(Bbox.intersection(moved, each)) for each in taken)
+            tried.append((1e6 * outside + covered, place, moved))
+        _, place, moved = min(tried, key=lambda each: each[0])
+        text.xyann = place[:2]
+        text.set_ha(place[2])
+        taken.append(moved)
+
+
+def _area(box):
+    return box.width * box.height if box else 0
 
 
 def is_robust(about):
@@ -224,7 +272,7 @@ def is_dense(about):
     return not about["model"]["pattern"] and about["recipe"]["prune"] == "none"
 
 
-def _network(about):
+def network(about):
     """Returns the name of a model's network, with its width unless it is the published one."""
     model = about["model"]
     width = f" of width {model['width']}" if model["width"] else ""
@@ -237,7 +285,7 @@ def variant(about):
     if about["model"]["pattern"]:
         found.append(str(about["model"]["pattern"]))
     if recipe["prune"] != "none":
-        method = {"dnr": "DNR", "magnitude": "magnitude"}[recipe["prune"]]
+        method = _ALGORITHMS[recipe["prune"]]
         unit = ", by channel" if recipe["structure"] == "channel" else ""
         counted = " of MACs" if recipe.get("budget") == "macs" else ""
         found.append(f"{method} {100 * recipe['density']:.0f} %{counted}{unit}")
@@ -245,8 +293,12 @@ def variant(about):
 
 
 def _value(about, name):
+    if name in ("flash", "instructions"):
+        key, unit = {"flash": ("flash_bytes", 1e3), "instructions": ("instructions", 1e6)}[name]
+        return about["c_package"][key] / unit if about["c_package"] else None
     if name == "nonzero_macs":
         return about[name] / 1e6
     if name == "kilobytes":
         return about["weights"]["bytes"] / 1000
-    return 100 * about["results"][name]["accuracy"]
+    found = about["results"].get(name)
+    return 100 * found["accuracy"] if found else None

@@ -25,6 +25,7 @@ _FIELDS = {
     **{"name": str, "note": str, "dataset": str, "image_size": (int, type(None))},
     **{"class_names": list, "recipe": dict, "results": dict},
 }
+MAX_GAP = 6.0  # points by which PGD may exceed AutoAttack before it misleads
 # The results of a card, on its page.
 _ATTACKS = {
     "clean": "clean",
@@ -32,6 +33,15 @@ _ATTACKS = {
     "pgd": "PGD-{steps} x {restarts}",
     "pgd_200": "PGD-{steps} x {restarts}",
     "autoattack": "AutoAttack",
+}
+
+
+# Attacks on the int8 file itself.
+_ON_FILE = {
+    "clean": "clean",
+    "transfer": "PGD of float model",
+    "pgd": "PGD of file",
+    "diva": "DIVA",
 }
 
 
@@ -70,7 +80,9 @@ def _lines(card):
         settings = _ATTACKS[name].format(**found)
         images = f"n={found['examples']:,}, 95 % interval {low:.1%} to {high:.1%}"
         rows.append([f"accuracy, {settings}", f"{found['accuracy']:.2%}  ({images})"])
-    return rows + _baseline(card.get("baseline"))
+    if warning := gap_warning(card["results"]):
+        rows.append(["warning", warning])
+    return rows + deployed(card) + spread(card) + _baseline(card.get("baseline"))
 
 
 def _as_c(spent):
@@ -87,6 +99,54 @@ def _baseline(dense):
     figures = {"clean": dense["clean"], "AutoAttack": dense["autoattack"]}
     known = [f"{name} {found:.2%}" for name, found in figures.items() if found is not None]
     return [["dense baseline", f"{dense['model']}: {', '.join(known)}"]]
+
+
+def gap_warning(results):
+    """Returns a warning if PGD says much more robust than AutoAttack, a str; "" if not.
+
+    PGD then fails where other attacks do not, as it does if gradients are masked.
+
+    Args:
+        results: {name: a dict with "accuracy", a fraction, and "examples"} as on a card, or in a
+            report of `zoo.robustness.evaluation`. AutoAttack and PGD compare if both were run on
+            the same number of images, which are the first ones of the test set.
+    """
+    attacked = results.get("autoattack")
+    for name in ("pgd", "pgd_200"):
+        weaker = results.get(name)
+        if attacked and weaker and weaker["examples"] == attacked["examples"]:
+            points = 100 * (weaker["accuracy"] - attacked["accuracy"])
+            if points > MAX_GAP + 1e-9:
+                return f"PGD {points:.1f} points above AutoAttack, more than {MAX_GAP:g}"
+    return ""
+
+
+def deployed(card):
+    """Returns what is known of a card's int8 file under attack: rows of [what, figures]."""
+    found = card.get("deployed")
+    if not found:
+        return []
+    worst = found[found["worst"]]
+    low, high = worst["interval"]
+    images = f"n={found['examples']:,}, 95 % interval {low:.1%} to {high:.1%}"
+    each = [f"{title} {found[name]['accuracy']:.1%}" for name, title in _ON_FILE.items()]
+    return [
+        ["int8 file, worst attack", f"{worst['accuracy']:.2%}  ({images})"],
+        ["int8 file, each attack", ", ".join(each)],
+    ]
+
+
+def spread(card):
+    """Returns what is known of other seeds of a card's recipe: rows of [what, figures]."""
+    found = card.get("seeds")
+    if not found:
+        return []
+    each = [
+        f"{title} {100 * found[name]['mean']:.1f} ± {100 * found[name]['standard_deviation']:.1f}%"
+        for name, title in (("clean", "clean"), ("pgd", "PGD-50"))
+        if name in found
+    ]
+    return [["over seeds", f"{', '.join(each)}  (n={found['n']}, ± standard deviation)"]]
 
 
 def threat_model(recipe):

@@ -46,8 +46,8 @@ def find(
 
     Args:
         robust: True for models that were trained on adversarial images, too, which are ordered by
-            their accuracy under AutoAttack; False for the others; None for all, which, as the
-            others, are ordered by their clean accuracy.
+            their accuracy under AutoAttack, and where that is equal by their clean accuracy; False
+            for the others; None for all, which, as the others, are ordered by their clean accuracy.
         dataset: name of the data set.
         max_flash: most bytes of the int8 file.
         max_ram: most bytes of RAM that the int8 file needs in TFLM.
@@ -62,7 +62,8 @@ def find(
     datasets = sorted({each["dataset"] for each in cards})
     if dataset is not None and dataset not in datasets:
         raise UsageError(f"dataset must be one of {', '.join(datasets)}. Received: {dataset!r}")
-    most_flash, most_ram = [math.inf if most is None else most for most in (max_flash, max_ram)]
+    limits = max_flash, max_ram, max_instructions
+    most_flash, most_ram, most_instructions = (math.inf if m is None else m for m in limits)
     if board is not None:
         found = find_board(board)
         most_flash = min(most_flash, 1024 * found.flash_kb)
@@ -76,11 +77,16 @@ def find(
             and dataset in (None, each["dataset"])
             and each["tflite"]["bytes"] <= most_flash
             and (each["device"]["arena_bytes"] or math.inf) <= most_ram
-            and (_instructions(each) or math.inf) <= (max_instructions or math.inf)
+            and (_instructions(each) or math.inf) <= most_instructions
         ),
-        # What was not measured, such as AutoAttack right after publishing, comes last.
-        key=lambda each: -each["results"].get(ranking, {"accuracy": -1})["accuracy"],
+        key=lambda each: [_accuracy(each, ranking), _accuracy(each, "clean")],
+        reverse=True,
     )
+
+
+def _accuracy(card, name):
+    """Returns an accuracy; -1 if it was not measured, as AutoAttack right after publishing."""
+    return card["results"].get(name, {"accuracy": -1})["accuracy"]
 
 
 def _instructions(card):

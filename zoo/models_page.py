@@ -15,7 +15,7 @@ import tfsparse
 from tflite.boards import BOARDS
 from tfsparse import optional
 from zoo import adversarial_examples, models
-from zoo.cards import threat_model
+from zoo.cards import gap_warning, threat_model
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 KINDS = ("dense", "periodic", "weights pruned", "channels pruned", "periodic and pruned")
@@ -136,13 +136,18 @@ def _about(card):
 
 def _facts(card):
     """Returns rows of [what, figure] that the page shows of a chosen model."""
-    rows = []
-    for key, name in _RESULTS.items():
-        if key in card["results"]:
-            found = card["results"][key]
-            low, high = (100 * bound for bound in found["interval"])
-            figure = f"{100 * found['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
-            rows.append([f"{name}, n = {found['examples']:,}", figure])
+    rows = [
+        _fact(name, card["results"][key], card["results"][key]["examples"])
+        for key, name in _RESULTS.items()
+        if key in card["results"]
+    ]
+    if found := card.get("deployed"):
+        rows.append(_fact("int8 file attacked", found[found["worst"]], found["examples"]))
+    if warning := gap_warning(card["results"]):
+        rows.append(["warning", warning])
+    if found := card.get("seeds"):
+        mean, spread = (100 * found["clean"][key] for key in ("mean", "standard_deviation"))
+        rows.append([f"clean over {found['n']} seeds", f"{mean:.1f} ± {spread:.1f} %"])
     if card.get("baseline"):
         dense = card["baseline"]
         accuracies = [dense[key] for key in ("clean", "autoattack") if dense[key] is not None]
@@ -155,6 +160,12 @@ def _facts(card):
     kept, dense = (f"{card[key]:,}" for key in ("nonzero_parameters", "dense_parameters"))
     rows.append(["non-zero weights", f"{kept} of {dense}"])
     return rows
+
+
+def _fact(name, result, examples):
+    low, high = (100 * bound for bound in result["interval"])
+    figure = f"{100 * result['accuracy']:.1f} % ({low:.1f} to {high:.1f})"
+    return [f"{name}, n = {examples:,}", figure]
 
 
 def _predictions(examples):

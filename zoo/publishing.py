@@ -13,7 +13,7 @@ from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
 from zoo import adversarial_examples, figures, models
 from zoo.architectures.costs import costs
-from zoo.cards import NAME
+from zoo.cards import NAME, threat_model
 from zoo.loading import conversion_images, find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
@@ -96,10 +96,12 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
         "limits": limits(report["recipe"]),
         "model": report["model"],
         **{key: report[key] for key in _COPIED},
+        "threat_model": threat_model(report["recipe"]),
         "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
         **measure(small, content, report, data),
     }
     card["baseline"] = figures.baseline(card)
+    card |= {"deployed": None, "seeds": None}  # studies measure them: python -m studies cards
     examples = adversarial_examples.make(small, content, data)
     weights = folder / "weights" / f"{name}.safetensors.gz"
     int8 = folder / "weights" / f"{name}_int8.tflite"
@@ -137,6 +139,8 @@ def refresh(name, data, folder=_FOLDER):
     if failures:
         raise UsageError(f"The int8 file of {name} stays as it is: {' '.join(failures)}")
     path = folder / "weights" / card["tflite"]["file"]
+    if content != path.read_bytes():
+        card["deployed"] = None  # another file was attacked
     write_bytes(path, content)
     golden = {**card["golden"], "int8": figures.golden(model, content)["int8"]}
     device = {**card["device"], "arena_bytes": arena(content).total}

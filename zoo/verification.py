@@ -12,6 +12,7 @@ from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
 from zoo import adversarial_examples, figures
 from zoo.architectures.costs import costs
+from zoo.cards import gap_warning, threat_model
 from zoo.data import open_dataset
 from zoo.robustness.subjects import file_subject, model_subject
 
@@ -60,7 +61,9 @@ def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
         card = zoo.card(name)  # read again: another process may have added to it
         card = {**completed(card, measured), **_examples(card, model, data_dir)}
         write_bytes(FOLDER / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
-    return "\n".join([name, table(rows), *([problem] if problem else [])]), wrong
+    warning = gap_warning({**card["results"], **measured.get("results", {})})
+    notes = [problem, warning and f"warning: {warning}"]
+    return "\n".join([name, table(rows), *filter(None, notes)]), wrong
 
 
 def _examples(card, model, data_dir):
@@ -96,6 +99,7 @@ def measure(name, model, card, data, autoattack=False):
     few = 1 if data is None else None
     measured = {
         **costs(model, card["model"]),
+        "threat_model": threat_model(card["recipe"]),
         "golden": figures.golden(model, content),
         "baseline": figures.baseline(card),
         "c_package": figures.as_c(content, card.get("c_package") if data is None else None),
@@ -150,6 +154,9 @@ def compare(card, measured):
 
     for key in COSTS:
         row(key, card.get(key), measured[key], card.get(key) == measured[key])
+    if "threat_model" in measured:
+        claimed, found = card.get("threat_model"), measured["threat_model"]
+        row("threat model", claimed and "stated", "as trained", claimed == found)
     claimed, found = card.get("golden", {}), measured["golden"]
     row("golden logits", *_first("logits", claimed, found), _close(claimed, found))
     is_same = claimed.get("int8") == found["int8"]

@@ -24,13 +24,13 @@ def images():
 def test_networks_are_as_sparse_as_their_form():
     spent = {
         form: cost.model_cost(deployment.untrained("resnet8", 8, form))
-        for form in ("dense", "magnitude 10 %", "DNR channel 50 %", "PS2_P6")
+        for form in ("dense", "per-layer magnitude 10 %", "DNR channel 50 %", "PS2_P6")
     }
     kernels = {
         form: sum(layer.nonzeros for layer in each.layers if layer.is_convolution)
         for form, each in spent.items()
     }
-    assert kernels["magnitude 10 %"] == pytest.approx(0.1 * kernels["dense"], rel=0.02)
+    assert kernels["per-layer magnitude 10 %"] == pytest.approx(0.1 * kernels["dense"], rel=0.02)
     assert kernels["DNR channel 50 %"] == pytest.approx(0.5 * kernels["dense"], rel=0.1)
     assert spent["PS2_P6"].parameters < 0.45 * spent["dense"].parameters
 

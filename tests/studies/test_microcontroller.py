@@ -50,15 +50,16 @@ def family(monkeypatch):
         results = {"int8": (clean, 10_000), "pgd": (pgd, 1000)}
         return {
             "dataset": "cifar10",
+            "nonzero_parameters": 1,
             "recipe": {"loss": "hybrid", "prune": "none" if dense else "dnr"},
             "model": {"pattern": None},
             "results": {k: {"accuracy": a, "examples": n} for k, (a, n) in results.items()},
         }
 
     monkeypatch.setattr(zoo, "card", card)
-    names = ("buffer", "stack", "instructions")
+    names = ("buffer", "stack", "instructions", "macs")
     return {
-        name: {"flash": 1000 * flash, **dict.fromkeys(names, 1)}
+        name: {"model": name, "flash": 1000 * flash, **dict.fromkeys(names, 1)}
         for name, (flash, *_) in FAMILY.items()
     }
 

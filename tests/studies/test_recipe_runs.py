@@ -190,10 +190,20 @@ def test_mean_and_spread():
 def test_dnr_page():
     runs = [run("a", 0, 0.50), run("a", 1, 0.52), run("b", 0, 0.4, density=1.0)]
     text = dnr.page([*runs, run("a, channels removed", 0, 0.5)])
-    assert "| a | 9,637 of 78,426 | 12.50 | 51.00 ± 1.41 | 25.50 ± 0.71 | 2 | 0.2 |" in text
-    assert "| b | 9,637 of 78,426 | 12.50 | 40.00 | 20.00 | 1 | 0.2 |" in text
+    assert "| a |  | 9,637 of 78,426 | 12.50 |  | 51.00 ± 1.41 | 25.50 ± 0.71 | 2 | 0.2 |" in text
+    assert "| b |  | 9,637 of 78,426 | 12.50 |  | 40.00 | 20.00 | 1 | 0.2 |" in text
     assert "CIFAR-10 (JPEG copy), hybrid loss" in text
     assert text.count("![Densities of a](dnr_a.png)") == text.count("![") == 1
+
+
+def test_dnr_page_names_the_methods():
+    name = "resnet8_dnr_channel50_cifar10"
+    small = zoo.card(name)["parameters"]
+    text = dnr.page([run(name, 0, 0.5), run(f"{name}, channels removed", 0, 0.5, parameters=small)])
+    method = "ResNet8, DNR 50 %, by channel"
+    assert f"| {name} | {method} | 9,637 of 78,426 | 12.50 |  | 50.00 |" in text
+    kept = zoo.card(name)["nonzero_macs"] / 1e6
+    assert f"| {method} | 9,637 of {small:,} | 12.50 | {kept:.2f} | 50.00 |" in text
 
 
 def test_pattern_page_and_picture():

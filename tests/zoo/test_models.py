@@ -19,6 +19,7 @@ from tfsparse.evaluation import accuracy
 from tfsparse.layers import PeriodicConv2D
 from zoo import figures, models, publishing, train_flags, verification
 from zoo.architectures.costs import costs
+from zoo.cards import threat_model
 from zoo.data import batches, open_dataset
 from zoo.robustness.intervals import wilson
 
@@ -124,7 +125,8 @@ SCHEMA = {
         **{"instructions": int, "flash_bytes": int, "ram_bytes": int},
         **{"sha256": str, "compiler": str},
     },
-    "baseline": (dict, type(None)),
+    **{"baseline": (dict, type(None)), "threat_model": str},
+    **{"deployed": (dict, type(None)), "seeds": (dict, type(None))},
 }
 
 
@@ -150,6 +152,7 @@ def test_card_fits_together(name):
     for key in ("license", "intended_use", "limits", "hardware", "versions"):
         assert card[key]
     assert card["dataset"] != "cifar10" or card["note"]
+    assert card["threat_model"] == threat_model(card["recipe"])
     assert card["limits"] == publishing.limits(card["recipe"])
     assert card["hours"] == pytest.approx(card["epochs"] * card["seconds_per_epoch"] / 3600)
     assert card["seed"] == card["recipe"]["seed"]
@@ -167,6 +170,10 @@ def test_card_fits_together(name):
     assert results["pgd"]["accuracy"] < clean["accuracy"]
     assert results["autoattack"]["examples"] == results["pgd_200"]["examples"] == 200
     assert results["autoattack"]["accuracy"] <= results["pgd_200"]["accuracy"]
+    if found := card["deployed"]:
+        assert found["sha256"] == card["tflite"]["sha256"]
+        attacked = [found[name]["accuracy"] for name in ("clean", "transfer", "pgd", "diva")]
+        assert found[found["worst"]]["accuracy"] == min(attacked)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -158,7 +158,8 @@ def test_a_refreshed_file_is_that_of_the_loaded_model(shipped, data_dir, monkeyp
     card = refresh(SHIPPED, data, shipped)
     assert zoo.card(SHIPPED) == json.loads(json.dumps(card))
     changed = {key for key in card if card[key] != before[key]}
-    assert changed <= {"tflite", "device", "golden", "results", "examples"}
+    assert changed <= {"tflite", "device", "golden", "results", "examples", "deployed"}
+    assert card["deployed"] is None  # the file that was attacked had other bytes
     assert card["results"]["int8"]["accuracy"] == before["results"]["int8"]["accuracy"]
 
     def verdicts(model):

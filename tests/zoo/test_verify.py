@@ -212,4 +212,4 @@ def test_without_the_data_set_the_rest_is_judged(monkeypatch):
     text, wrong = verify_with(monkeypatch, card)
     assert wrong == ["test images"]
     assert "no data set 'no_such_data' in tensorflow-datasets" in text
-    assert text.count(" ok\n") == 13
+    assert text.count(" ok\n") == 14

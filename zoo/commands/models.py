@@ -5,7 +5,8 @@
     tfsparse models --board=micro:bit
     tfsparse models --html=models.html  # a page to choose from, in a browser
 
-"clean" is the accuracy on all test images, "robust" that under AutoAttack with the card's bound.
+"clean" is the accuracy on all test images, "robust" that under AutoAttack with the card's bound. A
+mark, !, means that PGD is more than 6 points above it, which hints at masked gradients.
 "int8" is the size of the .tflite file in kB, "nonzero_macs" are multiply-accumulates with non-zero
 weights, and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB. For a model's card:
 print(zoo.card(NAME)). The page has all figures, plots of any two, and adversarial examples. It is
@@ -82,11 +83,13 @@ def size(flag, text):
 def table(cards):
     """Returns one line for each card below a header, a str of at most 100 columns."""
     from tfsparse.tables import aligned
+    from zoo.cards import gap_warning
 
     rows = [["name", "data", "clean", "robust", "int8", "nonzero_macs", "RAM"]]
     for card in cards:
         results = [card["results"].get(name) for name in ("clean", "autoattack")]
         accuracies = [f"{found['accuracy']:.1%}" if found else "-" for found in results]
+        accuracies[1] += " !" if gap_warning(card["results"]) else ""
         arena = card["device"]["arena_bytes"]
         rows.append(
             [

@@ -7,6 +7,7 @@ import numpy as np
 from tfsparse.attacks import default_step_size
 from tfsparse.summaries import COLUMNS
 from tfsparse.tables import aligned
+from zoo.cards import gap_warning
 
 AT_CHANCE = (
     "warning: clean accuracy is at chance level, so what attacks leave says nothing. The model was "
@@ -23,8 +24,10 @@ def text(report):
     twin = report["twin_agreement"]
     twin = twin and f"gradients of a twin with the file's class on {100 * twin:.1f} % of images"
     verdicts = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]
+    warning = gap_warning(report["results"])
+    warning = warning and f"warning: {warning}"
     about = textwrap.fill(about, COLUMNS)
-    parts = [about, aligned(table(report)), chance, twin, "\n".join(verdicts)]
+    parts = [about, aligned(table(report)), chance, twin, warning, "\n".join(verdicts)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -59,6 +62,8 @@ def page(report, flips, predictions, class_names):
     from zoo import report as html
 
     note = "success: share of correctly classified images that the attack flips."
+    if warning := gap_warning(report["results"]):
+        note += f" Warning: {warning}."
     sections = [
         html.table("Accuracy", table(report), note),
         html.facts("Threat model", threat_model(report)),

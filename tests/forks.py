@@ -4,8 +4,8 @@ Importing it takes longer than most commands that are tested. The process that f
 packages, but nothing of this project. TensorFlow starts its threads later, in the new process.
 """
 
+import gc
 import multiprocessing
-import multiprocessing.forkserver
 import os
 import runpy
 import signal
@@ -72,6 +72,7 @@ class Popen:
 
 def _execute(arguments, cwd, variables, stdout, stderr):
     """Does in a new process what `python ARGUMENTS` does."""
+    gc.freeze()  # looking for garbage in what was imported would copy it for this process
     for name, number in ((stdout, 1), (stderr, 2)):
         os.dup2(os.open(name, os.O_WRONLY), number)
     os.chdir(cwd)

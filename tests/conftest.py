@@ -1,6 +1,8 @@
 """What tests share: real images, and commands run as a user runs them."""
 
 import contextlib
+import fcntl
+import gc
 import io
 import os
 import pathlib
@@ -16,10 +18,13 @@ from hypothesis import HealthCheck, settings
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+from tests import forks
 from zoo import commands
-from zoo.data import as_float, open_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+# Python would look for garbage a dozen times while TensorFlow is imported.
+gc.disable()
 
 # Registered here, where pytest's option --hypothesis-profile finds them.
 ALL = list(HealthCheck)
@@ -28,6 +33,12 @@ settings.register_profile(
 )
 settings.register_profile("long", max_examples=40_000, deadline=None, suppress_health_check=ALL)
 settings.load_profile("default")
+
+
+def pytest_collection_finish():
+    """Looks for garbage again, but no longer among what has been imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers():
@@ -42,24 +53,50 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def shared(tmp_path_factory):
+    """Returns a function that returns a folder which the first of all test processes fills."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def shared(name, fill):
+        folder = root / name
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                partial = root / f"{name}.partial"
+                partial.mkdir()
+                fill(partial)
+                partial.rename(folder)
+        return folder
+
+    return shared
+
+
+@pytest.fixture(scope="session")
+def data_dir(shared):
     """A folder with the bundled data set, prepared, so that tests write nowhere else."""
-    folder = tmp_path_factory.mktemp("tensorflow_datasets")
-    open_dataset("fashion_mnist_small", folder)
-    return folder
+    from zoo.data import open_dataset  # not in the process that only hands out the tests
+
+    return shared("tensorflow_datasets", lambda folder: open_dataset("fashion_mnist_small", folder))
 
 
 @pytest.fixture(scope="session")
 def fashion_mnist(data_dir):
     """The bundled data set's validation split: float32 [500, 28, 28, 1] in [0, 1], and labels."""
-    images, labels = open_dataset("fashion_mnist_small", data_dir).read("validation")
-    return as_float(images), labels
+    return images_of("validation", data_dir)
 
 
 @pytest.fixture(scope="session")
 def fashion_mnist_training(data_dir):
     """The same of its training split, 4,500 images."""
-    images, labels = open_dataset("fashion_mnist_small", data_dir).read("train")
+    return images_of("train", data_dir)
+
+
+def images_of(split, data_dir):
+    from zoo.data import as_float, open_dataset
+
+    images, labels = open_dataset("fashion_mnist_small", data_dir).read(split)
     return as_float(images), labels
 
 
@@ -106,21 +143,37 @@ def tfsparse():
     return tfsparse
 
 
-@pytest.fixture(scope="session")
-def run():
-    """Runs Python in the project's folder, or in `cwd`; keywords are environment variables."""
+def variables_of(variables):
+    """Returns the environment of a command of its own process, with more variables, a dict."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    # JAX, where it is installed, sets it for the process that runs the tests.
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return environment
+
+
+def run_by(popen):
+    """Returns a function that runs Python in the project's folder, or in `cwd`.
+
+    Keywords are environment variables.
+    """
 
     def run(*arguments, cwd=ROOT, **variables):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-        # JAX, where it is installed, sets it for the process that runs the tests.
-        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-        return subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        command = [sys.executable, *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = popen(command, cwd=cwd, env=variables_of(variables), **pipes)
+        stdout, stderr = process.communicate(timeout=600)
+        return Result(process.returncode, stdout, stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Runs Python, as `run_by` has it."""
+    return run_by(subprocess.Popen)
+
+
+@pytest.fixture(scope="session")
+def fork():
+    """The same for a script or a module (-m), without waiting until TensorFlow is imported."""
+    return run_by(forks.Popen)

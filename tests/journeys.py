@@ -28,7 +28,7 @@ def fewer_images(monkeypatch):
     monkeypatch.setattr(Dataset, "__init__", initialize_smaller)
 
 
-def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False):
+def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False, leave_out=()):
     """Runs all commands and then all Python code of a page, in a folder like the project's.
 
     All of it runs in this process; tests/commands start each command as a user does.
@@ -40,6 +40,7 @@ def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False):
         data_dir: folder of prepared data sets.
         monkeypatch: the fixture.
         code_first: whether the Python code runs before the commands.
+        leave_out: commands, as the page has them, that other tests run.
     """
     for name in ("train.py", "zoo"):
         (folder / name).symlink_to(ROOT / name)
@@ -48,7 +49,11 @@ def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False):
     code = "".join(blocks(page, "python"))
     if code_first:
         exec(code, {})
-    for line in "".join(blocks(page, "sh")).replace("\\\n", "").splitlines():
+    lines = "".join(blocks(page, "sh")).replace("\\\n", "").splitlines()
+    assert set(leave_out) <= set(lines)
+    for line in lines:
+        if line in leave_out:
+            continue
         if line.startswith("python train.py "):
             line = line.replace("python train.py", "tfsparse train")
         program, *arguments = shlex.split(line)

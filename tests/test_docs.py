@@ -1,6 +1,5 @@
 """The code in the docs runs as written, on fewer images."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -55,14 +54,6 @@ def test_journey(page, tfsparse, tmp_path, data_dir, monkeypatch):
         fewer_images(monkeypatch)
     follow(f"journeys/{page}", tfsparse, tmp_path, data_dir, monkeypatch)
     assert page != "own_model.md" or (tmp_path / "small_int8.tflite").exists()
-
-
-@pytest.mark.slow
-def test_how_to_use_own_images(tfsparse, tmp_path, data_dir, monkeypatch):
-    follow("howto/own_images.md", tfsparse, tmp_path, data_dir, monkeypatch, code_first=True)
-    report = json.loads((tmp_path / "runs" / "clothes" / "report.json").read_text())
-    assert len(report["class_names"]) == 10
-    assert (tmp_path / "runs" / "clothes" / "attacks.json").exists()
 
 
 @pytest.mark.slow

@@ -21,11 +21,11 @@ EVALUATE = ("evaluate", f"--model={NAME}", "--examples=60", "--steps=5")
 
 
 @pytest.fixture(scope="module")
-def evaluated(run, data_dir, fashion_mnist, tmp_path_factory):
+def evaluated(fork, data_dir, fashion_mnist, tmp_path_factory):
     """The JSON file that the command wrote, run as a user runs it, and its table."""
     path = tmp_path_factory.mktemp("evaluate") / "float.json"
     arguments = ("--attacks=fgsm,pgd,uniform", "--sweep_eps=2/255,8/255", f"--json={path}")
-    result = run("-m", "zoo.commands", *EVALUATE, *arguments, f"--data_dir={data_dir}")
+    result = fork("-m", "zoo.commands", *EVALUATE, *arguments, f"--data_dir={data_dir}")
     assert (result.returncode, result.stderr) == (0, "")
     return path, result.stdout
 
@@ -70,7 +70,7 @@ def test_what_is_written_agrees(evaluated):
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_more_attacks_are_added_and_models_compared(evaluated, tfsparse, run, data_dir):
+def test_more_attacks_are_added_and_models_compared(evaluated, tfsparse, fork, data_dir):
     """A file beside its float model; the attacks of the first run are not run again."""
     path, _ = evaluated
     before = json.loads(path.read_text())["results"]["pgd"]
@@ -96,7 +96,7 @@ def test_more_attacks_are_added_and_models_compared(evaluated, tfsparse, run, da
     assert results["pgd"]["accuracy"] <= results["diva"]["accuracy"]
     assert "float/diva" not in results
 
-    compared = run("-m", "zoo.commands", "compare", f"--results={path},{file}")
+    compared = fork("-m", "zoo.commands", "compare", f"--results={path},{file}")
     assert (compared.returncode, compared.stderr) == (0, "")
     rows = {line.split()[0]: line.split() for line in compared.stdout.splitlines()[4:]}
     assert rows.keys() == {"clean", "pgd", "uniform"}  # what both were run with

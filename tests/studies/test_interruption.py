@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from studies import interruption
+from tests import forks
 
 # Counts to 20 in a file, and continues where it was killed.
 COUNT = """
@@ -21,7 +22,7 @@ for number in range(start, 20):
 FORGET = COUNT.replace("str(number + 1)", "str(number + 1 - bool(start))")  # is off by one
 
 SMALLER = {
-    "training": ["--image_size=8", "--width=4", "--epochs=1"],
+    "training": ["--image_size=8", "--width=4", "--epochs=1", "--batch_size=256"],
     "evaluation": ["--attacks=pgd,gaussian", "--steps=5", "--examples=60"],
     "conversion": [],
 }
@@ -48,6 +49,7 @@ def test_killed_commands_end_to_the_bit_as_one_that_was_not(name, tmp_path, data
     command, outcome = interruption.COMMANDS[name]
     small = (lambda folder: [*command(folder), *SMALLER[name]], outcome)
     monkeypatch.setitem(interruption.COMMANDS, name, small)
+    monkeypatch.setattr(interruption.subprocess, "Popen", forks.Popen)
     found = interruption.compare(name, tmp_path, kills=1, seed=0, data_dir=data_dir)
     assert found["different"] == []
     assert len(found["kills"]) == 1

@@ -8,20 +8,34 @@ from tests.tflite.networks import residual_network
 from tflite.convert import convert
 from tflite.verify import BOUNDS
 
+CALIBRATION = 100  # images
 
-@pytest.fixture(scope="session")
-def network(fashion_mnist_training):
-    images, labels = fashion_mnist_training
+
+def train_and_convert(folder, images, labels):
     model = residual_network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(2e-3), loss)
     model.fit(images, labels, batch_size=64, epochs=1, verbose=0)
-    return model
+    model.save(folder / "network.keras")
+    for precision in BOUNDS:
+        content = convert(model, precision, images[:CALIBRATION])
+        (folder / f"{precision}.tflite").write_bytes(content)
+
+
+@pytest.fixture(scope="session")
+def network_files(shared, fashion_mnist_training):
+    """A folder with the network and its file in each precision."""
+    return shared("network", lambda folder: train_and_convert(folder, *fashion_mnist_training))
+
+
+@pytest.fixture(scope="session")
+def network(network_files):
+    return keras.saving.load_model(network_files / "network.keras")
 
 
 @pytest.fixture(scope="session")
 def calibration(fashion_mnist_training):
-    return fashion_mnist_training[0][:100]
+    return fashion_mnist_training[0][:CALIBRATION]
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +44,9 @@ def held_out(fashion_mnist):
 
 
 @pytest.fixture(scope="session")
-def content(network, calibration):
+def content(network_files):
     """The network's file in each precision."""
-    return {precision: convert(network, precision, calibration) for precision in BOUNDS}
+    return {precision: (network_files / f"{precision}.tflite").read_bytes() for precision in BOUNDS}
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from tfsparse import attacks, training
 from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 
-NETWORKS = {"resnet8": {}, "resnet18": {"width": 16, "pattern": "PSD1_P16"}}
+NETWORKS = {"dense": {}, "periodic": {"pattern": "PSD1_P16"}}
 
 
-def build(arch):
-    return zoo.build(arch, (16, 16, 3), 10, **NETWORKS[arch])
+def build(network):
+    return zoo.build("resnet8", (16, 16, 3), 10, **NETWORKS[network])
 
 
 def linear(kernel):
@@ -31,9 +31,9 @@ def linear(kernel):
 
 def main(inputs, outputs):
     given, found = dict(np.load(inputs)), {}
-    for arch in NETWORKS:
-        model = build(arch)
-        model.set_weights([given[f"{arch}/{i}"] for i in range(len(model.weights))])
+    for network in NETWORKS:
+        model = build(network)
+        model.set_weights([given[f"{network}/{i}"] for i in range(len(model.weights))])
         pruner = Pruner(model, DNRSchedule(0.8, 10, 2), initial_masks="magnitude")
         # Of a gradient of about 0, the backends may see different signs: more so with more steps.
         attack = attacks.pgd(model, 8 / 255, 1)
@@ -45,9 +45,9 @@ def main(inputs, outputs):
         teacher = Teacher([linear(given["teacher"])])
         trainer = training.Trainer(model, optimizer, handed, pruner, teacher=teacher)
         batches = [(given["images"], given["labels"])]
-        found[f"{arch}/loss"] = trainer.run_epoch(batches, seed=0)["loss"]
+        found[f"{network}/loss"] = trainer.run_epoch(batches, seed=0)["loss"]
         for index, weight in enumerate(model.weights):
-            found[f"{arch}/{index}"] = to_numpy(weight)
+            found[f"{network}/{index}"] = to_numpy(weight)
         # The same weights and momenta, to the bit, for the rewiring.
         rng = np.random.default_rng(1)
         momenta = trainer.optimizer.momentums
@@ -56,7 +56,7 @@ def main(inputs, outputs):
         pruner.apply_masks()
         pruner.update(2, trainer.optimizer)
         for index, mask in enumerate(pruner.masks):
-            found[f"{arch}/mask/{index}"] = to_numpy(mask)
+            found[f"{network}/mask/{index}"] = to_numpy(mask)
     np.savez(outputs, **found)
 
 

@@ -20,9 +20,9 @@ def results(run, tmp_path_factory):
         "teacher": rng.normal(0, 0.1, (16 * 16 * 3, 10)).astype(np.float32),
     }
     keras.utils.set_random_seed(0)
-    for arch in script.NETWORKS:
-        for index, weight in enumerate(script.build(arch).get_weights()):
-            inputs[f"{arch}/{index}"] = weight
+    for network in script.NETWORKS:
+        for index, weight in enumerate(script.build(network).get_weights()):
+            inputs[f"{network}/{index}"] = weight
     np.savez(folder / "inputs.npz", **inputs)
     found = {}
     script.main(folder / "inputs.npz", folder / "tensorflow.npz")
@@ -36,20 +36,20 @@ def results(run, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", script.NETWORKS)
-def test_a_step_is_the_same(results, arch):
+@pytest.mark.parametrize("network", script.NETWORKS)
+def test_a_step_is_the_same(results, network):
     ours, theirs = results["tensorflow"], results["jax"]
-    names = [name for name in ours if name.startswith(f"{arch}/") and "mask" not in name]
+    names = [name for name in ours if name.startswith(f"{network}/") and "mask" not in name]
     assert len(names) > 20
     for name in names:
         np.testing.assert_allclose(theirs[name], ours[name], rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", script.NETWORKS)
-def test_a_rewiring_gives_the_same_masks(results, arch):
+@pytest.mark.parametrize("network", script.NETWORKS)
+def test_a_rewiring_gives_the_same_masks(results, network):
     ours, theirs = results["tensorflow"], results["jax"]
-    names = [name for name in ours if name.startswith(f"{arch}/mask")]
+    names = [name for name in ours if name.startswith(f"{network}/mask")]
     assert sum(ours[name].sum() for name in names) > 1000
     for name in names:
         np.testing.assert_array_equal(theirs[name], ours[name])

@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 
+from tests import forks
 from tests.conftest import ROOT
 from tests.tfsparse import replicas
 from tfsparse import UsageError, distribution
@@ -30,8 +30,7 @@ def start(arguments, count=1):
         config = json.dumps({"cluster": cluster, "task": task})
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": config}
         command = [sys.executable, *(a.replace("WORKER", str(index)) for a in arguments)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        processes.append(forks.Popen(command, ROOT, environment))
     return processes
 
 
@@ -154,13 +153,13 @@ def test_the_chief_by_its_tf_config(jobs, type_, index, is_chief, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_named(run):
+def test_a_port_that_is_taken_is_named(fork):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         jobs = {"worker": [f"127.0.0.1:{taken.getsockname()[1]}"]}
         config = json.dumps({"cluster": jobs, "task": {"type": "worker", "index": 0}})
-        result = run("train.py", "--distribution=multi_worker", "--workdir=none", TF_CONFIG=config)
+        result = fork("train.py", "--distribution=multi_worker", "--workdir=none", TF_CONFIG=config)
     assert result.returncode == 1
     (line,) = [each for each in result.stderr.splitlines() if each.startswith("error:")]
     assert "Cannot start the cluster" in line

@@ -108,40 +108,45 @@ class KilledError(Exception):
     """Stands for a kill after a step."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stops", [(3,), (1,), (2, 4, 5), (7, 8)])
-def test_stopped_run_ends_as_one_that_was_not(fashion_mnist, tmp_path, stops):
-    """To the bit: weights, momenta, masks, history; wherever it was stopped, between steps."""
+def train_three_epochs(folder, trainer, data, stops=()):
+    """Trains, or continues, with a checkpoint after each step; returns the history."""
+    checkpoints = Checkpoints(folder, trainer, minutes=0)
+    checkpoints.restore()
 
-    def train(folder, trainer, stops=()):
-        checkpoints = Checkpoints(folder, trainer, minutes=0)
-        checkpoints.restore()
+    def after_step(is_last):
+        checkpoints.after_step(is_last)
+        if trainer.step in stops and trainer.step > first:
+            raise KilledError
 
-        def after_step(is_last):
-            checkpoints.after_step(is_last)
-            if trainer.step in stops and trainer.step > first:
-                raise KilledError
+    first = trainer.step
+    for _ in range(checkpoints.epoch, 3):
+        batches = batches_of(*data, trainer.batches_done)
+        row = trainer.run_epoch(batches, seed=0, after_step=after_step)
+        assert row.pop("seconds") > 0
+        checkpoints.history.append(row)
+        checkpoints.after_epoch()
+    return checkpoints.history
 
-        first = trainer.step
-        for _ in range(checkpoints.epoch, 3):
-            data = batches_of(*fashion_mnist, trainer.batches_done)
-            row = trainer.run_epoch(data, seed=0, after_step=after_step)
-            assert row.pop("seconds") > 0
-            checkpoints.history.append(row)
-            checkpoints.after_epoch()
-        return checkpoints.history
 
+@pytest.fixture(scope="module")
+def whole(fashion_mnist, tmp_path_factory):
+    """The trainer of a run that was not stopped, and its history."""
     tf.config.experimental.enable_op_determinism()
-    whole = make_trainer()
-    history = train(tmp_path / "whole", whole)
+    trainer = make_trainer()
+    return trainer, train_three_epochs(tmp_path_factory.mktemp("whole"), trainer, fashion_mnist)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [(3,), (1, 2, 4, 5, 7, 8)])
+def test_stopped_run_ends_as_one_that_was_not(whole, fashion_mnist, tmp_path, stops):
+    """To the bit: weights, momenta, masks, history; wherever it was stopped, between steps."""
     for _ in stops:
-        stopped = make_trainer()
         with pytest.raises(KilledError):
-            train(tmp_path / "stopped", stopped, stops)
+            train_three_epochs(tmp_path, make_trainer(), fashion_mnist, stops)
     stopped = make_trainer()
-    assert train(tmp_path / "stopped", stopped) == history
-    assert len(history) == 3
-    same_bits(stopped, whole)
+    assert train_three_epochs(tmp_path, stopped, fashion_mnist) == whole[1]
+    assert len(whole[1]) == 3
+    same_bits(stopped, whole[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shutil
 import signal
 import sys
 import time
@@ -128,17 +129,23 @@ def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir)
     """
     arguments = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--width=4"]
     arguments += ["--image_size=14", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
-    arguments += [f"--teacher={finished[0]}"]
-    status, _, stderr = tfsparse(
-        "train", *arguments, "--ema_momentum=0.9", "--dtype_policy=mixed_float16"
-    )
+    arguments += [f"--teacher={tmp_path}", "--ema_momentum=0.9", "--dtype_policy=mixed_float16"]
+    shutil.copy(finished[0] / "model.keras", tmp_path)
+    status, stdout, stderr = tfsparse("train", *arguments)
     assert status == 0, stderr
+    assert f"90 % of the labels are those of {tmp_path}, right on" in " ".join(stdout.split())
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["clean_accuracy"] > 0.3
     for name in ("model", "best"):
         model = keras.saving.load_model(tmp_path / "run" / f"{name}.keras")
         assert {layer.compute_dtype for layer in model.layers} == {"float32"}
         assert share_of_nonzeros(model)[0] == pytest.approx(0.5, abs=0.02)
+    # What is trained needs no teacher to be converted, as on another machine.
+    (tmp_path / "model.keras").unlink()
+    (tmp_path / "run" / "summary.txt").unlink()
+    status, _, stderr = tfsparse("train", *arguments)
+    assert status == 0, stderr
+    assert (tmp_path / "run" / "summary.txt").exists()
 
 
 def test_an_error_of_a_process_is_one_line(run, tmp_path):

@@ -14,11 +14,14 @@ from tfsparse import attacks, training
 from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 
-NETWORKS = {"dense": {}, "periodic": {"pattern": "PSD1_P16"}}
+NETWORKS = {
+    "dense": {"arch": "resnet8"},
+    "periodic": {"arch": "resnet18", "width": 16, "pattern": "PSD1_P16"},
+}
 
 
 def build(network):
-    return zoo.build("resnet8", (16, 16, 3), 10, **NETWORKS[network])
+    return zoo.build(input_shape=(16, 16, 3), num_classes=10, **NETWORKS[network])
 
 
 def linear(kernel):

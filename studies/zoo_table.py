@@ -84,13 +84,15 @@ def page():
     """Returns the Markdown page of all models."""
     pictures = [f"![{title}]({name}.png)" for name, (_, _, title) in _PICTURES.items()]
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
-    wide = card("resnet18_psd1p16f1_cifar10")
+    distilled, wide = card("resnet8_distilled_cifar10"), card("resnet18_psd1p16f1_cifar10")
     cards = [card(name) for name in list_models()]
     return records.fill(
         NAME,
         table=markdown(),
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
+        distilled=f"{100 * distilled['results']['int8']['accuracy']:.1f}",
+        teachers=" and ".join(f"`{name}`" for name in distilled["recipe"]["teacher"]),
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",
         resnet18=f"{100 * resnet18['results']['clean']['accuracy']:.1f}",
         epochs=resnet18["epochs"],
@@ -280,7 +282,7 @@ def network(about):
 
 
 def variant(about):
-    """Returns what makes a model sparse."""
+    """Returns what makes a model sparse, and whether it was distilled."""
     recipe, found = about["recipe"], []
     if about["model"]["pattern"]:
         found.append(str(about["model"]["pattern"]))
@@ -289,7 +291,8 @@ def variant(about):
         unit = ", by channel" if recipe["structure"] == "channel" else ""
         counted = " of MACs" if recipe.get("budget") == "macs" else ""
         found.append(f"{method} {100 * recipe['density']:.0f} %{counted}{unit}")
-    return ", ".join(found) or "dense"
+    taught = ", distilled" if recipe.get("teacher") else ""
+    return (", ".join(found) or "dense") + taught
 
 
 def _value(about, name):

@@ -64,7 +64,7 @@ def _lines(card):
         ["pruning", pruned],
         ["data", f"{card['dataset']}{note}"],
         ["images", f"{height} x {width} x {channels}, {model['num_classes']} classes"],
-        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs"],
+        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs{_taught(recipe)}"],
         ["threat model", threat_model(recipe)],
         [
             "weights",
@@ -83,6 +83,10 @@ def _lines(card):
     if warning := gap_warning(card["results"]):
         rows.append(["warning", warning])
     return rows + deployed(card) + spread(card) + _baseline(card.get("baseline"))
+
+
+def _taught(recipe):
+    return f", distilled from {', '.join(recipe['teacher'])}" if recipe.get("teacher") else ""
 
 
 def _as_c(spent):

@@ -1,5 +1,8 @@
 """The networks that a training run learns from: `train --teacher`."""
 
+import keras
+import numpy as np
+
 from tfsparse.distillation import Teacher
 from tfsparse.errors import UsageError
 from tfsparse.examples import highest_chance
@@ -38,7 +41,7 @@ def check_teacher(teacher, images, labels):
         UsageError: if it is no better than a guess.
     """
     correct = sum(
-        (teacher.predicted_classes(some) == its_labels).sum()
+        np.sum(teacher.predicted_classes(some) == keras.ops.convert_to_numpy(its_labels))
         for some, its_labels in batches(images, labels, 500)
     )
     accuracy = float(correct) / len(labels)

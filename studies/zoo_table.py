@@ -84,15 +84,13 @@ def page():
     """Returns the Markdown page of all models."""
     pictures = [f"![{title}]({name}.png)" for name, (_, _, title) in _PICTURES.items()]
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
-    distilled, wide = card("resnet8_distilled_cifar10"), card("resnet18_psd1p16f1_cifar10")
+    wide = card("resnet18_psd1p16f1_cifar10")
     cards = [card(name) for name in list_models()]
     return records.fill(
         NAME,
         table=markdown(),
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
-        distilled=f"{100 * distilled['results']['int8']['accuracy']:.1f}",
-        teachers=" and ".join(f"`{name}`" for name in distilled["recipe"]["teacher"]),
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",
         resnet18=f"{100 * resnet18['results']['clean']['accuracy']:.1f}",
         epochs=resnet18["epochs"],

@@ -243,7 +243,9 @@ def recipe(name):
 )
 def test_the_recipes_of_a_study_train_alike(module, own, shared):
     alike = {
-        frozenset(line for line in recipe(row) if not line.startswith(own)) for row in module.ROWS
+        frozenset(line for line in recipe(row) if not line.startswith(own))
+        for row in module.ROWS
+        if row != training_choices.DISTILLED
     }
     (settings,) = alike
     assert {shared, "--dataset=cifar10"} <= settings
@@ -251,9 +253,22 @@ def test_the_recipes_of_a_study_train_alike(module, own, shared):
 
 def test_training_choices_differ_in_one_flag():
     baseline = recipe(training_choices.BASELINE)
-    for row in training_choices.ROWS.keys() - {training_choices.BASELINE}:
+    distilled = training_choices.DISTILLED
+    for row in training_choices.ROWS.keys() - {training_choices.BASELINE, distilled}:
         assert baseline < recipe(row)
         assert len(recipe(row) - baseline) == 1
+    more, less = recipe(distilled), recipe("resnet8_cifar10")
+    assert {line.partition("=")[0] for line in more ^ less} == {"--teacher", "--epochs"}
+
+
+def test_distillation_is_compared_with_the_zoo():
+    distilled = training_choices.DISTILLED
+    page = training_choices.page([run(distilled, 0, 0.79)])
+    assert f"`{distilled}`, 24 epochs, n = 1" in page
+    assert "ResNet8 reaches 79.00 %" in page
+    assert (
+        f"reaches {100 * zoo.card('resnet8_cifar10')['results']['clean']['accuracy']:.2f}" in page
+    )
 
 
 @pytest.mark.parametrize("module", [claims, dnr])

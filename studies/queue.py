@@ -4,10 +4,14 @@
 
 Each row is a network with its seeds. All first seeds come before all second ones, in the order of
 the table, which has the most valuable rows first. A row whose flags name another one in braces, as
-the teacher that it learns from, begins when the first seed of that row is done. When the seconds
-are over, runs that are not done save a checkpoint and end; the same command continues them before
-it begins others. It only trains, with the backend that Keras uses: without TensorFlow, run
-`train.py` with a finished folder's flags again where TensorFlow is, and it converts and reports.
+the teacher that it learns from, begins when the first seed of that row is done. Narrow networks
+(w14, w43, ...) are the dense baselines of about equal weights: at 5 % and 10 %, and of PS4_P4,
+PSD2_P8, and PSD1_P16.
+
+When the seconds are over, runs that are not done save a checkpoint and end; the same command
+continues them before it begins others. It only trains, with the backend that Keras uses: without
+TensorFlow, run `train.py` with a finished folder's flags again where TensorFlow is, and it converts
+and reports.
 """
 
 import os

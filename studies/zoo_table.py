@@ -89,6 +89,7 @@ def page():
     return records.fill(
         NAME,
         table=markdown(),
+        purposes="\n".join(f"- `{about['name']}`: {about['purpose']}" for about in cards),
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",

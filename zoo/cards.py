@@ -60,6 +60,7 @@ def _lines(card):
     pattern = f", {model['pattern']}" if model["pattern"] else ""
     pruned = f"{recipe['prune']}, {recipe['structure']}" if recipe["prune"] != "none" else "none"
     rows = [
+        *([["purpose", card["purpose"]]] if card.get("purpose") else []),
         ["network", f"{model['arch']}, width {model['width'] or 'as published'}{pattern}"],
         ["pruning", pruned],
         ["data", f"{card['dataset']}{note}"],

@@ -46,7 +46,7 @@ _LIMITS = (
 )
 
 
-def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
+def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
     """Adds the model of a finished training run to the zoo.
 
     Args:
@@ -55,6 +55,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
         note: what users must know about the data, such as its form.
         data_dir: where tensorflow-datasets keeps its data, or None for its default.
         folder: of the zoo. The three files go to its folders cards/ and weights/.
+        purpose: why it is in the zoo, one line.
 
     Returns:
         The card, a dict.
@@ -90,6 +91,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER):
     data = find_dataset(report, workdir, data_dir=data_dir)
     card = {
         "name": name,
+        "purpose": purpose,
         "note": note,
         "license": "Apache-2.0",
         "intended_use": _INTENDED_USE,

@@ -104,7 +104,8 @@ MACHINE = {
 }
 FILE = {"file": str, "bytes": int, "sha256": str}
 SCHEMA = {
-    **{"name": str, "note": str, "license": str, "intended_use": str, "limits": str},
+    **{"name": str, "purpose": str, "note": str},
+    **{"license": str, "intended_use": str, "limits": str},
     "model": {
         **{"arch": str, "input_shape": list, "num_classes": int},
         **{"width": (int, type(None)), "pattern": (str, type(None))},
@@ -149,7 +150,7 @@ def test_card_has_all_fields_and_no_others(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_card_fits_together(name):
     card = zoo.card(name)
-    for key in ("license", "intended_use", "limits", "hardware", "versions"):
+    for key in ("purpose", "license", "intended_use", "limits", "hardware", "versions"):
         assert card[key]
     assert card["dataset"] != "cifar10" or card["note"]
     assert card["threat_model"] == threat_model(card["recipe"])

@@ -77,7 +77,7 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
         monkeypatch.setattr(figures, "as_c", lambda content: None)
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)
-    published = publish(workdir.name, "mine", "n", folder=folder)
+    published = publish(workdir.name, "mine", "n", folder=folder, purpose="to test")
     monkeypatch.setattr(models, "_FOLDER", folder)
     assert zoo.list_models() == ["mine"]
     card, model = zoo.card("mine"), zoo.load("mine")

@@ -25,6 +25,7 @@ def define_flags():
     flags.DEFINE_string("workdir", None, "Folder of a finished training run.")
     flags.DEFINE_string("name", None, "Name of the model in the zoo.")
     flags.DEFINE_string("note", "", "What users must know about the data, such as its form.")
+    flags.DEFINE_string("purpose", "", "Why the model is in the zoo, one line.")
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_string("model", None, "A model of the zoo, to write to the folder --to.")
     flags.DEFINE_string("to", None, "The folder to write, new or empty.")
@@ -49,5 +50,5 @@ def main():
         )
     from zoo.publishing import publish
 
-    card = publish(FLAGS.workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir)
+    card = publish(FLAGS.workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir, purpose=FLAGS.purpose)
     print(f"published {card['name']}: {card['weights']['bytes']:,} bytes of weights")

@@ -49,7 +49,10 @@ class Card(dict[str, Any]):
     """A card: a dict that prints as a page of at most 100 columns."""
 
     def __str__(self) -> str:
-        return "\n".join([self["name"], "", aligned(_lines(self), left=2), "", _prose(self)])
+        purpose = textwrap.wrap(self.get("purpose", ""), 100)
+        return "\n".join(
+            [self["name"], *purpose, "", aligned(_lines(self), left=2), "", _prose(self)]
+        )
 
 
 def _lines(card):
@@ -60,12 +63,12 @@ def _lines(card):
     pattern = f", {model['pattern']}" if model["pattern"] else ""
     pruned = f"{recipe['prune']}, {recipe['structure']}" if recipe["prune"] != "none" else "none"
     rows = [
-        *([["purpose", card["purpose"]]] if card.get("purpose") else []),
         ["network", f"{model['arch']}, width {model['width'] or 'as published'}{pattern}"],
         ["pruning", pruned],
         ["data", f"{card['dataset']}{note}"],
         ["images", f"{height} x {width} x {channels}, {model['num_classes']} classes"],
-        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs{_taught(recipe)}"],
+        ["training", f"{recipe['loss']} loss, {card['epochs']} epochs"],
+        *(["teacher", name] for name in recipe.get("teacher", [])),
         ["threat model", threat_model(recipe)],
         [
             "weights",
@@ -84,10 +87,6 @@ def _lines(card):
     if warning := gap_warning(card["results"]):
         rows.append(["warning", warning])
     return rows + deployed(card) + spread(card) + _baseline(card.get("baseline"))
-
-
-def _taught(recipe):
-    return f", distilled from {', '.join(recipe['teacher'])}" if recipe.get("teacher") else ""
 
 
 def _as_c(spent):

@@ -8,6 +8,7 @@ import zoo
 from tflite.boards import BOARDS, find_board
 from tfsparse import UsageError
 from zoo import models
+from zoo.cards import Card
 
 CARDS = [zoo.card(name) for name in zoo.list_models()]
 
@@ -77,8 +78,13 @@ def test_a_card_prints_as_a_page_and_is_a_dict():
         assert lines[0] == card["name"]
         assert max(map(len, lines)) <= 100
         assert json.loads(json.dumps(card)) == card
-    page = " ".join(str(zoo.card("resnet8_dnr10_cifar10")).split())
+    card = zoo.card("resnet8_dnr10_cifar10")
+    teachers = ["resnet18_w16_dense_robust_cifar10", "vgg16_w16_dense_robust_cifar10"]
+    taught = Card({**card, "recipe": {**card["recipe"], "teacher": teachers}})
+    page = " ".join(str(taught).split())
     for text in (
+        "DNR on a microcontroller: ResNet8 with a tenth of its weights network resnet8",
+        "teacher resnet18_w16_dense_robust_cifar10 teacher vgg16_w16_dense_robust_cifar10",
         "pruning dnr, unstructured",
         "data cifar10 (JPEG copy)",
         "weights 9,666 non-zero of 78,714 dense",

@@ -6,7 +6,7 @@ from tfsparse import backend, patterns
 from tfsparse.errors import UsageError
 
 # (flag, another, the value of the other with which the first has no effect)
-_WITHOUT_EFFECT = (
+_WITHOUT_EFFECT: tuple[tuple[str, str, object], ...] = (
     ("density", "prune", "none"),
     ("structure", "prune", "none"),
     ("budget", "prune", "none"),

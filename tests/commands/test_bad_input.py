@@ -151,6 +151,11 @@ CASES = {
         "file for TFLM": (["--model={noise}.tflite"], 1, "Give one, or --runtime=c"),
         "parents of a folder": (["--model=resnet99", "--output={new}/a/b"], 1, "resnet99"),
         "missing file": (["--runtime=c", "--model=none.tflite"], 1, "none.tflite"),
+        "data of a file": (
+            ["--runtime=c", f"--model={MODEL}.tflite", "--image_size=5"],
+            1,
+            "--image_size has no effect with a .tflite file",
+        ),
         "no TFLite file": (["--runtime=c", "--model={noise}.tflite"], 1, "not a .tflite file"),
     },
     "benchmark": {
@@ -193,6 +198,11 @@ CASES = {
     },
     "publish": {
         "nothing": ([], 1, "Received: neither"),
+        "a note for the hub": (
+            [f"--model={MODEL}", "--to={new}", "--note=mine"],
+            1,
+            "--note has no effect with --to",
+        ),
         "no run": (["--workdir={folder}", "--name=x"], 1, "finished run"),
         "name": (["--workdir={folder}"], 1, "--name"),
     },

@@ -101,6 +101,7 @@ def _find_file_and_images():
     from tflite import file_metadata
     from tflite.conversion import make_file
     from tflite.runtimes import FileModel
+    from tfsparse.errors import UsageError
     from tfsparse.examples import UNIT_RANGE, check_range, from_unit
     from zoo.figures import golden_images
     from zoo.loading import conversion_images, find_file
@@ -111,6 +112,10 @@ def _find_file_and_images():
         images = conversion_images(data)
         # Dense kernels: the C skips what a pattern prunes without small convolutions.
         return make_file(model, "int8", images, lowered=False), images.images[:CHECKED_IMAGES]
+    for name in ("dataset", "image_size"):
+        if FLAGS[name].present:
+            received = f"--{name}={FLAGS[name].value}"
+            raise UsageError(f"--{name} has no effect with a .tflite file. Received: {received}")
     input_range = check_range(file_metadata.read(content).get("input_range", UNIT_RANGE))
     images = golden_images(FileModel(content, "reference").image_shape, CHECKED_IMAGES)
     return content, from_unit(images, input_range)

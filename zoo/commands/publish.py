@@ -36,6 +36,11 @@ def main():
 
     given = [name for name in ("workdir", "name", "model", "to") if FLAGS[name].value is not None]
     if given == ["model", "to"]:
+        for name in ("note", "purpose"):
+            if FLAGS[name].present:
+                raise UsageError(
+                    f"--{name} has no effect with --to. Received: --{name}={FLAGS[name].value}"
+                )
         from zoo.hub import write_folder
 
         write_folder(FLAGS.model, FLAGS.to)

@@ -60,10 +60,9 @@ def ends_in(model, name):
         operation = producer(operation.outputs[0])
     if getattr(operation, "activation", None) is getattr(keras.activations, name):
         return True
-    return type(operation) in (
-        _operation(name),
-        keras.layers.Softmax if name == "softmax" else None,
-    )
+    if name == "softmax" and isinstance(operation, keras.layers.Softmax):
+        return True
+    return type(operation) is _operation(name)
 
 
 @functools.cache

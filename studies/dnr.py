@@ -60,18 +60,19 @@ def page(runs):
 
 
 def _card(runs):
-    """Returns the card of the zoo model that a row's first run became, or None."""
+    """Returns the card of the model that a row's first run became, or None."""
     name = runs[0]["row"].removesuffix(recipe_runs.REMOVED)
     return card(name) if name in list_models() else None
 
 
 def _method(runs):
-    about = _card(runs)
-    return f"{network(about)}, {variant(about)}" if about else ""
+    about = _card(runs) or recipe_runs.facts_of_recipe(runs[0]["row"])
+    return f"{network(about)}, {variant(about)}"
 
 
 def _macs_kept(runs):
-    """Returns the MACs of weights that are not zero, which records lack and cards have."""
+    """Returns the MACs of weights that are not zero, which older records lack and cards have."""
     about = _card(runs)
     is_same = about and about["parameters"] == runs[0]["parameters"]
-    return f"{about['nonzero_macs'] / 1e6:.2f}" if is_same else ""
+    kept = runs[0].get("nonzero_macs", about["nonzero_macs"] if is_same else None)
+    return "" if kept is None else f"{kept / 1e6:.2f}"

@@ -50,6 +50,17 @@ def recipe_flags(row):
     return [f"--flagfile=zoo/recipes/{row}.cfg"]
 
 
+def facts_of_recipe(row):
+    """Returns what the recipe of a row says of its network and pruning, as a card has it."""
+    text = (ROOT / f"zoo/recipes/{_row_of(row)}.cfg").read_text(encoding="utf-8")
+    given = dict(re.findall(r"^--(\w+)=(.*)$", text, re.MULTILINE))
+    width, density = given.get("width"), float(given.get("density", 1))
+    return {
+        "model": {"arch": given["arch"], "width": width, "pattern": given.get("pattern")},
+        "recipe": {"prune": "none", "structure": "unstructured", **given, "density": density},
+    }
+
+
 # ---- running ----
 
 
@@ -174,6 +185,7 @@ def evaluate(row, folder):
             "conv_parameters": spent.conv_parameters,
             "nonzero_parameters": spent.nonzeros,
             "macs": spent.macs,
+            "nonzero_macs": spent.nonzero_macs,
             "clean_accuracy": results["clean"]["accuracy"],
             "clean_examples": results["clean"]["examples"],
             "hours": report["seconds_per_epoch"] * report["epochs"] / 3600,

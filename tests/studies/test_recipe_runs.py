@@ -162,6 +162,7 @@ def test_measures_what_a_run_left(loss, tmp_path, monkeypatch, settings, eager):
     assert removed["parameters"] < whole["parameters"] == model.count_params()
     for run in whole, removed:
         assert (run["seed"], run["hours"], run["clean_examples"]) == (5, 1.0, 200)
+        assert run["nonzero_macs"] < run["macs"]
         assert run["clean_accuracy"] == pytest.approx(np.mean(labels == 3))
         assert run.get("robust_examples") == (20 if loss == "hybrid" else None)
         if loss == "hybrid":
@@ -188,12 +189,16 @@ def test_mean_and_spread():
 
 
 def test_dnr_page():
-    runs = [run("a", 0, 0.50), run("a", 1, 0.52), run("b", 0, 0.4, density=1.0)]
-    text = dnr.page([*runs, run("a, channels removed", 0, 0.5)])
-    assert "| a |  | 9,637 of 78,426 | 12.50 |  | 51.00 ± 1.41 | 25.50 ± 0.71 | 2 | 0.2 |" in text
-    assert "| b |  | 9,637 of 78,426 | 12.50 |  | 40.00 | 20.00 | 1 | 0.2 |" in text
+    """Also of rows that are no models of the zoo, whose recipes say what they are."""
+    a, b = "resnet8_erk_magnitude10_cifar10", "resnet8_narrow11_cifar10"
+    runs = [run(a, 0, 0.50, nonzero_macs=2e6), run(a, 1, 0.52), run(b, 0, 0.4, density=1.0)]
+    text = dnr.page(runs)
+    rest = "9,637 of 78,426 | 12.50 | 2.00 | 51.00 ± 1.41 | 25.50 ± 0.71 | 2 | 0.2 |"
+    assert f"| {a} | ResNet8, ERK magnitude 10 % | {rest}" in text
+    rest = "9,637 of 78,426 | 12.50 |  | 40.00 | 20.00 | 1 | 0.2 |"
+    assert f"| {b} | ResNet8 of width 11, dense | {rest}" in text
     assert "CIFAR-10 (JPEG copy), hybrid loss" in text
-    assert text.count("![Densities of a](dnr_a.png)") == text.count("![") == 1
+    assert text.count(f"![Densities of {a}](dnr_{a}.png)") == text.count("![") == 1
 
 
 def test_dnr_page_names_the_methods():
@@ -208,7 +213,12 @@ def test_dnr_page_names_the_methods():
 
 def test_pattern_page_and_picture():
     runs = [run("PS4_P4", seed, 0.5 + seed / 50) for seed in range(2)]
-    assert "| PS4_P4 | 1,234 | 12.50 | 51.00 ± 1.41 | 2 |" in accuracy.page(runs)
+    narrow = [run("width_9", seed, 0.5, conv_parameters=1_500) for seed in range(3)]
+    far = run("width_8", 0, 0.4, conv_parameters=900)
+    page = accuracy.page([*narrow, far, *runs])
+    assert "| PS4_P4 | 1,234 | 12.50 | 51.00 ± 1.41 | 2 | +1.00 ± 1.41 (width_9) |" in page
+    assert "| width_9 | 1,500 | 12.50 | 50.00 ± 0.00 | 3 |  |" in page
+    assert "| PS4_P4 | 1,234 | 12.50 | 51.00 ± 1.41 | 2 |  |" in accuracy.page(runs)
     others = [run(row, 0, 0.5) for row in ("dense", "PSD2_P8", "PS4_P4_F1")]
     (axes,) = accuracy.picture([*others, *runs]).axes
     assert {text.get_text() for text in axes.texts} == {"dense", "PSD2_P8", "PS4_P4"}

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from studies import records
+from studies import MODELS, records
 from tfsparse import tables
 from zoo.cards import MAX_GAP, gap_warning
-from zoo.models import card, list_models
+from zoo.models import card, folder_of, list_models
 
 NAME = "zoo"
 RECORDS = ()
@@ -75,9 +75,14 @@ def save_pictures(folder):
         records.save_picture(folder, name, picture(name))
 
 
-def markdown():
-    """Returns the table, a str of lines, one for each model."""
-    return tables.markdown(_HEADER.split("|"), [_row(card(name)) for name in list_models()])
+def markdown(cards):
+    """Returns the table of these cards, a str of lines, one for each model."""
+    return tables.markdown(_HEADER.split("|"), [_row(about) for about in cards])
+
+
+def is_packaged(name):
+    """Whether the model `name` is in the package, and not one that only studies need."""
+    return folder_of(name) != MODELS
 
 
 def page():
@@ -86,10 +91,14 @@ def page():
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
     wide = card("resnet18_psd1p16f1_cifar10")
     cards = [card(name) for name in list_models()]
+    packaged = [about for about in cards if is_packaged(about["name"])]
+    others = [about for about in cards if about not in packaged]
     return records.fill(
         NAME,
-        table=markdown(),
-        purposes="\n".join(f"- `{about['name']}`: {about['purpose']}" for about in cards),
+        packaged=markdown(packaged),
+        reasons=_purposes(packaged),
+        others=markdown(others),
+        rows=_purposes(others),
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",
@@ -97,11 +106,21 @@ def page():
         epochs=resnet18["epochs"],
         wide=f"{100 * wide['results']['clean']['accuracy']:.1f}",
         wide_epochs=wide["epochs"],
+        number=len(packaged),
+        more=len(others),
         models=len(cards),
         gap=MAX_GAP,
         flagged=f"{sum(bool(gap_warning(each['results'])) for each in cards)} of {len(cards)}",
-        megabytes=f"{sum(c['weights']['bytes'] + c['tflite']['bytes'] for c in cards) / 1e6:.1f}",
+        megabytes=f"{sum(map(_bytes, packaged)) / 1e6:.1f}",
     )
+
+
+def _bytes(about):
+    return about["weights"]["bytes"] + about["tflite"]["bytes"]
+
+
+def _purposes(cards):
+    return "\n".join(f"- `{about['name']}`: {about['purpose']}" for about in cards)
 
 
 def _row(about):

@@ -115,13 +115,12 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
     return card
 
 
-def refresh(name, data, folder=_FOLDER):
+def refresh(name, data):
     """Makes the int8 file of a zoo model again, and the entries of its card that depend on it.
 
     Args:
         name: of the model.
         data: the `zoo.data.Dataset` of its card.
-        folder: of the zoo.
 
     Returns:
         The card, a dict.
@@ -140,6 +139,7 @@ def refresh(name, data, folder=_FOLDER):
         failures.append(f"Its accuracy is {found['accuracy']:.4f}, that on the card {said:.4f}.")
     if failures:
         raise UsageError(f"The int8 file of {name} stays as it is: {' '.join(failures)}")
+    folder = models.folder_of(name)
     path = folder / "weights" / card["tflite"]["file"]
     if content != path.read_bytes():
         card["deployed"] = None  # another file was attacked
@@ -151,7 +151,7 @@ def refresh(name, data, folder=_FOLDER):
     card["c_package"] = figures.as_c(content)
     examples = adversarial_examples.make(model, content, data)
     card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
-    write_bytes(folder / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
+    write_bytes(models.path_of_card(name), json.dumps(card, indent=2) + "\n")
     return card
 
 

@@ -155,7 +155,7 @@ def test_a_refreshed_file_is_that_of_the_loaded_model(shipped, data_dir, monkeyp
     path.write_bytes(b"another file")
     monkeypatch.setattr(adversarial_examples, "EPS", (0, 8))
     monkeypatch.setattr(figures, "as_c", lambda content: before["c_package"])
-    card = refresh(SHIPPED, data, shipped)
+    card = refresh(SHIPPED, data)
     assert zoo.card(SHIPPED) == json.loads(json.dumps(card))
     changed = {key for key in card if card[key] != before[key]}
     assert changed <= {"tflite", "device", "golden", "results", "examples", "deployed"}
@@ -189,5 +189,5 @@ def test_a_refreshed_file_of_another_accuracy_is_not_written(shipped, data_dir):
     path.write_text(json.dumps(card))
     before = zoo.load_tflite(SHIPPED).read_bytes()
     with pytest.raises(UsageError, match="stays as it is: Its accuracy is"):
-        refresh(SHIPPED, open_dataset("fashion_mnist_small", data_dir), shipped)
+        refresh(SHIPPED, open_dataset("fashion_mnist_small", data_dir))
     assert zoo.load_tflite(SHIPPED).read_bytes() == before

@@ -206,7 +206,7 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     if not all(map(is_robust, cards)):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
-    axes.margins(0.15, 0.1)  # words stand next to their points
+    axes.margins(0.18, 0.1)  # words stand next to their points
     _draw_pareto_lines(axes, cards, points, is_cost=logarithmic)
     if logarithmic:
         axes.set_xscale("log")
@@ -254,7 +254,8 @@ def pareto(points):
 
 def _annotate(figure, axes, points):
     """Writes the words of points (x, y, words, color) where they cover least."""
-    figure.draw_without_rendering()  # which fixes all positions
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # all positions stay, when the picture is saved, too
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())
@@ -263,6 +264,7 @@ def _annotate(figure, axes, points):
     places += [(0, 19, "center"), (0, -25, "center"), (12, 17, "left"), (-12, 17, "right")]
     places += [(12, -25, "left"), (-12, -25, "right")]
     scale = figure.dpi / 72  # pixels of a point
+    low, high = axes.bbox.x0 + 4, axes.bbox.x1 - 4
     for x, y, words, color in points:
         style = {"fontsize": 8, "color": color, "textcoords": "offset points", "ha": "left"}
         style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
@@ -271,7 +273,7 @@ def _annotate(figure, axes, points):
         for place in places:
             shift = {"left": 0, "center": box.width / 2, "right": box.width}[place[2]]
             moved = box.translated(scale * place[0] - shift, scale * place[1])
-            outside = not axes.bbox.containsx(moved.x0) or not axes.bbox.containsx(moved.x1)
+            outside = moved.x0 < low or moved.x1 > high
             covered = sum(_area(Bbox.intersection(moved, each)) for each in taken)
             tried.append((1e6 * outside + covered, place, moved))
         _, place, moved = min(tried, key=lambda each: each[0])

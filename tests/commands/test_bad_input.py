@@ -71,6 +71,12 @@ CASES = {
             1,
             "--teacher_weight has no effect without --teacher",
         ),
+        "smoothed labels that nobody reads": (
+            ["--teacher=resnet8_cifar10", "--teacher_weight=1", "--label_smoothing=0.1"],
+            1,
+            "--label_smoothing has no effect with --teacher_weight=1. Received: "
+            "--label_smoothing=0.1",
+        ),
         "attack steps": (["--attack_steps=0"], 1, "--attack_steps must be at least 1"),
         "epochs": (["--epochs=0"], 1, "--epochs must be at least 1"),
         "batch 0": (["--batch_size=0"], 1, "--batch_size must be at least 1"),

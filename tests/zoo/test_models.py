@@ -195,7 +195,10 @@ def test_card_is_of_its_recipe(name):
         defaults = {flag.name: flag.default for flag in own}
     finally:
         values.unparse_flags()
-    assert defaults | zoo.card(name)["recipe"] == said
+    recipe = defaults | zoo.card(name)["recipe"]
+    said["teacher"] = [publishing.name_of_teacher(teacher) for teacher in said["teacher"]]
+    recipe["teacher"] = [teacher.partition(" (sha256 ")[0] for teacher in recipe["teacher"]]
+    assert recipe == said
 
 
 def test_weights_of_none_are_an_untrained_network():

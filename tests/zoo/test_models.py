@@ -281,7 +281,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_changed_or_missing_file_is_noticed(copy):
-    name = NAMES[0]
+    name = PACKAGED[0]
     path = copy / zoo.card(name)["weights"]["file"]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -1,4 +1,7 @@
-"""Commands that regenerate the pages of docs/results. Not part of the package."""
+"""Commands that regenerate the pages of docs/results. Not part of the package.
+
+The models that only studies need are in models/, which is not part of the package either.
+"""
 
 import pathlib
 import sys
@@ -8,4 +11,5 @@ from zoo.commands import environment
 environment.prepare()  # before a study imports TensorFlow
 
 ROOT = pathlib.Path(__file__).parents[1]
+MODELS = pathlib.Path(__file__).parent / "models"  # cards/, weights/, and examples/
 TFSPARSE = (sys.executable, "-c", "from zoo.commands import main; main()")

@@ -1,9 +1,12 @@
 """Runs a study: python -m studies NAME --flag=value ..."""
 
 import importlib
+import os
 import sys
 
+from studies import MODELS
 from studies.pages import STUDIES
+from zoo import models
 from zoo.commands import commandline
 
 COMMANDS = (*STUDIES, "accelerator", "cards", "fashion_mnist_small", "pages", "queue", "screenshot")
@@ -14,6 +17,8 @@ def main():
     if not arguments or arguments[0] not in COMMANDS:
         received = f" Received: {arguments[0]}" if arguments else ""
         commandline.exit_with(2, f"Studies are {', '.join(COMMANDS)}.{received}")
+    # In the processes that a study starts, too.
+    os.environ[models.FURTHER] = str(MODELS)
     name, *rest = arguments
     sys.argv = [f"studies {name}", *rest]
     commandline.run(importlib.import_module(f"studies.{name}"))

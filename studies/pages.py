@@ -7,13 +7,11 @@ Pictures that show cards, or cards and records, are drawn again, too.
 
 import importlib
 import pathlib
-import sys
 
 from absl import flags
 
 from studies import records
 from tfsparse.files import write_bytes
-from zoo.commands import commandline
 
 STUDIES = (
     *("accuracy", "claims", "costs", "dependencies", "deployment", "dnr", "field", "interruption"),
@@ -49,7 +47,3 @@ def page(study, folder):
     names = getattr(module, "RECORDS", (module.NAME,))
     keys = getattr(module, "KEYS", records.DEFAULT_KEYS)
     return module.NAME, module.page(*(records.read(folder, name, keys) for name in names))
-
-
-if __name__ == "__main__":
-    commandline.run(sys.modules[__name__])

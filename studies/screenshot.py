@@ -31,11 +31,12 @@ def main():
     from playwright.sync_api import sync_playwright
 
     import zoo
+    from studies.zoo_table import is_packaged
     from zoo.models_page import page
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = pathlib.Path(folder, "models.html")
-        write_bytes(path, page(zoo.find()))
+        write_bytes(path, page([card for card in zoo.find() if is_packaged(card["name"])]))
         browser = launch(playwright)
         tab = browser.new_page(viewport=SIZE, color_scheme="light")
         tab.goto(path.as_uri())

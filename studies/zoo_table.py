@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from studies import records
+from studies import MODELS, records
 from tfsparse import tables
 from zoo.cards import MAX_GAP, gap_warning
-from zoo.models import card, list_models
+from zoo.models import card, folder_of, list_models
 
 NAME = "zoo"
 RECORDS = ()
@@ -75,9 +75,14 @@ def save_pictures(folder):
         records.save_picture(folder, name, picture(name))
 
 
-def markdown():
-    """Returns the table, a str of lines, one for each model."""
-    return tables.markdown(_HEADER.split("|"), [_row(card(name)) for name in list_models()])
+def markdown(cards):
+    """Returns the table of these cards, a str of lines, one for each model."""
+    return tables.markdown(_HEADER.split("|"), [_row(about) for about in cards])
+
+
+def is_packaged(name):
+    """Whether the model `name` is in the package, and not one that only studies need."""
+    return folder_of(name) != MODELS
 
 
 def page():
@@ -86,10 +91,14 @@ def page():
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
     wide = card("resnet18_psd1p16f1_cifar10")
     cards = [card(name) for name in list_models()]
+    packaged = [about for about in cards if is_packaged(about["name"])]
+    others = [about for about in cards if about not in packaged]
     return records.fill(
         NAME,
-        table=markdown(),
-        purposes="\n".join(f"- `{about['name']}`: {about['purpose']}" for about in cards),
+        packaged=markdown(packaged),
+        reasons=_purposes(packaged),
+        others=markdown(others),
+        rows=_purposes(others),
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",
@@ -97,11 +106,21 @@ def page():
         epochs=resnet18["epochs"],
         wide=f"{100 * wide['results']['clean']['accuracy']:.1f}",
         wide_epochs=wide["epochs"],
+        number=len(packaged),
+        more=len(others),
         models=len(cards),
         gap=MAX_GAP,
         flagged=f"{sum(bool(gap_warning(each['results'])) for each in cards)} of {len(cards)}",
-        megabytes=f"{sum(c['weights']['bytes'] + c['tflite']['bytes'] for c in cards) / 1e6:.1f}",
+        megabytes=f"{sum(map(_bytes, packaged)) / 1e6:.1f}",
     )
+
+
+def _bytes(about):
+    return about["weights"]["bytes"] + about["tflite"]["bytes"]
+
+
+def _purposes(cards):
+    return "\n".join(f"- `{about['name']}`: {about['purpose']}" for about in cards)
 
 
 def _row(about):
@@ -187,7 +206,7 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     if not all(map(is_robust, cards)):
         axes.plot([], [], "o", color="gray", label="trained robustly")
         axes.plot([], [], "o", color="gray", mfc="white", label="trained on clean images")
-    axes.margins(0.15, 0.1)  # words stand next to their points
+    axes.margins(0.18, 0.1)  # words stand next to their points
     _draw_pareto_lines(axes, cards, points, is_cost=logarithmic)
     if logarithmic:
         axes.set_xscale("log")
@@ -235,7 +254,8 @@ def pareto(points):
 
 def _annotate(figure, axes, points):
     """Writes the words of points (x, y, words, color) where they cover least."""
-    figure.draw_without_rendering()  # which fixes all positions
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # all positions stay, when the picture is saved, too
     marks = axes.transData.transform([point[:2] for point in points])
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
     taken.append(axes.get_legend().get_window_extent())
@@ -244,6 +264,7 @@ def _annotate(figure, axes, points):
     places += [(0, 19, "center"), (0, -25, "center"), (12, 17, "left"), (-12, 17, "right")]
     places += [(12, -25, "left"), (-12, -25, "right")]
     scale = figure.dpi / 72  # pixels of a point
+    low, high = axes.bbox.x0 + 4, axes.bbox.x1 - 4
     for x, y, words, color in points:
         style = {"fontsize": 8, "color": color, "textcoords": "offset points", "ha": "left"}
         style["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.9, "pad": 0.5}  # over bars
@@ -252,7 +273,7 @@ def _annotate(figure, axes, points):
         for place in places:
             shift = {"left": 0, "center": box.width / 2, "right": box.width}[place[2]]
             moved = box.translated(scale * place[0] - shift, scale * place[1])
-            outside = not axes.bbox.containsx(moved.x0) or not axes.bbox.containsx(moved.x1)
+            outside = moved.x0 < low or moved.x1 > high
             covered = sum(_area(Bbox.intersection(moved, each)) for each in taken)
             tried.append((1e6 * outside + covered, place, moved))
         _, place, moved = min(tried, key=lambda each: each[0])

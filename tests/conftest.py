@@ -22,6 +22,7 @@ from tests import forks
 from zoo import commands
 
 ROOT = pathlib.Path(__file__).parents[1]
+STUDY_MODELS = ROOT / "studies" / "models"
 
 # Python would look for garbage a dozen times while TensorFlow is imported.
 gc.disable()
@@ -91,6 +92,14 @@ def fashion_mnist(data_dir):
 def fashion_mnist_training(data_dir):
     """The same of its training split, 4,500 images."""
     return images_of("train", data_dir)
+
+
+@pytest.fixture(scope="module")
+def study_models():
+    """Adds the models that only studies need to those that are found by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFSPARSE_MODELS", str(STUDY_MODELS))
+        yield
 
 
 def images_of(split, data_dir):

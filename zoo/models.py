@@ -3,10 +3,14 @@
 A model NAME is three files: its card, `cards/NAME.json`, its weights,
 `weights/NAME.safetensors.gz`, and its int8 file, `weights/NAME_int8.tflite`. A fourth,
 `examples/NAME.npz`, has adversarial examples to look at.
+
+The environment variable TFSPARSE_MODELS names a folder of further models, with the same three
+folders. They are then found by name wherever those of the package are.
 """
 
 import difflib
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -19,6 +23,7 @@ from zoo.architectures import build
 from zoo.cards import Card, read_card
 
 _FOLDER = pathlib.Path(__file__).parent
+FURTHER = "TFSPARSE_MODELS"  # the environment variable
 
 
 def list_models(**conditions: Any) -> list[str]:
@@ -29,9 +34,23 @@ def list_models(**conditions: Any) -> list[str]:
     """
     if conditions:
         return sorted(card["name"] for card in find(**conditions))
-    paths = (_FOLDER / "cards").glob("*.json")
+    return sorted(_paths())
+
+
+def _paths():
+    """Returns {name: path of its card} of all models."""
+    folders = [_FOLDER]
+    if further := os.environ.get(FURTHER):
+        folder = pathlib.Path(further).expanduser().resolve()
+        if not (folder / "cards").is_dir():
+            raise UsageError(
+                f"The environment variable {FURTHER} must be a folder of models, with cards/, "
+                f"weights/, and examples/. Received: {further}"
+            )
+        folders = [folder, _FOLDER]  # a name of the package remains that of its model
+    paths = [path for each in folders for path in (each / "cards").glob("*.json")]
     # If `tfsparse publish` is killed, it may leave an incomplete card beside the others.
-    return sorted(path.stem for path in paths if not path.name.startswith(files.PARTIAL))
+    return {path.stem: path for path in paths if not path.name.startswith(files.PARTIAL)}
 
 
 def find(
@@ -133,14 +152,24 @@ def card(name: str) -> Card:
     Raises:
         UsageError: if there is no model of that name, or its card is damaged.
     """
-    if name not in list_models():
-        raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
     return read_card(path_of_card(name))
 
 
 def path_of_card(name: str) -> pathlib.Path:
-    """Returns the path of the card of model `name`, a pathlib.Path."""
-    return _FOLDER / "cards" / f"{name}.json"
+    """Returns the path of the card of model `name`, a pathlib.Path.
+
+    Raises:
+        UsageError: if there is no model of that name.
+    """
+    path = _paths().get(name)
+    if path is None:
+        raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
+    return path
+
+
+def folder_of(name: str) -> pathlib.Path:
+    """Returns the folder that has the cards/, weights/, and examples/ of model `name`."""
+    return path_of_card(name).parents[1]
 
 
 def close_names(name: str) -> str:
@@ -192,12 +221,12 @@ def checked(name: str, entry: dict[str, Any], folder: str = "weights") -> pathli
     Args:
         name: of the model.
         entry: of the file in its card: "file", "bytes", and "sha256".
-        folder: of the zoo, where it is.
+        folder: in which it is, beside that of the card.
 
     Raises:
         UsageError: if it is missing or another one.
     """
-    path = _FOLDER / folder / entry["file"]
+    path = folder_of(name) / folder / entry["file"]
     try:
         size, found = path.stat().st_size, files.sha256_of(path)
     except OSError as error:

@@ -61,8 +61,8 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
         The card, a dict.
 
     Raises:
-        UsageError: if there is no finished run in `workdir`, its files do not fit together, or the
-            zoo has a model of that name.
+        UsageError: if there is no finished run in `workdir`, its files do not fit together, a
+            teacher of it is gone, or the zoo has a model of that name.
     """
     workdir = pathlib.Path(workdir)
     if not re.fullmatch(NAME, name, re.ASCII):
@@ -87,6 +87,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
         content = file_metadata.embed(
             content, {**file_metadata.read(content), **source_facts(small)}
         )
+    recipe = {**report["recipe"], "teacher": teachers(report["recipe"].get("teacher") or [])}
     # Everything is measured before anything is written.
     data = find_dataset(report, workdir, data_dir=data_dir)
     card = {
@@ -98,6 +99,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
         "limits": limits(report["recipe"]),
         "model": report["model"],
         **{key: report[key] for key in _COPIED},
+        "recipe": recipe,
         "threat_model": threat_model(report["recipe"]),
         "hours": report["epochs"] * report["seconds_per_epoch"] / 3600,
         **measure(small, content, report, data),
@@ -115,13 +117,12 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
     return card
 
 
-def refresh(name, data, folder=_FOLDER):
+def refresh(name, data):
     """Makes the int8 file of a zoo model again, and the entries of its card that depend on it.
 
     Args:
         name: of the model.
         data: the `zoo.data.Dataset` of its card.
-        folder: of the zoo.
 
     Returns:
         The card, a dict.
@@ -140,6 +141,7 @@ def refresh(name, data, folder=_FOLDER):
         failures.append(f"Its accuracy is {found['accuracy']:.4f}, that on the card {said:.4f}.")
     if failures:
         raise UsageError(f"The int8 file of {name} stays as it is: {' '.join(failures)}")
+    folder = models.folder_of(name)
     path = folder / "weights" / card["tflite"]["file"]
     if content != path.read_bytes():
         card["deployed"] = None  # another file was attacked
@@ -151,8 +153,41 @@ def refresh(name, data, folder=_FOLDER):
     card["c_package"] = figures.as_c(content)
     examples = adversarial_examples.make(model, content, data)
     card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
-    write_bytes(folder / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
+    write_bytes(models.path_of_card(name), json.dumps(card, indent=2) + "\n")
     return card
+
+
+def teachers(names):
+    """Returns the teachers of a run as its card names them, a list of str.
+
+    A model of the zoo has its name. Any other one has that of its folder or file, and the hash of
+    its weights: the rest of its path means nothing elsewhere.
+
+    Args:
+        names: as `train --teacher` takes them.
+
+    Raises:
+        UsageError: if one of them is gone.
+    """
+    found = []
+    for name in names:
+        if name not in models.list_models():
+            try:
+                model, _ = find_model(name, "teacher")
+            except UsageError as error:
+                raise UsageError(
+                    f"The card needs the hash of the run's teacher {name}, which is not there. "
+                    f"{error}"
+                ) from error
+            name = f"{name_of_teacher(name)} (sha256 {hash_of_weights(model)[:16]})"
+        found.append(name)
+    return found
+
+
+def name_of_teacher(name):
+    """Returns the name of a teacher without the rest of its path, a str."""
+    path = pathlib.Path(name).resolve()
+    return path.parent.name if path.name == "model.keras" else path.name.removesuffix(".keras")
 
 
 def limits(recipe):

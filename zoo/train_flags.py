@@ -17,6 +17,7 @@ _WITHOUT_EFFECT: tuple[tuple[str, str, object], ...] = (
     ("synchronized", "distribution", "none"),
     ("temperature", "teacher", []),
     ("teacher_weight", "teacher", []),
+    ("label_smoothing", "teacher_weight", 1),
 )
 
 

@@ -1,7 +1,6 @@
 """Measures the figures on a model's card again and compares them."""
 
 import json
-import pathlib
 
 import keras
 import numpy as np
@@ -10,13 +9,12 @@ import zoo
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from tfsparse.tables import aligned
-from zoo import adversarial_examples, figures
+from zoo import adversarial_examples, figures, models
 from zoo.architectures.costs import costs
 from zoo.cards import gap_warning, threat_model
 from zoo.data import open_dataset
 from zoo.robustness.subjects import file_subject, model_subject
 
-FOLDER = pathlib.Path(__file__).parent
 LOGITS = 2e-3  # of float32 kernels on different processors
 COSTS = (
     *("density", "dense_parameters", "parameters", "nonzero_parameters"),
@@ -60,7 +58,7 @@ def verify(name, data_dir=None, fast=False, autoattack=False, write=False):
     if write and not wrong:
         card = zoo.card(name)  # read again: another process may have added to it
         card = {**completed(card, measured), **_examples(card, model, data_dir)}
-        write_bytes(FOLDER / "cards" / f"{name}.json", json.dumps(card, indent=2) + "\n")
+        write_bytes(models.path_of_card(name), json.dumps(card, indent=2) + "\n")
     warning = gap_warning({**card["results"], **measured.get("results", {})})
     notes = [problem, warning and f"warning: {warning}"]
     return "\n".join([name, table(rows), *filter(None, notes)]), wrong
@@ -81,7 +79,7 @@ def _examples(card, model, data_dir):
     if sha256 != card["test_sha256"]:
         return {}
     made = adversarial_examples.make(model, zoo.load_tflite(name).read_bytes(), data)
-    return {"examples": adversarial_examples.write(made, name, sha256, FOLDER)}
+    return {"examples": adversarial_examples.write(made, name, sha256, models.folder_of(name))}
 
 
 def measure(name, model, card, data, autoattack=False):

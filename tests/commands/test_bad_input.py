@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import keras
+import numpy as np
 import pytest
 
 MODEL = "resnet8_dnr10_fashion_mnist_small"
@@ -70,6 +71,12 @@ CASES = {
             ["--teacher_weight=0.5"],
             1,
             "--teacher_weight has no effect without --teacher",
+        ),
+        "smoothed labels that nobody reads": (
+            ["--teacher=resnet8_cifar10", "--teacher_weight=1", "--label_smoothing=0.1"],
+            1,
+            "--label_smoothing has no effect with --teacher_weight=1. Received: "
+            "--label_smoothing=0.1",
         ),
         "attack steps": (["--attack_steps=0"], 1, "--attack_steps must be at least 1"),
         "epochs": (["--epochs=0"], 1, "--epochs must be at least 1"),
@@ -237,7 +244,9 @@ def places(tmp_path_factory):
     keras.Model([image, other], keras.layers.Dense(10)(flat)).save(folder / "two_inputs.keras")
     flat = keras.layers.Flatten()(image)
     keras.Model(image, keras.layers.Dense(3)(flat)).save(folder / "three.keras")
-    ten = keras.layers.Dense(10)(flat)
+    guess = keras.layers.Dense(10)
+    ten = guess(flat)
+    guess.set_weights([np.zeros((784, 10)), np.eye(10)[1]])  # a class that is not frequent
     keras.Model(image, ten).save(folder / "ten.keras")
     keras.Model(image, keras.layers.Softmax()(ten), name="probable").save(folder / "softmax.keras")
     shutil.copy(folder / "three.keras", folder / "escaping.keras")

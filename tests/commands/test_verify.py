@@ -51,4 +51,10 @@ def test_autoattack_that_is_not_installed_is_reported_first(verified, tfsparse, 
     result = tfsparse("verify", "resnet8_cifar10", "--autoattack")
     assert (result.returncode, verified) == (1, {})
     assert "pip install 'tfsparse[attacks]'" in result.stderr
-    assert tfsparse("verify", "resnet8_cifar10", "--autoattack", "--fast").returncode == 0
+
+
+def test_autoattack_needs_data(verified, tfsparse):
+    result = tfsparse("verify", "resnet8_cifar10", "--autoattack", "--fast")
+    assert (result.returncode, verified) == (1, {})
+    (line,) = result.stderr.splitlines()
+    assert "--autoattack has no effect with --fast" in line

@@ -9,6 +9,11 @@ from tests.conftest import ROOT, no_flags
 RESULTS = ROOT / "docs" / "results"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def models_of_studies(study_models):
+    """As `python -m studies` finds them."""
+
+
 @pytest.fixture
 def eager():
     """Runs functions without compiling them, which takes longer than a few steps."""

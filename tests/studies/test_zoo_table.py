@@ -1,5 +1,7 @@
 """The table and the pictures of the zoo's models."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -37,8 +39,16 @@ def test_pictures_show_all_cards(name):
     assert len(lines) == 2 * len(kinds)  # of all models, and of dense ones
     points = {zoo_table._value(card, "clean") for card in cards} | set(expected.values())
     assert all(height in points for line in lines for height in line[:, 1])
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("name", zoo_table._PICTURES)
+def test_words_are_within_the_axes_as_the_picture_is_saved(name):
+    figure = zoo_table.picture(name)
+    figure.savefig(io.BytesIO(), dpi=100)  # as `records.save_picture` does
+    (axes,) = figure.axes
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert axes.bbox.x0 + 2 < box.x0 < box.x1 < axes.bbox.x1 - 2, text.get_text()
 
 
 def test_pareto_points_are_those_that_no_other_dominates():

@@ -34,7 +34,7 @@ def everything():
     "name",
     ["resnet8_dnr10_fashion_mnist_small", "shufflenet_w80_cifar10", "vgg16_w16_dnr5_cifar10"],
 )
-def test_a_twin_gives_the_outputs_of_the_reference_kernels(name):
+def test_a_twin_gives_the_outputs_of_the_reference_kernels(name, study_models):
     content = zoo.load_tflite(name).read_bytes()
     file = FileModel(content, "reference")
     images = golden_images(file.image_shape, 24)

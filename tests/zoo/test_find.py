@@ -83,7 +83,7 @@ def test_a_card_prints_as_a_page_and_is_a_dict():
     taught = Card({**card, "recipe": {**card["recipe"], "teacher": teachers}})
     page = " ".join(str(taught).split())
     for text in (
-        "DNR on a microcontroller: ResNet8 with a tenth of its weights network resnet8",
+        "resnet8_dnr10_cifar10 DNR on a microcontroller: about as robust as the dense ResNet8 in",
         "teacher resnet18_w16_dense_robust_cifar10 teacher vgg16_w16_dense_robust_cifar10",
         "pruning dnr, unstructured",
         "data cifar10 (JPEG copy)",

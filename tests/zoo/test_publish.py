@@ -46,7 +46,11 @@ def runs(tmp_path_factory, fashion_mnist, data_dir):
         (workdir / "model_int8.tflite").write_bytes(content)
         report = {
             **{key: zoo.card(SHIPPED)[key] for key in publishing._COPIED},
-            "recipe": {**zoo.card(SHIPPED)["recipe"], "structure": structure},
+            # A teacher of the zoo, and one from a folder of this machine.
+            "recipe": {
+                **{**zoo.card(SHIPPED)["recipe"], "structure": structure},
+                "teacher": [SHIPPED, str(workdir / "model.keras")],
+            },
             **{"model": architecture, "seed": 7, "epochs": 6, "seconds_per_epoch": 600.0},
             **{"data_dir": str(data_dir), "int8": {"passed": True}},
         }
@@ -83,6 +87,9 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
     card, model = zoo.card("mine"), zoo.load("mine")
     assert card == json.loads(json.dumps(published))
     assert (card["seed"], card["hours"], card["note"]) == (7, 1.0, "n")
+    taught = hash_of_weights(keras.saving.load_model(workdir / "model.keras"))
+    assert card["recipe"]["teacher"] == [SHIPPED, f"{SHIPPED} (sha256 {taught[:16]})"]
+    assert str(workdir.parent) not in json.dumps(card)
     images = figures.golden_images((28, 28, 1))
     trained = keras.saving.load_model(workdir / "model.keras")
     expected, found = np.asarray(trained(images)), np.asarray(model(images))
@@ -132,6 +139,29 @@ def test_a_run_that_is_not_finished_is_refused(workdir, folder, missing):
     assert not folder.exists()
 
 
+def test_a_teacher_that_is_gone_is_refused(workdir, folder):
+    report = json.loads((workdir / "report.json").read_text())
+    report["recipe"]["teacher"] = ["runs/large"]
+    (workdir / "report.json").write_text(json.dumps(report))
+    with pytest.raises(UsageError, match="needs the hash of the run's teacher runs/large, which"):
+        publish(workdir, "mine", folder=folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/w1.5", "w1.5"),
+        ("runs/w1.5/", "w1.5"),
+        ("runs/large/model.keras", "large"),
+        ("large.keras", "large"),
+        ("resnet8_cifar10", "resnet8_cifar10"),
+    ],
+)
+def test_the_name_of_a_teacher_has_no_path(path, name):
+    assert publishing.name_of_teacher(path) == name
+
+
 def test_a_name_must_be_a_file_name(workdir, folder):
     with pytest.raises(UsageError, match=r"--name must consist of .* Received: '\.\./x'"):
         publish(workdir, "../x", folder=folder)
@@ -155,7 +185,7 @@ def test_a_refreshed_file_is_that_of_the_loaded_model(shipped, data_dir, monkeyp
     path.write_bytes(b"another file")
     monkeypatch.setattr(adversarial_examples, "EPS", (0, 8))
     monkeypatch.setattr(figures, "as_c", lambda content: before["c_package"])
-    card = refresh(SHIPPED, data, shipped)
+    card = refresh(SHIPPED, data)
     assert zoo.card(SHIPPED) == json.loads(json.dumps(card))
     changed = {key for key in card if card[key] != before[key]}
     assert changed <= {"tflite", "device", "golden", "results", "examples", "deployed"}
@@ -189,5 +219,5 @@ def test_a_refreshed_file_of_another_accuracy_is_not_written(shipped, data_dir):
     path.write_text(json.dumps(card))
     before = zoo.load_tflite(SHIPPED).read_bytes()
     with pytest.raises(UsageError, match="stays as it is: Its accuracy is"):
-        refresh(SHIPPED, open_dataset("fashion_mnist_small", data_dir), shipped)
+        refresh(SHIPPED, open_dataset("fashion_mnist_small", data_dir))
     assert zoo.load_tflite(SHIPPED).read_bytes() == before

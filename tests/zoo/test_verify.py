@@ -2,6 +2,7 @@
 
 import copy
 import json
+import types
 
 import pytest
 
@@ -155,8 +156,10 @@ def test_a_card_is_completed_and_not_changed():
 @pytest.fixture
 def card_file(monkeypatch, tmp_path):
     """The card's file in a zoo of its own, where there is none yet."""
-    monkeypatch.setattr(verification, "FOLDER", tmp_path)
-    return tmp_path / "cards" / f"{NAME}.json"
+    path = tmp_path / "cards" / f"{NAME}.json"
+    places = {"path_of_card": lambda _: path, "folder_of": lambda _: tmp_path}
+    monkeypatch.setattr(verification, "models", types.SimpleNamespace(**places))
+    return path
 
 
 def verify_with(monkeypatch, card, measured=None, **settings):

@@ -37,11 +37,15 @@ def main(names):
     from zoo.robustness.square import import_torch
     from zoo.verification import verify
 
+    if FLAGS.fast and FLAGS.autoattack:
+        raise UsageError(
+            "--autoattack has no effect with --fast, which measures no accuracy. Received: both"
+        )
     backend.expect_compilations()  # each attack compiles a function of its own on purpose
     backend.use_full_precision()  # so that figures are the same on every device
     for name in names:
         card(name)  # raises an error if there is none
-    if FLAGS.autoattack and not FLAGS.fast:
+    if FLAGS.autoattack:
         import_torch("autoattack")  # raises an error if it is not installed
     wrong = []
     for name in names or list_models():

@@ -14,6 +14,8 @@ from tflite.codegen.windows import PADDING, find_window
 from tfsparse import patterns
 from tfsparse.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("study_models")
+
 
 def network(name):
     content = zoo.load_tflite(name).read_bytes()

@@ -56,7 +56,7 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory):
+def packages(tmp_path_factory, study_models):
     return {}, tmp_path_factory
 
 

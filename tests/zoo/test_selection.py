@@ -1,0 +1,98 @@
+"""Which models are in the package, and how others are found."""
+
+import pytest
+
+import zoo
+from tests.conftest import ROOT, STUDY_MODELS
+from tfsparse import UsageError
+from zoo import models
+
+PACKAGED = zoo.list_models()
+OTHERS = sorted(path.stem for path in (STUDY_MODELS / "cards").iterdir())
+COSTS = {
+    "flash": lambda card: card["tflite"]["bytes"],
+    "RAM": lambda card: card["device"]["arena_bytes"],
+    "flash, C": lambda card: card["c_package"]["flash_bytes"],
+    "RAM, C": lambda card: card["c_package"]["ram_bytes"],
+    "instructions": lambda card: card["c_package"]["instructions"],
+}
+ACCURACIES = ("clean", "autoattack")
+
+
+def better(card, cost, accuracy):
+    """Returns the packaged models of the same kind that take no more and are as accurate."""
+
+    def figures(each):
+        return COSTS[cost](each), -each["results"][accuracy]["accuracy"]
+
+    found = []
+    for name in PACKAGED:
+        each = zoo.card(name)
+        is_same_kind = _kind(each) == _kind(card)
+        is_better = all(a <= b for a, b in zip(figures(each), figures(card), strict=True))
+        if name != card["name"] and is_same_kind and is_better:
+            found.append(name)
+    return found
+
+
+def _kind(card):
+    return card["dataset"], card["recipe"]["loss"]
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_packaged_model_is_the_best_within_some_budget(name):
+    """As docs/results/zoo.md says. One that is not belongs in studies/models."""
+    card = zoo.card(name)
+    assert not all(better(card, cost, accuracy) for cost in COSTS for accuracy in ACCURACIES)
+
+
+def test_most_other_models_are_worse_in_everything(study_models):
+    """As docs/results/zoo.md says."""
+    worse = [
+        name
+        for name in OTHERS
+        if set.intersection(*(set(better(zoo.card(name), cost, "clean")) for cost in COSTS))
+    ]
+    assert len(OTHERS) / 2 < len(worse) < len(OTHERS)
+
+
+def test_models_of_another_folder_are_found(monkeypatch):
+    monkeypatch.setenv(models.FURTHER, str(STUDY_MODELS))
+    assert zoo.list_models() == sorted([*PACKAGED, *OTHERS])
+    for name in OTHERS:
+        assert models.path_of_card(name) == STUDY_MODELS / "cards" / f"{name}.json"
+        assert zoo.load_tflite(name).is_relative_to(STUDY_MODELS)
+    monkeypatch.setenv(models.FURTHER, "")
+    for name in OTHERS:
+        with pytest.raises(UsageError, match=f"Unknown model; .*Received: '{name}'"):
+            zoo.card(name)
+
+
+def test_a_folder_of_models_may_be_relative(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(models.FURTHER, "studies/models")
+    assert zoo.load_tflite(OTHERS[0]).as_uri().startswith("file:///")  # as the page of models has
+
+
+def test_a_name_of_the_package_is_that_of_its_own_model(monkeypatch, tmp_path):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / f"{PACKAGED[0]}.json").write_text("{}")
+    monkeypatch.setenv(models.FURTHER, str(tmp_path))
+    assert zoo.card(PACKAGED[0])["name"] == PACKAGED[0]
+
+
+def test_a_folder_without_models_is_refused(monkeypatch, tfsparse, tmp_path):
+    monkeypatch.setenv(models.FURTHER, str(tmp_path))
+    status, _, stderr = tfsparse("models")
+    assert status == 1
+    (line,) = stderr.splitlines()
+    assert "TFSPARSE_MODELS must be a folder of models, with cards/, " in line
+    assert f"Received: {tmp_path}" in line
+
+
+@pytest.mark.slow
+def test_commands_check_a_model_of_another_folder(study_models, tfsparse):
+    status, stdout, stderr = tfsparse("verify", "resnet8_dnr30_cifar10", "--fast")
+    assert (status, stderr) == (0, "")
+    assert "golden int8" in stdout
+    assert "WRONG" not in stdout

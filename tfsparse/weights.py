@@ -33,7 +33,9 @@ DTYPES = {
 _HEADER_BYTES = 1 << 10  # that a weight may take in the file's header; 100 are usual
 
 
-def save_weights(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
+def save_weights(
+    model: keras.Model, filepath: str | os.PathLike[str], dtype: str | None = None
+) -> None:
     """Saves the weights of a model to a safetensors file, which is complete or absent.
 
     All numbers are kept bit for bit except -0.0, which masks make of negative weights and which
@@ -42,16 +44,22 @@ def save_weights(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
     Args:
         model: built keras.Model.
         filepath: ends in ".safetensors" or, to compress the file with gzip, ".safetensors.gz".
+        dtype: "float16" to round float32 weights to it, for a file of half the size; None to store
+            all weights as they are.
 
     Raises:
-        UsageError: if the model is not built, the type of a weight is none of `DTYPES`, or the
-            file cannot be written.
+        UsageError: if the model is not built, the type of a weight is none of `DTYPES`, a weight is
+            out of float16's range, or the file cannot be written.
     """
     path, variables = _checked(filepath), _variables(model)
+    if dtype not in (None, "float16"):
+        raise UsageError(f'dtype must be "float16" or None. Received: {dtype!r}')
     tensors = {}
     for name, variable in variables.items():
         array = np.array(keras.ops.convert_to_numpy(variable), order="C")
         array[array == 0] = 0
+        if dtype and array.dtype == np.float32:
+            array = _rounded(array, variable)
         tensors[name] = array
     checksum = _checksum(tensor.tobytes() for tensor in tensors.values())
     metadata = {"periodic": json.dumps(_periodic(model, variables)), "crc32": checksum}
@@ -67,6 +75,7 @@ def load_weights(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
 
     Args:
         model: built keras.Model with the layers, types and patterns of the one that was saved.
+            float32 weights that were saved as float16 are float32 again.
         filepath: of a file that `save_weights` wrote. No more is read, or decompressed, than the
             model's weights and their names take.
 
@@ -89,11 +98,12 @@ def load_weights(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
     if len(found) != len(own):
         raise _other_model(path, f"{len(found)} weights", len(own))
     for saved, expected in zip(found, own, strict=True):
-        if _stem(saved) != _stem(expected):
+        if _stem(expected) not in (_stem(saved), _stem(saved.replace(" F16[", " F32["))):
             raise _other_model(path, saved, expected)
     for variable, tensor in zip(variables.values(), tensors.values(), strict=True):
-        array = np.frombuffer(tensor["data"], np.dtype(_dtype(variable)))
-        variable.assign(array.reshape(variable.shape))
+        is_half = tensor["dtype"] == "F16"
+        array = np.frombuffer(tensor["data"], "float16" if is_half else np.dtype(_dtype(variable)))
+        variable.assign(array.reshape(variable.shape).astype(_dtype(variable), copy=False))
     for layer in tracked_layers(model):
         if layer.weights and hasattr(layer, "finalize_state"):  # such as Normalization
             layer.finalize_state()
@@ -120,6 +130,18 @@ def _variables(model):
             )
     named = {f"{index:04}/{each.path}": each for index, each in enumerate(model.weights)}
     return dict(sorted(named.items()))
+
+
+def _rounded(array, variable):
+    """Returns a float32 array as float16."""
+    with np.errstate(over="ignore"):
+        rounded = array.astype("float16")
+    if (np.isinf(rounded) & np.isfinite(array)).any():
+        raise UsageError(
+            f"float16 holds numbers up to {np.finfo('float16').max:.0f}. Save the model without "
+            f"dtype. Received: {variable.path} with {np.abs(array).max():.4g}"
+        )
+    return rounded
 
 
 def _dtype(variable):

@@ -4,16 +4,19 @@ import json
 import pathlib
 import re
 
+import numpy as np
+
 from tflite import file_metadata
 from tflite.arena import arena
 from tflite.conversion import convert_and_verify, source_facts
-from tfsparse import pruning, save_weights
+from tfsparse import evaluation, pruning, save_weights
 from tfsparse.errors import UsageError
 from tfsparse.files import sha256_of, write_bytes
 from tfsparse.hashing import hash_of_weights
 from zoo import adversarial_examples, figures, models
 from zoo.architectures.costs import costs
 from zoo.cards import NAME, threat_model
+from zoo.data import batches
 from zoo.loading import conversion_images, find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
@@ -29,6 +32,9 @@ _COPIED = (
     "hardware",
     "versions",
 )
+_LARGE = 1_000_000  # weights from which a model is stored in 16 bits, if it is as accurate
+_SAME = 0.0005  # the most by which its accuracy may then differ
+_BATCH = 500
 _INTENDED_USE = (
     "Research on sparse and robust networks, comparisons, teaching, and as a starting point for "
     "fine-tuning on other data."
@@ -80,16 +86,20 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
             f"{workdir / 'model_int8.tflite'} was not made from the model.keras beside it. Run "
             "tfsparse train again."
         )
+    recipe = {**report["recipe"], "teacher": teachers(report["recipe"].get("teacher") or [])}
+    # Everything is measured before anything is written.
+    data = find_dataset(report, workdir, data_dir=data_dir)
+    is_half = model.count_params() >= _LARGE and halve(model, data)
     small = model
     if report["recipe"]["structure"] == "channel":
         small = pruning.remove_channels(model)
+    if is_half:
+        content = _converted(small, data)
+    elif small is not model:
         # The file is that of the model that `zoo.load` returns.
         content = file_metadata.embed(
             content, {**file_metadata.read(content), **source_facts(small)}
         )
-    recipe = {**report["recipe"], "teacher": teachers(report["recipe"].get("teacher") or [])}
-    # Everything is measured before anything is written.
-    data = find_dataset(report, workdir, data_dir=data_dir)
     card = {
         "name": name,
         "purpose": purpose,
@@ -109,12 +119,34 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
     examples = adversarial_examples.make(small, content, data)
     weights = folder / "weights" / f"{name}.safetensors.gz"
     int8 = folder / "weights" / f"{name}_int8.tflite"
-    save_weights(model, weights)
+    save_weights(model, weights, "float16" if is_half else None)
     write_bytes(int8, content)
     card |= {"weights": _entry(weights), "tflite": _entry(int8)}
     card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
     write_bytes(path, json.dumps(card, indent=2) + "\n")
     return card
+
+
+def halve(model, data):
+    """Rounds the weights of a model to float16 if it stays as accurate; returns whether it did.
+
+    Args:
+        model: Keras model; its weights stay as they are if its accuracy would not.
+        data: the `zoo.data.Dataset` on whose test images the accuracy is measured.
+    """
+    weights = model.get_weights()
+    with np.errstate(over="ignore"):
+        halves = [each.astype("float16").astype(each.dtype) for each in weights]
+    if not all(np.isfinite(each).all() for each in halves):
+        return False
+    images, labels = data.read("test")
+    before = evaluation.accuracy(model, batches(images, labels, _BATCH))
+    model.set_weights(halves)
+    after = evaluation.accuracy(model, batches(images, labels, _BATCH))
+    if abs(after - before) <= _SAME:
+        return True
+    model.set_weights(weights)
+    return False
 
 
 def refresh(name, data):
@@ -155,6 +187,14 @@ def refresh(name, data):
     card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
     write_bytes(models.path_of_card(name), json.dumps(card, indent=2) + "\n")
     return card
+
+
+def _converted(model, data):
+    """Returns the bytes of a model's verified int8 file."""
+    conversion = convert_and_verify(model, "int8", conversion_images(data))
+    if conversion.failures:
+        raise UsageError(f"The int8 file was not made: {' '.join(conversion.failures)}")
+    return conversion.content
 
 
 def teachers(names):

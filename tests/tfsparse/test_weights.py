@@ -165,6 +165,42 @@ def test_every_type(tmp_path, name):
     assert_equal(model, expected)
 
 
+def test_half_precision(tmp_path):
+    """float32 weights take half the bytes and load as their nearest float16; others stay."""
+    model, whole, half = network(), tmp_path / NAMES[0], tmp_path / "half.safetensors"
+    expected = [values.astype("float16").astype("float32") for values in saved(model)]
+    tfsparse.save_weights(model, whole)
+    tfsparse.save_weights(model, half, dtype="float16")
+    tensors, _ = content_of(half)
+    assert {tensor.dtype.name for tensor in tensors.values()} == {"float16"}
+    assert whole.stat().st_size - half.stat().st_size == 2 * model.count_params()
+    clear(model)
+    tfsparse.load_weights(model, half)
+    assert_equal(model, expected)
+    wide = network(dtype="float64")
+    before = saved(wide)
+    with pytest.raises(
+        UsageError, match=r"half.safetensors is of another model: it has 0000/.*F16"
+    ):
+        tfsparse.load_weights(wide, half)
+    assert_equal(wide, before)
+    tfsparse.save_weights(wide, half, dtype="float16")
+    tfsparse.load_weights(wide, half)
+    assert wide.get_layer("periodic").kernel.dtype == "float64"
+    assert_equal(wide.get_layer("periodic"), before[:2])
+
+
+def test_half_precision_has_bounds(tmp_path):
+    model, path = network(), tmp_path / NAMES[0]
+    with pytest.raises(UsageError, match=r'dtype must be "float16" or None\. Received: .bfloat16'):
+        tfsparse.save_weights(model, path, dtype="bfloat16")
+    model.get_layer("norm").gamma.assign(np.full(8, -1e5))
+    message = "float16 holds numbers up to 65504. .*Received: norm/gamma with 1e[+]05"
+    with pytest.raises(UsageError, match=message):
+        tfsparse.save_weights(model, path, dtype="float16")
+    assert not path.exists()
+
+
 def test_types_that_files_do_not_hold(tmp_path):
     inputs = keras.Input((2,))
     model = keras.Model(inputs, Holder("float32", "float8_e4m3fn")(inputs))

@@ -116,6 +116,41 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
         publish(workdir, "mine", folder=folder)
 
 
+def test_a_large_model_is_stored_in_16_bits(runs, folder, monkeypatch):
+    """Its file and figures are those of the rounded weights, which are those that load."""
+    monkeypatch.setattr(publishing, "_LARGE", 1_000)
+    monkeypatch.setattr(publishing, "_SAME", 0.01)
+    monkeypatch.setattr(figures, "PGD_STEPS", 1)
+    monkeypatch.setattr(figures, "on_device", lambda *_: {"arena_bytes": None})
+    monkeypatch.setattr(figures, "as_c", lambda content: None)
+    monkeypatch.setattr(adversarial_examples, "EPS", (0, 8))
+    card = publish(runs["unstructured"], "half", folder=folder)
+    monkeypatch.setattr(models, "_FOLDER", folder)
+    trained = keras.saving.load_model(runs["unstructured"] / "model.keras")
+    model = zoo.load("half")
+    for saved, loaded in zip(trained.get_weights(), model.get_weights(), strict=True):
+        assert loaded.dtype == np.float32
+        np.testing.assert_array_equal(loaded, saved.astype("float16").astype("float32"))
+    assert not np.array_equal(trained.get_weights()[0], model.get_weights()[0])
+    source = file_metadata.read(zoo.load_tflite("half").read_bytes())["source_sha256"]
+    assert source == hash_of_weights(model)
+    assert card["golden"] == figures.golden(model, zoo.load_tflite("half").read_bytes())
+
+
+def test_a_model_that_16_bits_would_change_is_stored_in_32():
+    """Logits of 1 and 1.0002 are equal in float16; a weight of 1e5 is infinite."""
+    images, labels = np.full((8, 1, 1, 1), 255, np.uint8), np.ones(8, np.int32)
+    data = type("Data", (), {"read": lambda self, split: (images, labels)})()
+    inputs = keras.Input((1, 1, 1))
+    outputs = keras.layers.Dense(2, use_bias=False)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, outputs)
+    for kernel, is_half in (([[1, 1.0002]], False), ([[1, 1e5]], False), ([[1, 1.1]], True)):
+        model.set_weights([np.array(kernel, np.float32)])
+        assert publishing.halve(model, data) == is_half
+        (found,) = model.get_weights()
+        np.testing.assert_array_equal(found, np.array(kernel, "float16" if is_half else "float32"))
+
+
 def test_a_file_of_another_model_is_refused(workdir, folder):
     shutil.copy(zoo.load_tflite(SHIPPED), workdir / "model_int8.tflite")
     with pytest.raises(UsageError, match=r"model_int8\.tflite was not made from the model\.keras"):

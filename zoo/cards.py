@@ -10,6 +10,7 @@ from tfsparse.errors import UsageError
 from tfsparse.tables import aligned
 
 NAME = r"\w[\w.-]*"  # of a model, and of a file beside its card
+RESTORE = "Install the package again, or restore the file if it is one of your own models."
 MAX_BYTES = 1 << 20  # of a card; those of this package have some thousand
 MAX_SIZE = 1 << 16  # of an image's side, a width, and a number of classes
 # What reading a model needs, and of which types it is.
@@ -212,4 +213,4 @@ def _check(path, prefix, values, fields):
 
 
 def _damaged(path, why):
-    return UsageError(f"{path} is not a card: {why}. Install the package again.")
+    return UsageError(f"{path} is not a card: {why}. {RESTORE}")

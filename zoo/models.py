@@ -20,7 +20,7 @@ from tflite.boards import find_board
 from tfsparse import files, load_weights, pruning
 from tfsparse.errors import UsageError
 from zoo.architectures import build
-from zoo.cards import Card, read_card
+from zoo.cards import RESTORE, Card, read_card
 
 _FOLDER = pathlib.Path(__file__).parent
 FURTHER = "TFSPARSE_MODELS"  # the environment variable
@@ -127,7 +127,9 @@ def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dic
     """
     dense = {**architecture, "input_shape": list(architecture["input_shape"]), "pattern": None}
     wanted = (dense, dataset, "none", loss)
-    for each in map(card, list_models()):
+    # Those of the package first: TFSPARSE_MODELS does not change what their cards say.
+    names = sorted(list_models(), key=lambda name: folder_of(name) != _FOLDER)
+    for each in map(card, names):
         recipe = each["recipe"]
         if recipe.get("teacher"):
             continue  # it had help that others did not have
@@ -231,12 +233,11 @@ def checked(name: str, entry: dict[str, Any], folder: str = "weights") -> pathli
         size, found = path.stat().st_size, files.sha256_of(path)
     except OSError as error:
         raise UsageError(
-            f"Cannot read {path} of model {name}: {error.strerror}. Install the package again."
+            f"Cannot read {path} of model {name}: {error.strerror}. {RESTORE}"
         ) from error
     if (size, found) != (entry["bytes"], entry["sha256"]):
         raise UsageError(
             f"{path} is not the file of model {name}'s card: it has {size:,} bytes and the sha256 "
-            f"{found}, expected {entry['bytes']:,} and {entry['sha256']}. Install the package "
-            "again."
+            f"{found}, expected {entry['bytes']:,} and {entry['sha256']}. {RESTORE}"
         )
     return path

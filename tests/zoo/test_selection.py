@@ -1,11 +1,13 @@
 """Which models are in the package, and how others are found."""
 
+import json
+
 import pytest
 
 import zoo
 from tests.conftest import ROOT, STUDY_MODELS
 from tfsparse import UsageError
-from zoo import models
+from zoo import figures, models
 
 PACKAGED = zoo.list_models()
 OTHERS = sorted(path.stem for path in (STUDY_MODELS / "cards").iterdir())
@@ -79,6 +81,25 @@ def test_a_name_of_the_package_is_that_of_its_own_model(monkeypatch, tmp_path):
     (tmp_path / "cards" / f"{PACKAGED[0]}.json").write_text("{}")
     monkeypatch.setenv(models.FURTHER, str(tmp_path))
     assert zoo.card(PACKAGED[0])["name"] == PACKAGED[0]
+
+
+def test_the_baselines_of_packaged_models_stay_those_of_the_package(monkeypatch, tmp_path):
+    """Even if another folder has the same dense network under a name that sorts first."""
+    sparse, dense = zoo.card("resnet8_dnr10_cifar10"), zoo.card("resnet8_dense_robust_cifar10")
+    (tmp_path / "cards").mkdir()
+    other = tmp_path / "cards" / "a.json"
+    other.write_text(json.dumps({**dense, "name": "a"}))
+    monkeypatch.setenv(models.FURTHER, str(tmp_path))
+    assert "a" in zoo.list_models()
+    assert figures.baseline(sparse) == sparse["baseline"]
+
+
+def test_a_damaged_card_of_another_folder_is_not_blamed_on_the_package(monkeypatch, tmp_path):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "mine.json").write_text("{}")
+    monkeypatch.setenv(models.FURTHER, str(tmp_path))
+    with pytest.raises(UsageError, match=r"cards/mine\.json is not a card.* restore the file if"):
+        zoo.find()
 
 
 def test_a_folder_without_models_is_refused(monkeypatch, tfsparse, tmp_path):

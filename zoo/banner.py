@@ -31,7 +31,7 @@ def banner(recipe, hardware, versions, dataset, cost, done=0, taught=None):
         "time": "shown with the first steps, and what is left after each epoch",
     }
     if taught:
-        lines["training"] += f", right on {taught:.1%} of the validation images"
+        lines["training"] += f", right on {100 * taught:.1f} % of the validation images"
     if done:
         lines["training"] += f"; continues after epoch {done}"
     rows = []

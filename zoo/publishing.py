@@ -76,9 +76,11 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
             f"--name must consist of letters, digits, '.', '_', and '-'. Received: {name!r}"
         )
     path = folder / "cards" / f"{name}.json"
-    if path.exists():
+    # Of two models of a name, in the package and where TFSPARSE_MODELS says, one is never found.
+    taken = models.path_of_card(name) if name in models.list_models() else path
+    if taken.exists():
         raise UsageError(
-            f"{path} exists already. Remove it to replace {name}, or choose another --name."
+            f"{taken} exists already. Remove it to replace {name}, or choose another --name."
         )
     model, content, report = read_run(workdir)
     if file_metadata.read(content).get("source_sha256") != hash_of_weights(model):
@@ -216,8 +218,8 @@ def teachers(names):
                 model, _ = find_model(name, "teacher")
             except UsageError as error:
                 raise UsageError(
-                    f"The card needs the hash of the run's teacher {name}, which is not there. "
-                    f"{error}"
+                    f"The card needs the hash of the run's teacher {name}, which cannot be read. "
+                    "Put it back, or run this in the folder in which the run was trained."
                 ) from error
             name = f"{name_of_teacher(name)} (sha256 {hash_of_weights(model)[:16]})"
         found.append(name)

@@ -47,7 +47,8 @@ def check_teacher(teacher, images, labels):
     accuracy = float(correct) / len(labels)
     if accuracy <= highest_chance(len(labels), teacher.num_classes):
         raise UsageError(
-            f"The teacher is right on {accuracy:.1%} of the validation images, no more than a "
-            "guess. Check that --teacher takes images in [0, 1] and knows the classes of --dataset."
+            f"The teacher is right on {100 * accuracy:.1f} % of the validation images, no more "
+            "than a guess. Check that --teacher takes images in [0, 1] and knows the classes of "
+            "--dataset."
         )
     return accuracy

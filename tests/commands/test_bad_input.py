@@ -210,6 +210,11 @@ CASES = {
             1,
             "--note has no effect with --to",
         ),
+        "data for the hub": (
+            [f"--model={MODEL}", "--to={new}", "--data_dir=data"],
+            1,
+            "--data_dir has no effect with --to",
+        ),
         "no run": (["--workdir={folder}", "--name=x"], 1, "finished run"),
         "name": (["--workdir={folder}"], 1, "--name"),
     },

@@ -48,7 +48,7 @@ def show(done=0, taught=None, **changes):
             {"teacher": ["large", "runs/larger"], "teacher_weight": 0.9, "taught": 0.8764},
             [
                 "PGD-7, L_inf 8/255; 90 % of the labels are those of large, runs/larger, right on "
-                "87.6% of the validation images then"
+                "87.6 % of the validation images then"
             ],
         ),
         ({"attack": "nfgsm"}, ["adversarial: N-FGSM"]),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.conftest import STUDY_MODELS
 from tflite import file_metadata
 from tflite.convert import convert
 from tfsparse import UsageError, pruning
@@ -164,6 +165,12 @@ def test_a_run_whose_file_was_not_verified_is_refused(workdir, folder):
     (workdir / "model_int8.tflite").unlink()
     with pytest.raises(UsageError, match="did not agree with its model"):
         publish(workdir, "mine", folder=folder)
+
+
+def test_the_name_of_a_model_of_another_folder_is_refused(workdir, folder, monkeypatch):
+    monkeypatch.setenv(models.FURTHER, str(STUDY_MODELS))
+    with pytest.raises(UsageError, match=r"resnet8_dnr30_cifar10\.json exists already"):
+        publish(workdir, "resnet8_dnr30_cifar10", folder=folder)
 
 
 @pytest.mark.parametrize("missing", ["report.json", "model_int8.tflite"])

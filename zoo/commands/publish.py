@@ -36,7 +36,7 @@ def main():
 
     given = [name for name in ("workdir", "name", "model", "to") if FLAGS[name].value is not None]
     if given == ["model", "to"]:
-        for name in ("note", "purpose"):
+        for name in ("note", "purpose", "data_dir"):
             if FLAGS[name].present:
                 raise UsageError(
                     f"--{name} has no effect with --to. Received: --{name}={FLAGS[name].value}"
@@ -53,7 +53,10 @@ def main():
             "Give --workdir and --name, to add a run to the zoo, or --model and --to, to write a "
             f"model of the zoo to a folder. Received: {received or 'neither'}"
         )
+    from tfsparse import backend
     from zoo.publishing import publish
 
+    backend.expect_compilations()  # each attack compiles a function of its own
+    backend.use_full_precision()  # so that `tfsparse verify` measures the same
     card = publish(FLAGS.workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir, purpose=FLAGS.purpose)
     print(f"published {card['name']}: {card['weights']['bytes']:,} bytes of weights")

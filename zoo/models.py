@@ -165,7 +165,10 @@ def path_of_card(name: str) -> pathlib.Path:
     """
     path = _paths().get(name)
     if path is None:
-        raise UsageError(f"Unknown model; did you mean {close_names(name)}? Received: {name!r}")
+        raise UsageError(
+            f"Unknown model; did you mean {close_names(name)}? The environment variable {FURTHER} "
+            f"names a folder of further models. Received: {name!r}"
+        )
     return path
 
 

@@ -118,7 +118,7 @@ def test_a_file_of_another_range(images, expected, tmp_path):
         (np.zeros((28, 28, 3), np.uint8), r"array \[height, width, 1\].*Received: \(28, 28, 3\)"),
         (np.zeros((28, 28), np.uint8), r"Received: \(28, 28\)"),
         (np.zeros((0, 28, 28, 1), np.uint8), r"Received: \(0, 28, 28, 1\)"),
-        ("missing.png", r"Cannot read missing\.png"),
+        ("missing.png", r"Cannot read missing\.png: there is no such file. Check the path."),
         ("https://example.com/a.png", "Download the image first"),
     ],
 )

@@ -130,15 +130,21 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
 
 
 def halve(model, data):
-    """Rounds the weights of a model to float16 if it stays as accurate; returns whether it did.
+    """Rounds the float32 weights of a model to float16 if it stays as accurate.
 
     Args:
         model: Keras model; its weights stay as they are if its accuracy would not.
         data: the `zoo.data.Dataset` on whose test images the accuracy is measured.
+
+    Returns:
+        Whether it did.
     """
     weights = model.get_weights()
     with np.errstate(over="ignore"):
-        halves = [each.astype("float16").astype(each.dtype) for each in weights]
+        halves = [
+            each.astype("float16").astype("float32") if each.dtype == np.float32 else each
+            for each in weights
+        ]
     if not all(np.isfinite(each).all() for each in halves):
         return False
     images, labels = data.read("test")

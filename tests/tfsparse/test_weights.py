@@ -5,61 +5,23 @@ import json
 import tracemalloc
 
 import keras
-import ml_dtypes
 import numpy as np
 import pytest
-import safetensors.numpy
 
 import tfsparse
-from tfsparse import UsageError, weights
+from tests.tfsparse.weight_files import (
+    NAMES,
+    RNG,
+    assert_equal,
+    clear,
+    content_of,
+    network,
+    prune,
+    saved,
+)
+from tfsparse import UsageError
 from tfsparse.files import read_tensors, write_tensors
 from tfsparse.layers import PeriodicConv2D
-
-RNG = np.random.default_rng(0)
-NAMES = ["model.safetensors", "model.safetensors.gz"]
-
-
-def network(pattern="PS4_P4", width=8, **options):
-    """A periodic convolution, BatchNorm, a dense convolution and a classifier, by names."""
-    inputs = keras.Input((8, 8, 6))
-    x = PeriodicConv2D(width, 3, pattern, name="periodic", **options)(inputs)
-    x = keras.layers.BatchNormalization(name="norm")(x)
-    x = keras.layers.Conv2D(16, 3, name="dense")(x)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, keras.layers.Dense(10, name="classifier")(x))
-    for variable in model.weights:
-        variable.assign(RNG.normal(size=variable.shape))
-    return model
-
-
-def prune(variable, keep):
-    """Multiplies with a mask, as pruners do: zeros of negative weights are -0.0."""
-    variable.assign(variable.numpy() * keep)
-
-
-def saved(model):
-    return [variable.numpy().copy() for variable in model.weights]
-
-
-def clear(model):
-    for variable in model.weights:
-        variable.assign(np.full(variable.shape, 7))
-
-
-def assert_equal(model, expected):
-    for variable, values in zip(model.weights, expected, strict=True):
-        assert variable.numpy().dtype == values.dtype
-        np.testing.assert_array_equal(variable.numpy(), values, err_msg=variable.path)
-
-
-def content_of(path):
-    """Returns the tensors and the metadata of a file, without tfsparse."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return safetensors.numpy.load(content), header["__metadata__"]
-
 
 PATTERNS = ["PS4_P4", "PSD1_P16", "PS2_P6_F2", "PS5_P3", "pSC4_S7", "PS1_P9_F1"]
 PATTERNS.append({"supports": [[[0, 0], [1, 1]], [[2, 2]], [[0, 1]]], "filter_phases": 2})
@@ -115,98 +77,6 @@ def test_zeros_take_next_to_nothing_in_compressed_files(tmp_path):
     plain, compressed = ((tmp_path / name).stat().st_size for name in NAMES)
     assert plain > 4 * 128 * 512
     assert compressed < 0.1 * plain
-
-
-def test_special_numbers_and_types(tmp_path):
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(5, dtype="float64")(inputs))
-    kernel = np.zeros((4, 5))
-    kernel[0] = [np.nan, np.inf, -np.inf, 5e-324, 1.0]
-    kernel.view(np.uint64)[1, 0] = 0x7FF8_0000_0000_1234  # a NaN with something in it
-    model.layers[-1].kernel.assign(kernel)
-    tfsparse.save_weights(model, tmp_path / "model.safetensors")
-    clear(model)
-    tfsparse.load_weights(model, tmp_path / "model.safetensors")
-    assert model.layers[-1].kernel.numpy().tobytes() == kernel.tobytes()
-
-
-def zeros(shape, dtype):
-    return keras.ops.cast(np.zeros(shape, "float32"), dtype)  # TensorFlow has no float8 of int64
-
-
-class Holder(keras.layers.Layer):
-    """A layer with two weights of each of some types."""
-
-    def __init__(self, *dtypes):
-        super().__init__()
-        self._dtypes = dtypes
-
-    def build(self, _):
-        for dtype in self._dtypes:
-            for shape in ((), (3, 2)):
-                self.add_weight(shape=shape, dtype=dtype, trainable=False, initializer=zeros)
-
-    def call(self, inputs):
-        return inputs
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_type(tmp_path, name):
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, Holder(*weights.DTYPES)(inputs))
-    assert {variable.dtype for variable in model.weights} == set(weights.DTYPES)
-    for variable in model.weights:
-        variable.assign(RNG.integers(0, 2, variable.shape))
-    expected = saved(model)
-    assert any(values.dtype == ml_dtypes.bfloat16 for values in expected)
-    tfsparse.save_weights(model, tmp_path / name)
-    clear(model)
-    tfsparse.load_weights(model, tmp_path / name)
-    assert_equal(model, expected)
-
-
-def test_half_precision(tmp_path):
-    """float32 weights take half the bytes and load as their nearest float16; others stay."""
-    model, whole, half = network(), tmp_path / NAMES[0], tmp_path / "half.safetensors"
-    expected = [values.astype("float16").astype("float32") for values in saved(model)]
-    tfsparse.save_weights(model, whole)
-    tfsparse.save_weights(model, half, dtype="float16")
-    tensors, _ = content_of(half)
-    assert {tensor.dtype.name for tensor in tensors.values()} == {"float16"}
-    assert whole.stat().st_size - half.stat().st_size == 2 * model.count_params()
-    clear(model)
-    tfsparse.load_weights(model, half)
-    assert_equal(model, expected)
-    wide = network(dtype="float64")
-    before = saved(wide)
-    with pytest.raises(
-        UsageError, match=r"half.safetensors is of another model: it has 0000/.*F16"
-    ):
-        tfsparse.load_weights(wide, half)
-    assert_equal(wide, before)
-    tfsparse.save_weights(wide, half, dtype="float16")
-    tfsparse.load_weights(wide, half)
-    assert wide.get_layer("periodic").kernel.dtype == "float64"
-    assert_equal(wide.get_layer("periodic"), before[:2])
-
-
-def test_half_precision_has_bounds(tmp_path):
-    model, path = network(), tmp_path / NAMES[0]
-    with pytest.raises(UsageError, match=r'dtype must be "float16" or None\. Received: .bfloat16'):
-        tfsparse.save_weights(model, path, dtype="bfloat16")
-    model.get_layer("norm").gamma.assign(np.full(8, -1e5))
-    message = "float16 holds numbers up to 65504. .*Received: norm/gamma with 1e[+]05"
-    with pytest.raises(UsageError, match=message):
-        tfsparse.save_weights(model, path, dtype="float16")
-    assert not path.exists()
-
-
-def test_types_that_files_do_not_hold(tmp_path):
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, Holder("float32", "float8_e4m3fn")(inputs))
-    with pytest.raises(UsageError, match=r"Received: .* of float8_e4m3fn"):
-        tfsparse.save_weights(model, tmp_path / "model.safetensors")
-    assert not list(tmp_path.iterdir())
 
 
 def normalized():

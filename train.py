@@ -20,7 +20,7 @@ from zoo.commands import commandline
 from zoo.commands.commandline import define_fraction
 
 # What needs TensorFlow is imported in the functions that use it: --help answers at once.
-ARCHITECTURES = ("mobilenet_v2", "resnet18", "resnet8", "shufflenet", "vgg16")
+ARCHITECTURES = ("mobilenet_v2", "resnet14", "resnet18", "resnet8", "shufflenet", "vgg16")
 ALGORITHMS = ("none", "dnr", "magnitude", "global_magnitude", "erk_magnitude", "set", "rigl")
 STRUCTURES = ("unstructured", "channel")
 BUDGETS = ("weights", "macs")

@@ -42,6 +42,14 @@ def test_resnet8_is_mlperf_tinys():
     assert model_cost(model).macs == pytest.approx(12.5e6, rel=0.01)
 
 
+@pytest.mark.parametrize("depth", [8, 14, 18])
+def test_a_residual_network_has_as_many_layers_as_its_name_says(depth):
+    """As He et al. count: all layers with weights but the 1x1 convolutions of shortcuts."""
+    layers = zoo.build(f"resnet{depth}", (32, 32, 3), 10, width=8).layers
+    spatial = [each for each in layers if getattr(each, "kernel_size", None) == (3, 3)]
+    assert len(spatial) + 1 == depth
+
+
 @pytest.mark.parametrize("arch", sorted(zoo.ARCHITECTURES))
 @pytest.mark.parametrize("input_shape", [(28, 28, 1), (64, 64, 3), (9, 17, 2)])
 def test_any_size_width_and_class_count(arch, input_shape):

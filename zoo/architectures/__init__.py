@@ -10,12 +10,13 @@ import numpy as np
 from tfsparse import patterns
 from tfsparse.errors import UsageError
 from zoo.architectures.mobilenet_v2 import mobilenet_v2
-from zoo.architectures.resnet import resnet8, resnet18
+from zoo.architectures.resnet import resnet8, resnet14, resnet18
 from zoo.architectures.shufflenet import shufflenet
 from zoo.architectures.vgg import vgg16
 
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (mobilenet_v2, resnet8, resnet18, shufflenet, vgg16)
+    function.__name__: function
+    for function in (mobilenet_v2, resnet8, resnet14, resnet18, shufflenet, vgg16)
 }
 
 
@@ -29,11 +30,11 @@ def build(
     """Returns a new, untrained network as a functional Keras model.
 
     Args:
-        arch: one of "mobilenet_v2", "resnet8", "resnet18", "shufflenet" and "vgg16".
+        arch: one of "mobilenet_v2", "resnet8", "resnet14", "resnet18", "shufflenet" and "vgg16".
         input_shape: (height, width, channels) of an image.
         num_classes: number of logits.
         width: channels of the first stage, with which all others scale; None for the published
-            width (resnet18 and vgg16 64, mobilenet_v2 32, resnet8 16, shufflenet 200).
+            width (resnet18 and vgg16 64, mobilenet_v2 32, resnet8 and resnet14 16, shufflenet 200).
         pattern: a pattern ("PS4_P4", "PSD1_P16", see `tfsparse.patterns.parse`) for all
             spatial convolutions but the first one; None for dense ones. 1x1 and depthwise
             convolutions stay as they are.

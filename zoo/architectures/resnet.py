@@ -3,6 +3,7 @@
 ResNet18 is the CIFAR form (3x3 stem, no pooling before the stages) of He et al., "Deep Residual
 Learning for Image Recognition", CVPR 2016. ResNet8 has the layers of MLPerf Tiny's (Banbury et al.,
 2021): three stages of one block; the shortcuts have BatchNorm, and convolutions have no bias.
+ResNet14 has two blocks in each of the same stages.
 """
 
 import keras
@@ -16,6 +17,10 @@ def resnet18(x, width=64, pattern=None):
 
 def resnet8(x, width=16, pattern=None):
     return _stages(x, [width, 2 * width, 4 * width], blocks=1, pattern=pattern)
+
+
+def resnet14(x, width=16, pattern=None):
+    return _stages(x, [width, 2 * width, 4 * width], blocks=2, pattern=pattern)
 
 
 def _stages(x, widths, blocks, pattern):

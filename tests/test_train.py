@@ -133,7 +133,7 @@ def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir)
     shutil.copy(finished[0] / "model.keras", tmp_path)
     status, stdout, stderr = tfsparse("train", *arguments)
     assert status == 0, stderr
-    assert f"90 % of the labels are those of {tmp_path}, right on" in " ".join(stdout.split())
+    assert f"soft labels, weight 0.9, of {tmp_path}, right on" in " ".join(stdout.split())
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["clean_accuracy"] > 0.3
     for name in ("model", "best"):

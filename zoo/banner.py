@@ -77,6 +77,6 @@ def _training(recipe, dataset):
         text += "hybrid loss, half clean and half adversarial: "
         text += f"{attack}, L_inf {255 * recipe['eps']:.4g}/255"
     if recipe["teacher"]:
-        share = f"{100 * recipe['teacher_weight']:.4g} %"
-        text += f"; {share} of the labels are those of {', '.join(recipe['teacher'])}"
+        weight = f"{recipe['teacher_weight']:.4g}"
+        text += f"; soft labels, weight {weight}, of {', '.join(recipe['teacher'])}"
     return text

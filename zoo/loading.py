@@ -11,7 +11,7 @@ from tfsparse.errors import UsageError
 from tfsparse.examples import UNIT_RANGE, check_range, from_unit
 from tfsparse.precision import full_precision
 from zoo.data import as_float, open_dataset
-from zoo.models import card, close_names, list_models, load, load_tflite
+from zoo.models import card, list_models, load, load_tflite, suggestion
 
 MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
 
@@ -40,8 +40,8 @@ def find_model(name, flag="model"):
     if path.suffix != ".keras":
         if name not in list_models():
             raise UsageError(
-                f"--{flag} must be a .keras file, a run's folder, or a name that `tfsparse models` "
-                f"lists, such as {close_names(name)}. Received: {name}"
+                f"--{flag} must be a .keras file, a run's folder, or the name of a model. "
+                f"{suggestion(name)} Received: {name}"
             )
         return load(name), card(name)
     if not is_file:

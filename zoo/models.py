@@ -8,8 +8,10 @@ The environment variable TFSPARSE_MODELS names a folder of further models, with 
 folders. They are then found by name wherever those of the package are.
 """
 
+import contextlib
 import difflib
 import math
+import numbers
 import os
 import pathlib
 from typing import Any
@@ -39,18 +41,29 @@ def list_models(**conditions: Any) -> list[str]:
 
 def _paths():
     """Returns {name: path of its card} of all models."""
-    folders = [_FOLDER]
-    if further := os.environ.get(FURTHER):
-        folder = pathlib.Path(further).expanduser().resolve()
-        if not (folder / "cards").is_dir():
-            raise UsageError(
-                f"The environment variable {FURTHER} must be a folder of models, with cards/, "
-                f"weights/, and examples/. Received: {further}"
-            )
-        folders = [folder, _FOLDER]  # a name of the package remains that of its model
+    folders = dict.fromkeys([folder_of_own_models(), _FOLDER])  # a package's name stays its model's
     paths = [path for each in folders for path in (each / "cards").glob("*.json")]
     # If `tfsparse publish` is killed, it may leave an incomplete card beside the others.
     return {path.stem: path for path in paths if not path.name.startswith(files.PARTIAL)}
+
+
+def folder_of_own_models() -> pathlib.Path:
+    """Returns the folder that the environment variable names, or else that of the package.
+
+    Raises:
+        UsageError: if it is not a folder of models, and not an empty one either.
+    """
+    further = os.environ.get(FURTHER)
+    if not further:
+        return _FOLDER
+    folder = pathlib.Path(further).expanduser().resolve()
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not is_empty and not (folder / "cards").is_dir():
+        raise UsageError(
+            f"The environment variable {FURTHER} must name a folder of models, with cards/, "
+            f"weights/, and examples/, or an empty folder. Received: {further}"
+        )
+    return folder
 
 
 def find(
@@ -75,14 +88,20 @@ def find(
         max_instructions: most instructions that one image takes on a Cortex-M4, as C.
 
     Raises:
-        UsageError: if no model of the zoo has the data set, or there is no such board.
+        UsageError: if no model of the zoo has the data set, there is no such board, or a limit is
+            not a number.
     """
     cards = [card(name) for name in list_models()]
     datasets = sorted({each["dataset"] for each in cards})
     if dataset is not None and dataset not in datasets:
         raise UsageError(f"dataset must be one of {', '.join(datasets)}. Received: {dataset!r}")
-    limits = max_flash, max_ram, max_instructions
-    most_flash, most_ram, most_instructions = (math.inf if m is None else m for m in limits)
+    limits = {"max_flash": max_flash, "max_ram": max_ram, "max_instructions": max_instructions}
+    for name, limit in limits.items():
+        if limit is not None and not isinstance(limit, numbers.Real):
+            raise UsageError(f"{name} must be a number. Received: {limit!r}")
+    most_flash, most_ram, most_instructions = (
+        math.inf if m is None else m for m in limits.values()
+    )
     if board is not None:
         found = find_board(board)
         most_flash = min(most_flash, 1024 * found.flash_kb)
@@ -101,6 +120,14 @@ def find(
         key=lambda each: [_accuracy(each, ranking), _accuracy(each, "clean")],
         reverse=True,
     )
+
+
+def _most(name, limit):
+    if limit is None:
+        return math.inf
+    if not isinstance(limit, numbers.Real):
+        raise UsageError(f"{name} must be a number. Received: {limit!r}")
+    return limit
 
 
 def _accuracy(card, name):
@@ -127,23 +154,35 @@ def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dic
     """
     dense = {**architecture, "input_shape": list(architecture["input_shape"]), "pattern": None}
     wanted = (dense, dataset, "none", loss)
-    # Those of the package first: TFSPARSE_MODELS does not change what their cards say.
-    names = sorted(list_models(), key=lambda name: folder_of(name) != _FOLDER)
-    for each in map(card, names):
-        recipe = each["recipe"]
-        if recipe.get("teacher"):
-            continue  # it had help that others did not have
-        if (each["model"], each["dataset"], recipe["prune"], recipe["loss"]) == wanted:
-            clean, attacked = (each["results"][result] for result in ("clean", "pgd"))
-            return {
-                "name": each["name"],
-                "note": each["note"],
-                "clean_accuracy": clean["accuracy"],
-                "robust_accuracy": attacked["accuracy"],
-                "robust_attack": f"PGD-{attacked['steps']} x {attacked['restarts']}",
-                "autoattack": each["results"].get("autoattack", {}).get("accuracy"),
-            }
-    return None
+    found = [
+        each
+        for each in _readable_cards()
+        if (each["model"], each["dataset"], each["recipe"]["prune"], each["recipe"]["loss"])
+        == wanted
+        and not each["recipe"].get("teacher")  # it had help that others did not have
+    ]
+    if not found:
+        return None
+    # One of the package if there is one: TFSPARSE_MODELS does not change what their cards say.
+    best = max(
+        found, key=lambda each: (folder_of(each["name"]) == _FOLDER, _accuracy(each, "clean"))
+    )
+    clean, attacked = (best["results"][result] for result in ("clean", "pgd"))
+    return {
+        "name": best["name"],
+        "note": best["note"],
+        "clean_accuracy": clean["accuracy"],
+        "robust_accuracy": attacked["accuracy"],
+        "robust_attack": f"PGD-{attacked['steps']} x {attacked['restarts']}",
+        "autoattack": best["results"].get("autoattack", {}).get("accuracy"),
+    }
+
+
+def _readable_cards():
+    """Yields the cards of all models but damaged ones, which must not stop a run of another."""
+    for name in list_models():
+        with contextlib.suppress(UsageError):
+            yield card(name)
 
 
 def card(name: str) -> Card:
@@ -166,8 +205,8 @@ def path_of_card(name: str) -> pathlib.Path:
     path = _paths().get(name)
     if path is None:
         raise UsageError(
-            f"Unknown model; did you mean {close_names(name)}? The environment variable {FURTHER} "
-            f"names a folder of further models. Received: {name!r}"
+            f"Unknown model. {suggestion(name)} The environment variable {FURTHER} names a folder "
+            f"of further models. Received: {name!r}"
         )
     return path
 
@@ -177,10 +216,11 @@ def folder_of(name: str) -> pathlib.Path:
     return path_of_card(name).parents[1]
 
 
-def close_names(name: str) -> str:
-    """Returns the names of the three models that are most like `name`, a str."""
-    close = difflib.get_close_matches(str(name), list_models(), n=3, cutoff=0.0)
-    return ", ".join(close)
+def suggestion(name: str) -> str:
+    """Returns a sentence with the names that are most like `name`, or where all are listed."""
+    if close := difflib.get_close_matches(str(name), list_models(), n=3):
+        return f"Did you mean {', '.join(close)}?"
+    return "`tfsparse models` lists them."
 
 
 def load(name: str, weights: str | None = "trained") -> keras.Model:

@@ -20,7 +20,6 @@ from zoo.data import batches
 from zoo.loading import conversion_images, find_dataset, find_model
 from zoo.robustness.subjects import file_subject, model_subject
 
-_FOLDER = pathlib.Path(__file__).parent
 _COPIED = (
     "dataset",
     "image_size",
@@ -46,21 +45,23 @@ _ROBUST = {
 }
 _LIMITS = (
     "The model recognizes only the classes of its data set, in images like those it was trained "
-    "on; it assigns one of these classes to any other image, too. {robust} All figures are from a "
-    "single training run; they vary with the seed. Do not rely on its predictions where people's "
+    "on; it assigns one of these classes to any other image, too. {robust} The figures are those "
+    "of one training run; another seed gives others. Do not rely on its predictions where people's "
     "safety is at stake."
 )
 
 
-def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
-    """Adds the model of a finished training run to the zoo.
+def publish(workdir, name, note="", data_dir=None, purpose=""):
+    """Adds the model of a finished training run to `zoo.models.folder_of_own_models()`.
+
+    Its card, weights, int8 file, and adversarial examples go to the folders cards/, weights/, and
+    examples/.
 
     Args:
         workdir: folder of the run.
         name: of the model.
         note: what users must know about the data, such as its form.
         data_dir: where tensorflow-datasets keeps its data, or None for its default.
-        folder: of the zoo. The three files go to its folders cards/ and weights/.
         purpose: why it is in the zoo, one line.
 
     Returns:
@@ -75,6 +76,7 @@ def publish(workdir, name, note="", data_dir=None, folder=_FOLDER, purpose=""):
         raise UsageError(
             f"--name must consist of letters, digits, '.', '_', and '-'. Received: {name!r}"
         )
+    folder = models.folder_of_own_models()
     path = folder / "cards" / f"{name}.json"
     # Of two models of a name, in the package and where TFSPARSE_MODELS says, one is never found.
     taken = models.path_of_card(name) if name in models.list_models() else path

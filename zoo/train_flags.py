@@ -58,6 +58,7 @@ def _ranges(flags):
         "seed": (0 <= flags.seed < 2**31, "from 0 to 2147483647"),
         "checkpoint_minutes": (flags.checkpoint_minutes >= 0, "at least 0"),
         "image_size": (flags.image_size is None or flags.image_size >= 1, "at least 1"),
+        "teacher": (len({*flags.teacher}) == len(flags.teacher), "a list of different models"),
         "width": (flags.width is None or 1 <= flags.width <= 4096, "from 1 to 4096"),
         "workdir": (bool(flags.workdir), "the folder of the run"),
     }

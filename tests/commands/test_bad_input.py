@@ -43,6 +43,11 @@ CASES = {
         "weight decay": (["--weight_decay=-1"], 1, "--weight_decay must be at least 0"),
         "average": (["--ema_momentum=1"], 1, "--ema_momentum must be in [0, 1)"),
         "teacher": (["--teacher=resnet9"], 1, "--teacher must be a .keras file, a run's folder"),
+        "teacher twice": (
+            ["--teacher=resnet8_cifar10,resnet8_cifar10"],
+            1,
+            "--teacher must be a list of different models. Received: ",
+        ),
         "teacher of other images": (
             ["--teacher=resnet8_cifar10"],
             1,

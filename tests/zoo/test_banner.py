@@ -47,7 +47,7 @@ def show(done=0, taught=None, **changes):
         (
             {"teacher": ["large", "runs/larger"], "teacher_weight": 0.9, "taught": 0.8764},
             [
-                "PGD-7, L_inf 8/255; 90 % of the labels are those of large, runs/larger, right on "
+                "PGD-7, L_inf 8/255; soft labels, weight 0.9, of large, runs/larger, right on "
                 "87.6 % of the validation images then"
             ],
         ),

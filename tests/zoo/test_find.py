@@ -68,6 +68,8 @@ def test_boards_by_name():
     for name in ("nucleo", "Commodore 64", None):
         with pytest.raises(UsageError, match=f"board must be one of .*Received: {name!r}"):
             find_board(name)
+    with pytest.raises(UsageError, match="max_flash must be a number"):
+        zoo.list_models(max_flash="100k")
     with pytest.raises(UsageError, match=r"dataset must be one of cifar10, .*Received: 'mnist'"):
         zoo.find(dataset="mnist")
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.conftest import STUDY_MODELS
 from tflite import file_metadata
 from tflite.convert import convert
 from tfsparse import UsageError, pruning
@@ -66,9 +65,12 @@ def workdir(runs, tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """An empty zoo."""
-    return tmp_path / "zoo"
+def folder(tmp_path, monkeypatch):
+    """An empty folder of models, to publish in."""
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    monkeypatch.setenv(models.FURTHER, str(folder))
+    return folder
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "channel"])
@@ -82,9 +84,9 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
         monkeypatch.setattr(figures, "as_c", lambda content: None)
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)
-    published = publish(workdir.name, "mine", "n", folder=folder, purpose="to test")
-    monkeypatch.setattr(models, "_FOLDER", folder)
-    assert zoo.list_models() == ["mine"]
+    published = publish(workdir.name, "mine", "n", purpose="to test")
+    assert zoo.card("mine") in zoo.find()
+    assert models.folder_of("mine") == folder
     card, model = zoo.card("mine"), zoo.load("mine")
     assert card == json.loads(json.dumps(published))
     assert (card["seed"], card["hours"], card["note"]) == (7, 1.0, "n")
@@ -114,7 +116,7 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
     wrong = examples._replace(outputs=examples.outputs + 1)
     assert not adversarial_examples.confirms(wrong, content)
     with pytest.raises(UsageError, match=r"mine\.json exists already"):
-        publish(workdir, "mine", folder=folder)
+        publish(workdir, "mine")
 
 
 def test_a_large_model_is_stored_in_16_bits(runs, folder, monkeypatch):
@@ -125,8 +127,7 @@ def test_a_large_model_is_stored_in_16_bits(runs, folder, monkeypatch):
     monkeypatch.setattr(figures, "on_device", lambda *_: {"arena_bytes": None})
     monkeypatch.setattr(figures, "as_c", lambda content: None)
     monkeypatch.setattr(adversarial_examples, "EPS", (0, 8))
-    card = publish(runs["unstructured"], "half", folder=folder)
-    monkeypatch.setattr(models, "_FOLDER", folder)
+    card = publish(runs["unstructured"], "half")
     trained = keras.saving.load_model(runs["unstructured"] / "model.keras")
     model = zoo.load("half")
     for saved, loaded in zip(trained.get_weights(), model.get_weights(), strict=True):
@@ -154,18 +155,18 @@ def test_a_model_that_16_bits_would_change_is_stored_in_32():
         assert integer == 123_456_789
 
 
-def test_the_name_of_a_model_of_another_folder_is_refused(workdir, folder, monkeypatch):
-    monkeypatch.setenv(models.FURTHER, str(STUDY_MODELS))
-    with pytest.raises(UsageError, match=r"resnet8_dnr30_cifar10\.json exists already"):
-        publish(workdir, "resnet8_dnr30_cifar10", folder=folder)
+def test_a_name_that_is_taken_in_the_package_is_refused(workdir, folder):
+    with pytest.raises(UsageError, match=r"resnet8_dnr10_cifar10\.json exists already"):
+        publish(workdir, "resnet8_dnr10_cifar10")
+    assert not any(folder.iterdir())
 
 
 @pytest.mark.parametrize("missing", ["report.json", "model_int8.tflite"])
 def test_a_run_that_is_not_finished_is_refused(workdir, folder, missing):
     (workdir / missing).unlink()
     with pytest.raises(UsageError, match="finished run"):
-        publish(workdir, "mine", folder=folder)
-    assert not folder.exists()
+        publish(workdir, "mine")
+    assert not any(folder.iterdir())
 
 
 def test_a_teacher_that_is_gone_is_refused(workdir, folder):
@@ -173,8 +174,8 @@ def test_a_teacher_that_is_gone_is_refused(workdir, folder):
     report["recipe"]["teacher"] = ["runs/large"]
     (workdir / "report.json").write_text(json.dumps(report))
     with pytest.raises(UsageError, match="needs the hash of the run's teacher runs/large, which"):
-        publish(workdir, "mine", folder=folder)
-    assert not folder.exists()
+        publish(workdir, "mine")
+    assert not any(folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_the_name_of_a_teacher_has_no_path(path, name):
 
 def test_a_name_must_be_a_file_name(workdir, folder):
     with pytest.raises(UsageError, match=r"--name must consist of .* Received: '\.\./x'"):
-        publish(workdir, "../x", folder=folder)
+        publish(workdir, "../x")
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_models_of_another_folder_are_found(monkeypatch):
         assert zoo.load_tflite(name).is_relative_to(STUDY_MODELS)
     monkeypatch.setenv(models.FURTHER, "")
     for name in OTHERS:
-        with pytest.raises(UsageError, match=f"Unknown model; .*Received: '{name}'"):
+        with pytest.raises(UsageError, match=f"Unknown model.*Received: '{name}'"):
             zoo.card(name)
 
 
@@ -100,14 +100,31 @@ def test_a_damaged_card_of_another_folder_is_not_blamed_on_the_package(monkeypat
     monkeypatch.setenv(models.FURTHER, str(tmp_path))
     with pytest.raises(UsageError, match=r"cards/mine\.json is not a card.* restore the file if"):
         zoo.find()
+    # Where it is not asked for, it is passed over: a run's report compares with a dense network.
+    sparse = zoo.card("resnet8_dnr10_cifar10")
+    assert figures.baseline(sparse) == sparse["baseline"]
+
+
+def test_the_dense_baseline_is_the_most_accurate(monkeypatch, tmp_path):
+    """Whatever its name, among several that were trained in the same way."""
+    dense = zoo.card("resnet8_dense_robust_cifar10")
+    (tmp_path / "cards").mkdir()
+    for name, accuracy in (("a", 0.3), ("b", 0.5), ("c", 0.4)):
+        clean = {**dense["results"]["clean"], "accuracy": accuracy}
+        other = {**dense, "name": name, "dataset": "mine"}
+        other["results"] = {**dense["results"], "clean": clean}
+        (tmp_path / "cards" / f"{name}.json").write_text(json.dumps(other))
+    monkeypatch.setenv(models.FURTHER, str(tmp_path))
+    assert models.dense_baseline(dense["model"], "mine", "hybrid")["name"] == "b"
 
 
 def test_a_folder_without_models_is_refused(monkeypatch, tfsparse, tmp_path):
+    (tmp_path / "notes.txt").touch()
     monkeypatch.setenv(models.FURTHER, str(tmp_path))
     status, _, stderr = tfsparse("models")
     assert status == 1
     (line,) = stderr.splitlines()
-    assert "TFSPARSE_MODELS must be a folder of models, with cards/, " in line
+    assert "TFSPARSE_MODELS must name a folder of models, with cards/, " in line
     assert f"Received: {tmp_path}" in line
 
 

@@ -4,7 +4,8 @@
     tfsparse verify NAME --autoattack --write  # adds AutoAttack to its card
 
 Measures the model and its int8 file, then writes its weights, the file, and its card into the
-package.
+folder that the environment variable TFSPARSE_MODELS names, or else into the package. Commands find
+it by its name from then on.
 
     tfsparse publish --model=NAME --to=FOLDER
     hf upload USER/NAME FOLDER

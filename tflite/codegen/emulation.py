@@ -46,10 +46,11 @@ void *memset(void *, int, size_t);
 
 
 class Target(NamedTuple):
-    """A processor: flags of the compiler, and its name in the emulator, None if it has none."""
+    """A processor: flags of the compiler, its name in the emulator, and whether it is an Arm."""
 
     flags: tuple
-    model: str | None
+    model: str
+    is_arm: bool = True
 
 
 TARGETS = {
@@ -59,7 +60,9 @@ TARGETS = {
     "cortex-m0": Target(
         ("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0"), "UC_CPU_ARM_CORTEX_M0"
     ),
-    "riscv32": Target(("-target", "riscv32-freestanding", "-mcpu=generic_rv32+m+c"), None),
+    "riscv32": Target(
+        ("-target", "riscv32-freestanding", "-mcpu=generic_rv32+m+c"), "UC_CPU_RISCV32_ANY", False
+    ),
 }
 
 
@@ -68,7 +71,7 @@ class Run(NamedTuple):
 
     Attributes:
         instructions: all instructions, those of called functions included.
-        cycles: estimated from them; see tflite/codegen/cycles.py.
+        cycles: of an Arm, estimated from them; see tflite/codegen/cycles.py. Otherwise 0.
         calls: [(function, instructions)] for the functions that were watched, in order; each gets
             all instructions until the next one is entered.
         stack_bytes: the high-water mark of the stack.
@@ -146,7 +149,7 @@ class Program:
         with tempfile.TemporaryDirectory() as folder:
             elf = _link(sources, target, entry, flags, pathlib.Path(folder))
         self._segments, self.symbols, self.code_bytes, self.flash_bytes = _read(elf)
-        self._machine = _Machine(self._segments, TARGETS[target].model)
+        self._machine = _Machine(self._segments, TARGETS[target])
         self._free = _RAM + (1 << 20)
 
     def place(self, array):
@@ -215,17 +218,47 @@ def _read(content):
     return segments, symbols, functions, sum(section["sh_size"] for section in sections)
 
 
+class _Processor(NamedTuple):
+    """What the emulator calls the parts of a processor that a call needs."""
+
+    arch: int
+    mode: int
+    arguments: list  # the registers of a function's first arguments; its result is in the first
+    stack_pointer: int
+    return_address: int
+    program_counter: int
+    code_bit: int  # which the addresses of functions have set
+
+
+def _processor(target):
+    """Returns the `_Processor` of a `Target`, and its model in the emulator."""
+    import unicorn
+    from unicorn import arm_const as arm
+    from unicorn import riscv_const as riscv
+
+    if target.is_arm:
+        arguments = [arm.UC_ARM_REG_R0, arm.UC_ARM_REG_R1, arm.UC_ARM_REG_R2, arm.UC_ARM_REG_R3]
+        mode = unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS
+        registers = arm.UC_ARM_REG_SP, arm.UC_ARM_REG_LR, arm.UC_ARM_REG_PC
+        found = _Processor(unicorn.UC_ARCH_ARM, mode, arguments, *registers, 1)
+        return found, getattr(arm, target.model)
+    arguments = [riscv.UC_RISCV_REG_A0 + index for index in range(8)]
+    registers = riscv.UC_RISCV_REG_SP, riscv.UC_RISCV_REG_RA, riscv.UC_RISCV_REG_PC
+    found = _Processor(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32, arguments, *registers, 0)
+    return found, getattr(riscv, target.model)
+
+
 class _Machine:
     """The emulated processor and its memory."""
 
-    def __init__(self, segments, model):
+    def __init__(self, segments, target):
         import unicorn
-        from unicorn import arm_const
 
-        self._registers = arm_const
+        self._target = target
+        self._processor, model = _processor(target)
         self._error = unicorn.UcError
-        self._uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-        self._uc.ctl_set_cpu_model(getattr(arm_const, model))
+        self._uc = unicorn.Uc(self._processor.arch, self._processor.mode)
+        self._uc.ctl_set_cpu_model(model)
         self._uc.mem_map(0, 32 << 20)
         self._uc.mem_map(_RAM, _MEGABYTES)
         for address, data in segments:
@@ -246,29 +279,32 @@ class _Machine:
         block = (address, size)
         if block not in self._blocks:
             code = uc.mem_read(address, size)
-            self._blocks[block] = _instructions(code), block_cycles(code)
+            is_arm = self._target.is_arm
+            cycles = block_cycles(code) if is_arm else 0
+            self._blocks[block] = _instructions(code, is_arm), cycles
         count, cycles = self._blocks[block]
         self._count += count
-        self._cycles += cycles + BRANCH_REFILL * (address != self._next)
+        self._cycles += cycles + BRANCH_REFILL * (self._target.is_arm and address != self._next)
         self._next = address + size
 
     def call(self, address, arguments, watched):
-        uc, registers = self._uc, self._registers
+        uc, processor = self._uc, self._processor
         top = _RAM + _MEGABYTES - 4096
         uc.mem_write(top - _STACK_BYTES, bytes([_UNTOUCHED]) * _STACK_BYTES)
         words = [argument & 0xFFFFFFFF for argument in arguments]
-        stack = top - (-(-len(words[4:]) // 2) * 8)
-        uc.mem_write(stack, struct.pack(f"<{len(words[4:])}I", *words[4:]))
-        for register, word in enumerate(words[:4]):
-            uc.reg_write(registers.UC_ARM_REG_R0 + register, word)
-        uc.reg_write(registers.UC_ARM_REG_SP, stack)
-        uc.reg_write(registers.UC_ARM_REG_LR, _RETURN | 1)
+        rest = words[len(processor.arguments) :]
+        stack = top - (-(-len(rest) // 4) * 16)
+        uc.mem_write(stack, struct.pack(f"<{len(rest)}I", *rest))
+        for register, word in zip(processor.arguments, words, strict=False):
+            uc.reg_write(register, word)
+        uc.reg_write(processor.stack_pointer, stack)
+        uc.reg_write(processor.return_address, _RETURN | processor.code_bit)
         self._count, self._cycles, self._next = 0, 0, None
         self._calls, self._watched = [], watched
         try:
-            uc.emu_start(address | 1, _RETURN)
+            uc.emu_start(address | processor.code_bit, _RETURN)
         except self._error as error:
-            place = uc.reg_read(registers.UC_ARM_REG_PC)
+            place = uc.reg_read(processor.program_counter)
             raise UsageError(f"The program failed at address {place:#x}: {error}") from error
         ends = [*[start for _, start in self._calls], self._count][1:]
         pairs = zip(self._calls, ends, strict=False)
@@ -277,14 +313,18 @@ class _Machine:
         depth = len(untouched) - next(
             (i for i, byte in enumerate(untouched) if byte != _UNTOUCHED), len(untouched)
         )
-        result = uc.reg_read(registers.UC_ARM_REG_R0)
+        result = uc.reg_read(processor.arguments[0])
         return Run(self._count, self._cycles, calls, depth, result)
 
 
-def _instructions(code):
-    """Returns how many Thumb instructions, of 2 or 4 bytes each, are in a block of code."""
+def _instructions(code, is_arm):
+    """Returns how many instructions, of 2 or 4 bytes each, are in a block of code.
+
+    An instruction of four bytes begins in Thumb with 0b11101, 0b11110, or 0b11111, the highest bits
+    of its first half, and in RISC-V ends with 0b11, the lowest bits of it.
+    """
     at, count = 0, 0
     while at < len(code):
-        at += 4 if code[at + 1] >= 0xE8 else 2  # 0b11101, 0b11110, 0b11111: four bytes
+        at += 4 if (code[at + 1] >= 0xE8 if is_arm else code[at] & 3 == 3) else 2
         count += 1
     return count

@@ -25,8 +25,13 @@ __attribute__((noinline)) int work(const signed char *x, int n, int a, int b, in
   return largest(x, n) + twice(a) + twice(b) + 10 * c + 100 * d + local[0];
 }
 __attribute__((naked, noinline)) void counted(void) {
+#ifdef __arm__
   __asm__("movs r0, #3\n 1: subs r0, #1\n add.w r1, r1, #1\n bne 1b\n cmp r0, #1\n it eq\n"
           "addeq r1, #1\n bx lr\n");
+#else  // RISC-V; c.addi has two bytes, the others four
+  __asm__(".option push\n .option norvc\n li a0, 3\n 1: addi a0, a0, -1\n .option pop\n"
+          "c.addi a1, 1\n .option norvc\n bnez a0, 1b\n ret\n");
+#endif
 }
 void entry(void) { counted(); work(0, 0, 0, 0, 0, 0); }
 """
@@ -34,12 +39,22 @@ void entry(void) { counted(); work(0, 0, 0, 0, 0, 0); }
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    path = tmp_path_factory.mktemp("emulation") / "source.c"
-    path.write_text(SOURCE)
-    return Program([path], "cortex-m4", "entry", ("-O2",))
+    return compiled(tmp_path_factory.mktemp("arm"), "cortex-m4")
 
 
-def test_arguments_memory_and_result(program):
+@pytest.fixture(scope="module")
+def riscv_program(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("riscv"), "riscv32")
+
+
+def compiled(folder, target):
+    (folder / "source.c").write_text(SOURCE)
+    return Program([folder / "source.c"], target, "entry", ("-O2",))
+
+
+@pytest.mark.parametrize("target", ["program", "riscv_program"])
+def test_arguments_memory_and_result(target, request):
+    program = request.getfixturevalue(target)
     x = np.array([5, -3, 17, 0], np.int8)
     address = program.place(x)
     run = program.call("work", address, 4, 1, 2, 3, 4)
@@ -51,6 +66,11 @@ def test_arguments_memory_and_result(program):
 def test_every_instruction_is_counted(program):
     """3 rounds of 3 instructions, and 5 others; a skipped one takes its turn, too."""
     assert program.call("counted").instructions == 1 + 3 * 3 + 4
+
+
+def test_every_instruction_of_risc_v_is_counted(riscv_program):
+    assert riscv_program.call("counted").instructions == 1 + 3 * 3 + 1
+    assert riscv_program.call("counted").cycles == 0  # no timings of a RISC-V are known here
 
 
 def test_blocks_add_up_to_instructions(program):

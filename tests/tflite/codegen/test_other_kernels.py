@@ -137,7 +137,7 @@ def test_other_operators_equal_litert(tmp_path):
 
 
 def _check_emulated(folder, sources, made):
-    for target in ("cortex-m4", "cortex-m0"):
+    for target in ("cortex-m4", "cortex-m0", "riscv32"):
         program = programs.emulate(folder, sources, target)
         for index, (name, each) in enumerate(made.items()):
             image = program.place(np.frombuffer(each.inputs, np.int8))

@@ -155,9 +155,10 @@ def test_self_test_on_a_cortex_m4(written, emulator):
 
 
 @pytest.mark.slow
-def test_self_test_on_a_cortex_m0(small, emulator):
-    """Plain C computes the same bits as the instructions for signal processing."""
-    program = emulation.Program(sorted(small.folder.glob("*.c")), "cortex-m0", "main")
+@pytest.mark.parametrize("target", ["cortex-m0", "riscv32"])
+def test_self_test_without_instructions_for_signal_processing(small, emulator, target):
+    """Plain C computes the same bits."""
+    program = emulation.Program(sorted(small.folder.glob("*.c")), target, "main")
     assert program.call("main").result == 0
 
 

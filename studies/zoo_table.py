@@ -33,6 +33,7 @@ _PICTURES = {
 _NETWORKS = {
     "mobilenet_v2": "MobileNetV2",
     "resnet8": "ResNet8",
+    "resnet14": "ResNet14",
     "resnet18": "ResNet18",
     "shufflenet": "ShuffleNet",
     "vgg16": "VGG16",
@@ -279,7 +280,7 @@ def _annotate(figure, axes, points):
         _, place, moved = min(tried, key=lambda each: each[0])
         text.xyann = place[:2]
         text.set_ha(place[2])
-        taken.append(moved)
+        taken.append(moved.padded(3))
 
 
 def _area(box):

@@ -352,27 +352,31 @@ def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) ->
 
     - Robust accuracy on held-out images is more than 20 points below that of the epoch before, as
       in the early stopping of Wong et al. ("Fast is better than free", ICLR 2020, section 5.4; the
-      number is that of their code); or it is less than half of its best.
-    - Adversarial accuracy in training is more than 20 points above it, or more than twice it.
+      number is that of their code); or it is less than half of its best; or it has been no better
+      than guessing in all epochs, of two or more.
+    - Adversarial accuracy in training is more than 20 points above it, or, if it was ever better
+      than guessing, more than twice it.
     - Clean accuracy on held-out images is at least three quarters of its best. Otherwise training
       is unstable, which more attack steps do not mend.
 
-    The halves, for networks that are never far above 20 %, and the last two conditions are ours.
-    Robust accuracies up to `chance` are none: a network has to learn before it can overfit.
+    The halves, for networks that are never far above 20 %, what is said of guessing, for networks
+    that overfit from the start, and the last two conditions are ours.
 
     Args:
         history: list of dicts, one per epoch, with "train_adversarial_accuracy",
             "validation_robust_accuracy", and "validation_clean_accuracy".
-        chance: the highest accuracy that guessing reaches.
+        chance: the highest accuracy that guessing reaches; robust accuracies up to it are none.
     """
     *before, last = history
     robust, trained = last["validation_robust_accuracy"], last["train_adversarial_accuracy"]
     learned = [row["validation_robust_accuracy"] for row in before]
     learned = [accuracy if accuracy > chance else 0.0 for accuracy in learned]
-    if not any(learned):
-        return False
-    falls = learned[-1] - robust > 0.2 or robust < 0.5 * max(learned)
-    is_one_sided = trained - robust > 0.2 or robust < 0.5 * trained
+    if any(learned):
+        falls = learned[-1] - robust > 0.2 or robust < 0.5 * max(learned)
+        is_one_sided = trained - robust > 0.2 or robust < 0.5 * trained
+    else:
+        falls = bool(before) and robust <= chance
+        is_one_sided = trained - robust > 0.2
     clean = [row["validation_clean_accuracy"] for row in history]
     return falls and is_one_sided and clean[-1] >= 0.75 * max(clean)
 

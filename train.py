@@ -92,11 +92,12 @@ def main():
     from zoo.architectures.costs import costs
     from zoo.data import batches, open_dataset, resident
     from zoo.loading import conversion_images
-    from zoo.models import dense_baseline
+    from zoo.models import dense_baseline, folder_of_own_models
     from zoo.teachers import check_teacher
 
     # --- flags ---------------------------------------------------------------------------------
     train_flags.check(FLAGS)
+    folder_of_own_models()  # raises its error now, not when the report needs the zoo
     workdir = pathlib.Path(FLAGS.workdir)
     recipe, defaults = recipe_flags()
     runs.check_recipe(workdir, recipe, defaults)

@@ -183,6 +183,12 @@ def read_card(path):
     except (ValueError, RecursionError) as error:
         raise _damaged(path, "it is not JSON") from error
     _check(path, "", card, {**_FIELDS, "model": dict, "weights": dict, "tflite": dict})
+    if card["name"] != path.stem:
+        raise _damaged(path, f"its name is {card['name']!r:.80}")
+    _check(path, "recipe.", card["recipe"], {"loss": str, "prune": str})
+    _check(path, "results.", card["results"], {"clean": dict})
+    for name, result in card["results"].items():
+        _check(path, f"results.{name}.", result, {"accuracy": (int, float)})
     _check(path, "model.", card["model"], _MODEL)
     model = card["model"]
     sizes = [*model["input_shape"], model["num_classes"], model["width"] or 1]

@@ -41,7 +41,7 @@ def find_model(name, flag="model"):
         if name not in list_models():
             raise UsageError(
                 f"--{flag} must be a .keras file, a run's folder, or the name of a model. "
-                f"{suggestion(name)} Received: {name}"
+                f"{suggestion(name)} Received: {name or 'nothing'}"
             )
         return load(name), card(name)
     if not is_file:

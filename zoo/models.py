@@ -51,18 +51,23 @@ def folder_of_own_models() -> pathlib.Path:
     """Returns the folder that the environment variable names, or else that of the package.
 
     Raises:
-        UsageError: if it is not a folder of models, and not an empty one either.
+        UsageError: if there is no such folder.
     """
     further = os.environ.get(FURTHER)
     if not further:
         return _FOLDER
-    folder = pathlib.Path(further).expanduser().resolve()
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if not is_empty and not (folder / "cards").is_dir():
+    try:
+        return _existing_folder(further)
+    except (OSError, RuntimeError) as error:  # a name that is too long, a loop of links, ~nobody
         raise UsageError(
-            f"The environment variable {FURTHER} must name a folder of models, with cards/, "
-            f"weights/, and examples/, or an empty folder. Received: {further}"
-        )
+            f"The environment variable {FURTHER} must name a folder that exists, such as one with "
+            f"the models' cards/, weights/, and examples/, or an empty one. Received: {further}"
+        ) from error
+
+
+def _existing_folder(name):
+    folder = pathlib.Path(name).expanduser().resolve(strict=True)
+    os.listdir(folder)  # raises an error if it is none or may not be read
     return folder
 
 
@@ -95,13 +100,9 @@ def find(
     datasets = sorted({each["dataset"] for each in cards})
     if dataset is not None and dataset not in datasets:
         raise UsageError(f"dataset must be one of {', '.join(datasets)}. Received: {dataset!r}")
-    limits = {"max_flash": max_flash, "max_ram": max_ram, "max_instructions": max_instructions}
-    for name, limit in limits.items():
-        if limit is not None and not isinstance(limit, numbers.Real):
-            raise UsageError(f"{name} must be a number. Received: {limit!r}")
-    most_flash, most_ram, most_instructions = (
-        math.inf if m is None else m for m in limits.values()
-    )
+    most_flash = _most("max_flash", max_flash)
+    most_ram = _most("max_ram", max_ram)
+    most_instructions = _most("max_instructions", max_instructions)
     if board is not None:
         found = find_board(board)
         most_flash = min(most_flash, 1024 * found.flash_kb)
@@ -142,6 +143,8 @@ def _instructions(card):
 def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dict[str, Any] | None:
     """Returns what is known of the dense network that a sparse one is compared with, or None.
 
+    Of several it is the one with the highest clean accuracy, of those in the package if any is.
+
     Args:
         architecture: arguments of `zoo.build` for the sparse one, a dict.
         dataset: name of the data set.
@@ -159,6 +162,7 @@ def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dic
         for each in _readable_cards()
         if (each["model"], each["dataset"], each["recipe"]["prune"], each["recipe"]["loss"])
         == wanted
+        and "pgd" in each["results"]
         and not each["recipe"].get("teacher")  # it had help that others did not have
     ]
     if not found:
@@ -218,9 +222,12 @@ def folder_of(name: str) -> pathlib.Path:
 
 def suggestion(name: str) -> str:
     """Returns a sentence with the names that are most like `name`, or where all are listed."""
-    if close := difflib.get_close_matches(str(name), list_models(), n=3):
-        return f"Did you mean {', '.join(close)}?"
-    return "`tfsparse models` lists them."
+    given, names = str(name).casefold(), list_models()
+    close = [each for each in names if given and each.startswith(given)]
+    close = close or difflib.get_close_matches(given, names)
+    if close:
+        return f"Did you mean {', '.join(close[:3])}?"
+    return "`tfsparse models` lists the models."
 
 
 def load(name: str, weights: str | None = "trained") -> keras.Model:

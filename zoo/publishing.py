@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import tempfile
 
 import numpy as np
 
@@ -91,6 +92,8 @@ def publish(workdir, name, note="", data_dir=None, purpose=""):
             "tfsparse train again."
         )
     recipe = {**report["recipe"], "teacher": teachers(report["recipe"].get("teacher") or [])}
+    for kind in ("cards", "weights", "examples"):
+        _make_writable(folder / kind)  # what follows takes minutes
     # Everything is measured before anything is written.
     data = find_dataset(report, workdir, data_dir=data_dir)
     is_half = model.count_params() >= _LARGE and halve(model, data)
@@ -129,6 +132,18 @@ def publish(workdir, name, note="", data_dir=None, purpose=""):
     card["examples"] = adversarial_examples.write(examples, name, card["test_sha256"], folder)
     write_bytes(path, json.dumps(card, indent=2) + "\n")
     return card
+
+
+def _make_writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"Cannot write into {folder}: {error.strerror}. The environment variable "
+            f"{models.FURTHER} may name another folder of models."
+        ) from error
 
 
 def halve(model, data):

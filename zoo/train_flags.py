@@ -1,6 +1,7 @@
 """Refuses flags of train.py that no run can have, before anything is read or written."""
 
 import math
+import pathlib
 
 from tfsparse import backend, patterns
 from tfsparse.errors import UsageError
@@ -41,6 +42,12 @@ def _condition(flag, value):
     return f"with --{flag}={value}" if value else f"without --{flag}"
 
 
+def _differ(models):
+    """Returns whether no two names of models are of one file; a run's folder has model.keras."""
+    paths = [pathlib.Path(name.removesuffix("/model.keras")).absolute() for name in models]
+    return len(set(paths)) == len(paths)
+
+
 def _ranges(flags):
     """Returns {flag: (whether its value is allowed, what is)}."""
     return {
@@ -58,7 +65,7 @@ def _ranges(flags):
         "seed": (0 <= flags.seed < 2**31, "from 0 to 2147483647"),
         "checkpoint_minutes": (flags.checkpoint_minutes >= 0, "at least 0"),
         "image_size": (flags.image_size is None or flags.image_size >= 1, "at least 1"),
-        "teacher": (len({*flags.teacher}) == len(flags.teacher), "a list of different models"),
+        "teacher": (_differ(flags.teacher), "a list of different models"),
         "width": (flags.width is None or 1 <= flags.width <= 4096, "from 1 to 4096"),
         "workdir": (bool(flags.workdir), "the folder of the run"),
     }

@@ -37,9 +37,17 @@ def test_resnet8_is_mlperf_tinys():
     model = zoo.build("resnet8", (32, 32, 3), 10)
     stem, classifier = 9 * 3 * 16, 64 * 10
     stages = 9 * (16 * 16 * 2 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 16 * 32 + 32 * 64
-    kernels = sum(layer.parameters for layer in model_cost(model).layers)
+    kernels = _kernels("resnet8")
     assert kernels == stem + stages + classifier
     assert model_cost(model).macs == pytest.approx(12.5e6, rel=0.01)
+    # ResNet14 has a second block in each stage, of two convolutions.
+    assert _kernels("resnet14") == kernels + 2 * 9 * (16 * 16 + 32 * 32 + 64 * 64)
+
+
+def _kernels(arch):
+    """Returns how many weights the kernels of a network have."""
+    cost = model_cost(zoo.build(arch, (32, 32, 3), 10))
+    return sum(layer.parameters for layer in cost.layers)
 
 
 @pytest.mark.parametrize("depth", [8, 14, 18])

@@ -11,6 +11,7 @@ from zoo import figures, models
 
 PACKAGED = zoo.list_models()
 OTHERS = sorted(path.stem for path in (STUDY_MODELS / "cards").iterdir())
+CARD = zoo.card(PACKAGED[0])
 COSTS = {
     "flash": lambda card: card["tflite"]["bytes"],
     "RAM": lambda card: card["device"]["arena_bytes"],
@@ -100,6 +101,14 @@ def test_a_damaged_card_of_another_folder_is_not_blamed_on_the_package(monkeypat
     monkeypatch.setenv(models.FURTHER, str(tmp_path))
     with pytest.raises(UsageError, match=r"cards/mine\.json is not a card.* restore the file if"):
         zoo.find()
+    (tmp_path / "cards" / "mine.json").write_text(json.dumps({**CARD, "name": "other"}))
+    with pytest.raises(UsageError, match=r"mine\.json is not a card: its name is 'other'"):
+        zoo.card("mine")
+    for field, value in (("recipe", {}), ("results", {}), ("results", {"clean": 5})):
+        text = json.dumps({**CARD, "name": "mine", field: value})
+        (tmp_path / "cards" / "mine.json").write_text(text)
+        with pytest.raises(UsageError, match=rf"is not a card: {field}\."):
+            zoo.card("mine")
     # Where it is not asked for, it is passed over: a run's report compares with a dense network.
     sparse = zoo.card("resnet8_dnr10_cifar10")
     assert figures.baseline(sparse) == sparse["baseline"]
@@ -118,14 +127,30 @@ def test_the_dense_baseline_is_the_most_accurate(monkeypatch, tmp_path):
     assert models.dense_baseline(dense["model"], "mine", "hybrid")["name"] == "b"
 
 
-def test_a_folder_without_models_is_refused(monkeypatch, tfsparse, tmp_path):
-    (tmp_path / "notes.txt").touch()
-    monkeypatch.setenv(models.FURTHER, str(tmp_path))
-    status, _, stderr = tfsparse("models")
-    assert status == 1
-    (line,) = stderr.splitlines()
-    assert "TFSPARSE_MODELS must name a folder of models, with cards/, " in line
-    assert f"Received: {tmp_path}" in line
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("resnet18", "Did you mean resnet18_"),
+        ("VGG16_W16_CIFAR10", "Did you mean vgg16_w16_cifar10?"),
+        ("resnet8_cifar", "Did you mean resnet8_cifar10?"),
+        ("resnet8_cfiar10", "Did you mean resnet8_cifar10, "),
+        ("inception", "`tfsparse models` lists the models."),
+        ("", "`tfsparse models` lists the models."),
+    ],
+)
+def test_names_that_are_most_like_an_unknown_one(name, sentence):
+    assert models.suggestion(name).startswith(sentence)
+
+
+def test_a_folder_that_is_not_there_is_refused(monkeypatch, tfsparse, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in (tmp_path / "none", tmp_path / "loop", "~nobody-here/x", "x" * 300):
+        monkeypatch.setenv(models.FURTHER, str(name))
+        status, _, stderr = tfsparse("models")
+        assert status == 1
+        (line,) = stderr.splitlines()
+        assert "TFSPARSE_MODELS must name a folder that exists, " in line
+        assert f"Received: {name}" in line
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 ResNet18 is the CIFAR form (3x3 stem, no pooling before the stages) of He et al., "Deep Residual
 Learning for Image Recognition", CVPR 2016. ResNet8 has the layers of MLPerf Tiny's (Banbury et al.,
 2021): three stages of one block; the shortcuts have BatchNorm, and convolutions have no bias.
-ResNet14 has two blocks in each of the same stages.
+ResNet14 has two blocks in each of the same stages: it is He et al.'s CIFAR network of 6n + 2 layers
+with n = 2.
 """
 
 import keras

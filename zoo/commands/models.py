@@ -11,6 +11,8 @@ mark, !, means that PGD is more than 6 points above it, which hints at masked gr
 weights, and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB. For a model's card:
 print(zoo.card(NAME)). The page has all figures, plots of any two, and adversarial examples. It is
 one file that loads nothing from elsewhere. It needs vl-convert-python: pip install 'tfsparse[page]'
+
+The environment variable TFSPARSE_MODELS names a folder of further models.
 """
 
 import re

@@ -3,9 +3,9 @@
     tfsparse publish --workdir=runs/mine --name=NAME
     tfsparse verify NAME --autoattack --write  # adds AutoAttack to its card
 
-Measures the model and its int8 file, then writes its weights, the file, and its card into the
-folder that the environment variable TFSPARSE_MODELS names, or else into the package. Commands find
-it by its name from then on.
+Measures the model and its int8 file, then writes its card, its weights, the file, and adversarial
+examples into the folder that the environment variable TFSPARSE_MODELS names, which must exist, or
+else into the package. As long as the variable names it, commands find the model by its name.
 
     tfsparse publish --model=NAME --to=FOLDER
     hf upload USER/NAME FOLDER
@@ -55,9 +55,10 @@ def main():
             f"model of the zoo to a folder. Received: {received or 'neither'}"
         )
     from tfsparse import backend
+    from zoo import models
     from zoo.publishing import publish
 
     backend.expect_compilations()  # each attack compiles a function of its own
     backend.use_full_precision()  # so that `tfsparse verify` measures the same
     card = publish(FLAGS.workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir, purpose=FLAGS.purpose)
-    print(f"published {card['name']}: {card['weights']['bytes']:,} bytes of weights")
+    print(f"published {card['name']}: {models.path_of_card(card['name'])}")

@@ -90,7 +90,7 @@ def page():
     """Returns the Markdown page of all models."""
     pictures = [f"![{title}]({name}.png)" for name, (_, _, title) in _PICTURES.items()]
     resnet8, resnet18 = card("resnet8_cifar10"), card("resnet18_w16_cifar10")
-    wide = card("resnet18_psd1p16f1_cifar10")
+    resnet14, wide = card("resnet14_ps3p3f1_cifar10"), card("resnet18_psd1p16f1_cifar10")
     cards = [card(name) for name in list_models()]
     packaged = [about for about in cards if is_packaged(about["name"])]
     others = [about for about in cards if about not in packaged]
@@ -103,6 +103,8 @@ def page():
         pictures="\n\n".join(pictures),
         resnet8=f"{100 * resnet8['results']['int8']['accuracy']:.1f}",
         note=f", on a {resnet8['note']}" if resnet8["note"] else "",
+        resnet14=f"{100 * resnet14['results']['int8']['accuracy']:.1f}",
+        resnet14_epochs=resnet14["epochs"],
         resnet18=f"{100 * resnet18['results']['clean']['accuracy']:.1f}",
         epochs=resnet18["epochs"],
         wide=f"{100 * wide['results']['clean']['accuracy']:.1f}",

@@ -121,17 +121,23 @@ def completed(card, measured):
 
     Those of another C than the one that is generated now count as lacking.
     """
-    merged = dict(card)
+    known = dict(card)
+    code = measured.get("c_package")
+    if code and not figures.is_same_code(card.get("c_package"), code):
+        known["c_package"] = None
+    # Files have the others.
+    numbers = {key: measured[key] for key in measured if key not in ("provenance", "examples")}
+    return _filled(known, numbers)
+
+
+def _filled(card, measured):
+    filled = dict(card)
     for key, value in measured.items():
-        if key in ("provenance", "examples"):
-            continue  # no figures: files have them
-        if key == "c_package" and not figures.is_same_code(card.get(key), value):
-            merged[key] = value
-        elif isinstance(value, dict):
-            merged[key] = completed(card.get(key) or {}, value)
+        if isinstance(value, dict):
+            filled[key] = _filled(card.get(key) or {}, value)
         elif card.get(key) is None:  # as RAM is if TFLM was not installed
-            merged[key] = value
-    return merged
+            filled[key] = value
+    return filled
 
 
 def compare(card, measured):

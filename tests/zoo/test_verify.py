@@ -137,7 +137,11 @@ def test_a_card_is_completed_and_not_changed():
     }
     measured = {
         "density": 1.0,
-        "results": {"clean": {"accuracy": 0.4999, "seed": 0}, "pgd": {"step_size": None}},
+        "results": {
+            "clean": {"accuracy": 0.4999, "seed": 0},
+            "pgd": {"step_size": None, "examples": 200},
+        },
+        "examples": True,  # whether the file's are confirmed
         "device": {"arena_bytes": 100, "latency_ratio": 1.0},
     }
     assert verification.completed(card, measured) == {
@@ -145,7 +149,7 @@ def test_a_card_is_completed_and_not_changed():
         "density": 1.0,
         "results": {
             "clean": {"accuracy": 0.5, "seed": 0},
-            "pgd": {"step_size": None},
+            "pgd": {"step_size": None, "examples": 200},
             "autoattack": {"accuracy": 0.1},
         },
         "device": {"arena_bytes": 100, "latency_ratio": 2.0},

@@ -5,6 +5,8 @@
 Writes zoo.md and its pictures.
 """
 
+import itertools
+
 from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, StrMethodFormatter
@@ -194,7 +196,8 @@ def plot(cards, x, y_name, x_label, title, logarithmic=True):
     figure = Figure(figsize=(8, 5.5), layout="constrained")
     axes = figure.subplots()
     networks = sorted({network(about) for about in _cards()})  # the same colors in all pictures
-    colors = {each: f"C{index}" for index, each in enumerate(networks)}
+    hues = [f"C{index}" for index in range(10) if index != 7]  # which is the legend's gray
+    colors = dict(zip(networks, itertools.cycle(hues), strict=False))
     points = []
     for about, position in zip(cards, x, strict=True):
         y = _value(about, y_name)

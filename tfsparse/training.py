@@ -354,8 +354,8 @@ def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) ->
       in the early stopping of Wong et al. ("Fast is better than free", ICLR 2020, section 5.4; the
       number is that of their code); or it is less than half of its best; or it has been no better
       than guessing in all epochs, of two or more.
-    - Adversarial accuracy in training is more than 20 points above it, or, if it was ever better
-      than guessing, more than twice it.
+    - Adversarial accuracy in training is more than 20 points above it, or more than twice it; both,
+      if it has been no better than guessing.
     - Clean accuracy on held-out images is at least three quarters of its best. Otherwise training
       is unstable, which more attack steps do not mend.
 
@@ -371,12 +371,13 @@ def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) ->
     robust, trained = last["validation_robust_accuracy"], last["train_adversarial_accuracy"]
     learned = [row["validation_robust_accuracy"] for row in before]
     learned = [accuracy if accuracy > chance else 0.0 for accuracy in learned]
+    apart = trained - robust > 0.2, robust < 0.5 * trained
     if any(learned):
         falls = learned[-1] - robust > 0.2 or robust < 0.5 * max(learned)
-        is_one_sided = trained - robust > 0.2 or robust < 0.5 * trained
+        is_one_sided = any(apart)
     else:
         falls = bool(before) and robust <= chance
-        is_one_sided = trained - robust > 0.2
+        is_one_sided = all(apart)
     clean = [row["validation_clean_accuracy"] for row in history]
     return falls and is_one_sided and clean[-1] >= 0.75 * max(clean)
 

@@ -106,7 +106,7 @@ def test_arguments_that_cannot_be_used(fails, run_folder, tmp_path):
     assert "empty/model.keras" in fails(tmp_path / "empty", "int8", output)
     (tmp_path / "empty").rmdir()
     assert "Keras cannot load" in fails(noise, "int8", output)
-    assert "such as resnet8_cifar10" in fails("resnet99", "int8", output)
+    assert "`tfsparse models` lists the models" in fails("resnet99", "int8", output)
     assert "ends with .tflite" in fails(model, "int8", tmp_path / "x.bin")
     assert "Cannot write" in fails(model, "int8", noise / "x.tflite")
     assert "cifar11" in fails(model, "int8", output, "--dataset=cifar11")

@@ -159,8 +159,8 @@ SHORTENED = {
 
 @pytest.mark.parametrize("arch", SHORTENED)
 def test_architectures(arch, held_out, monkeypatch):
-    """ResNet18 is of the same blocks as ResNet8."""
-    assert {*SHORTENED, "resnet18"} == set(zoo.ARCHITECTURES)
+    """ResNet14 and ResNet18 are of the same blocks as ResNet8."""
+    assert {*SHORTENED, "resnet14", "resnet18"} == set(zoo.ARCHITECTURES)
     if SHORTENED[arch]:
         monkeypatch.setattr(
             sys.modules[f"zoo.architectures.{arch.removesuffix('16')}"], *SHORTENED[arch]

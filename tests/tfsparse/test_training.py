@@ -331,11 +331,19 @@ LEARNED = [row(0.5, 0.3, 0.25), row(0.6, 0.4, 0.35), row(0.7, 0.45, 0.35)]
         # Never better than a guess: VGG16 of width 4, under an attack of one step.
         ([row(0.341, 0.167, 0.08), row(0.356, 0.313, 0.054)], True),
         ([row(0.341, 0.167, 0.08), row(0.356, 0.313, 0.13)], False),  # now it is
+        ([row(0.341, 0.1, 0.08), row(0.356, 0.22, 0.08)], False),  # 14 points
+        ([row(0.341, 0.33, 0.1), row(0.356, 0.21, 0.0)], True),
         ([row(0.3, 0.2, 0.15), row(0.5, 0.3, 0.01)], True),
     ],
 )
 def test_catastrophic_overfitting(history, overfits):
     assert overfits_attack(history, chance=0.12) == overfits
+
+
+def test_few_images_tell_little():
+    """Of 7 held-out images of two classes, guessing may get 6 right."""
+    history = [row(0.571, 0.6, 0.429), row(0.571, 0.667, 0.429)]
+    assert not overfits_attack(history, chance=6 / 7)
 
 
 def test_best_epoch():

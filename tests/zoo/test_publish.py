@@ -169,6 +169,30 @@ def test_a_run_that_is_not_finished_is_refused(workdir, folder, missing):
     assert not any(folder.iterdir())
 
 
+def test_a_file_of_another_model_is_refused(workdir, folder):
+    shutil.copy(zoo.load_tflite(SHIPPED), workdir / "model_int8.tflite")
+    with pytest.raises(UsageError, match=r"model_int8\.tflite was not made from the model\.keras"):
+        publish(workdir, "mine")
+    assert not any(folder.iterdir())
+
+
+def test_a_run_whose_file_was_not_verified_is_refused(workdir, folder):
+    report = json.loads((workdir / "report.json").read_text())
+    (workdir / "report.json").write_text(json.dumps({**report, "int8": {"passed": False}}))
+    (workdir / "model_int8.tflite").unlink()
+    with pytest.raises(UsageError, match="did not agree with its model"):
+        publish(workdir, "mine")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    workdir, folder, monkeypatch
+):
+    (folder / "weights").touch()
+    monkeypatch.setattr(publishing, "find_dataset", None)
+    with pytest.raises(UsageError, match=r"Cannot write into .*weights: File exists\."):
+        publish(workdir, "mine")
+
+
 def test_a_teacher_that_is_gone_is_refused(workdir, folder):
     report = json.loads((workdir / "report.json").read_text())
     report["recipe"]["teacher"] = ["runs/large"]

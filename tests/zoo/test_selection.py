@@ -151,6 +151,10 @@ def test_a_folder_that_is_not_there_is_refused(monkeypatch, tfsparse, tmp_path):
         (line,) = stderr.splitlines()
         assert "TFSPARSE_MODELS must name a folder that exists, " in line
         assert f"Received: {name}" in line
+    # Before training, whose report needs the folder.
+    status, stdout, stderr = tfsparse("train", "--flagfile=quickstart", f"--workdir={tmp_path}/run")
+    assert (status, stdout) == (1, "")
+    assert "TFSPARSE_MODELS must name" in stderr
 
 
 @pytest.mark.slow

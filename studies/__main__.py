@@ -9,7 +9,8 @@ from studies.pages import STUDIES
 from zoo import models
 from zoo.commands import commandline
 
-COMMANDS = (*STUDIES, "accelerator", "cards", "fashion_mnist_small", "pages", "queue", "screenshot")
+WITHOUT_PAGE = ("accelerator", "cards", "fashion_mnist_small", "full_width", "pages", "queue")
+COMMANDS = (*STUDIES, *WITHOUT_PAGE, "screenshot")
 
 
 def main():

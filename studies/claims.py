@@ -1,10 +1,11 @@
-"""Do the papers' claims hold in networks of a quarter of the width?
+"""Do the papers' claims hold, at their width and in networks of a quarter of it?
 
     python -m studies claims --workdir=runs/claims
 
 Runs `train.py` with each recipe and seed below, the networks trained on clean images, as
-`studies.recipe_runs` says. Those trained robustly are in dnr.json of `studies.dnr`, also in
---output. After each run, --output has claims.json and the page claims.md.
+`studies.recipe_runs` says. Those trained robustly are in dnr.json of `studies.dnr`, those of full
+width in full_width.json of `studies.full_width`, also in --output. After each run, --output has
+claims.json and the page claims.md.
 """
 
 import math
@@ -14,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from studies import dnr, recipe_runs, records
+from studies import dnr, full_width, recipe_runs, records
 from tfsparse import tables
 from tfsparse.errors import UsageError
 
 NAME = "claims"
-RECORDS = (NAME, dnr.NAME)
+RECORDS = (NAME, dnr.NAME, full_width.NAME)
 KEYS = recipe_runs.KEYS
 ROWS = recipe_runs.rows(NAME)  # a verdict needs several seeds of at least one network
 MARGIN = 1.0  # a claim is still confirmed this many points below the published figure
@@ -65,6 +66,7 @@ def read_claims(table):
 
 
 PERIODIC, DNR = read_claims("periodic"), read_claims("dnr")
+FULL_PERIODIC, FULL_DNR = read_claims("periodic_full"), read_claims("dnr_full")
 _PSD2 = "resnet18_w16_psd2p8_cifar10"
 
 
@@ -74,7 +76,8 @@ def define_flags():
 
 def main():
     robust_runs()  # before anything is trained
-    recipe_runs.collect(NAME, ROWS, lambda runs: page(runs, robust_runs()))
+    full = recipe_runs.read(full_width.NAME)
+    recipe_runs.collect(NAME, ROWS, lambda runs: page(runs, robust_runs(), full))
 
 
 def robust_runs():
@@ -148,11 +151,12 @@ def _at_equal_macs(grouped, claim=PERIODIC[-1]):
 # ---- the page ----
 
 
-def page(runs, robust):
-    """Returns the Markdown page, from the runs of claims.json and of dnr.json."""
+def page(runs, robust, full):
+    """Returns the Markdown page, from the runs of claims.json, dnr.json, and full_width.json."""
     about, robust_about = recipe_runs.facts(runs), recipe_runs.facts(robust)
     return records.fill(
         NAME,
+        full=full_width_section(full),
         note=about["note"],
         epochs=about["epochs"],
         robust_epochs=robust_about["epochs"],
@@ -163,6 +167,50 @@ def page(runs, robust):
         runs=recipe_runs.table(runs, ["weights", "MACs, M", "clean, %", "n", "hours a run"]),
         dnr=table(DNR, robust),
     )
+
+
+def full_width_section(runs):
+    """Returns what the page says of networks of full width, from the runs of full_width.json."""
+    if not runs:
+        return (
+            "Not measured yet. `python -m studies queue --seconds=600 --workdir=runs/queue` trains "
+            "these networks on an accelerator, and goes on where it stopped; `python -m studies "
+            "full_width --workdir=runs/queue` records them."
+        )
+    standard = [run for run in runs if "robust_accuracy" not in run]
+    robust = [run for run in runs if "robust_accuracy" in run]
+    titles = ["weights kept", "MACs, M", "clean, %"]
+    parts = []
+    if standard:
+        shown = recipe_runs.table(standard, [*titles, "n", "hours a run"])
+        parts += [_about_full(standard), table(FULL_PERIODIC, standard), shown]
+    if robust:
+        own = {"AutoAttack, %": _autoattack}
+        shown = recipe_runs.table(robust, [*titles, "robust, %", *own, "n", "hours a run"], own)
+        parts += [_about_full(robust), table(FULL_DNR, robust), shown]
+    return "\n\n".join(parts)
+
+
+def _about_full(runs):
+    about = recipe_runs.facts(runs)
+    robust = "robust_attack" in about
+    how = "the hybrid loss and PGD-7" if robust else "clean images"
+    accuracy = f"Clean accuracy is on {about['clean_examples']} test images"
+    if robust:
+        attack = about["robust_attack"].replace(",", " with")
+        accuracy += f", robust accuracy under {attack} on the first {about['robust_examples']}"
+    return (
+        f"Trained with {how} for {about['epochs']} epochs in mixed bfloat16 on CIFAR-10"
+        f"{about['note']}, by JAX on {about['hardware']}. {accuracy}."
+    )
+
+
+def _autoattack(runs):
+    found = [run for run in runs if "autoattack" in run]
+    if not found:
+        return ""
+    images = f"{found[0]['autoattack_examples']:,} images"
+    return f"{recipe_runs.mean_text([run['autoattack'] for run in found])} ({images})"
 
 
 def table(claims, runs):
@@ -186,7 +234,8 @@ def _line(claim, grouped):
         ((other, *_),) = others
         ratio = first[0]["nonzero_parameters"] / other["nonzero_parameters"]
         weights = f"{100 * (ratio - 1):+.0f} %"
-        macs = f"{other['macs'] / first[0]['macs']:.1f}x fewer" if claim in PERIODIC else ""
+        is_periodic = claim in (*PERIODIC, *FULL_PERIODIC)
+        macs = f"{other['macs'] / first[0]['macs']:.1f}x fewer" if is_periodic else ""
     reached = [
         recipe_runs.mean_text([run[f"{claim.measure}_accuracy"] for run in group])
         for group in (first, *others)

@@ -8,12 +8,16 @@ the teacher that it learns from, begins when the first seed of that row is done.
 (w14, w43, ...) are the dense baselines of about equal weights: at 5 % and 10 %, and of PS4_P4,
 PSD2_P8, and PSD1_P16.
 
+A network that was trained robustly is then attacked by PGD-50 with 2 restarts on the first 1,000
+test images; the results are robust.json in the folder of its run.
+
 When the seconds are over, runs that are not done save a checkpoint and end; the same command
-continues them before it begins others. It only trains, with the backend that Keras uses: without
-TensorFlow, run `train.py` with a finished folder's flags again where TensorFlow is, and it converts
-and reports.
+continues them before it begins others. The backend is the one that Keras uses: without TensorFlow,
+run `train.py` with a finished folder's flags again where TensorFlow is, and it converts and
+reports. `python -m studies full_width` records what the runs reached.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -32,6 +36,9 @@ from tfsparse import tables
 from tfsparse.errors import UsageError
 
 SAVING_SECONDS = 20  # that runs have to save what they have done, of --seconds
+# As `zoo.figures` attacks models for their cards.
+ATTACK = "--attacks=pgd --steps=50 --restarts=2 --examples=1000 --batch_size=250"
+ROBUST = "robust.json"
 POLLING_SECONDS = 0.2
 
 FLAGS = flags.FLAGS
@@ -47,8 +54,20 @@ class Job(NamedTuple):
     needs: list  # pathlib.Paths of the runs that it learns from
 
     @property
+    def command(self):
+        """What comes next, the arguments of Python; None if the job is done."""
+        report = self.folder / "report.json"
+        if not report.exists():
+            return ["train.py", *self.arguments]
+        loss = json.loads(report.read_text(encoding="utf-8"))["recipe"]["loss"]
+        if loss == "standard" or (self.folder / ROBUST).exists():
+            return None
+        attack = ["-m", "zoo.commands", "evaluate", *ATTACK.split()]
+        return [*attack, f"--model={self.folder / 'model.keras'}", f"--json={self.folder / ROBUST}"]
+
+    @property
     def is_done(self):
-        return (self.folder / "model.keras").exists()
+        return self.command is None
 
     @property
     def is_due(self):
@@ -125,13 +144,17 @@ def run(waiting, parallel, end):
             for job in due[: parallel - len(running)]:
                 waiting.remove(job)
                 print(f"{job.folder.name} from epoch {job.epochs_done + 1}", flush=True)
-                running[job.folder] = start(job)
-            running = {folder: each for folder, each in running.items() if each.poll() is None}
+                running[job.folder] = job, start(job)
+            for folder, (job, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[folder]
+                    if process.returncode == 0 and not job.is_done:
+                        running[folder] = job, start(job)
             time.sleep(POLLING_SECONDS)
     finally:
-        for process in running.values():
+        for _, process in running.values():
             process.send_signal(signal.SIGTERM)
-        for process in running.values():
+        for _, process in running.values():
             try:
                 process.wait(max(1.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -140,13 +163,13 @@ def run(waiting, parallel, end):
 
 
 def start(job):
-    """Starts train.py; what it prints goes to log.txt in the folder of the run."""
+    """Starts what comes next; what it prints goes to log.txt in the folder of the run."""
     job.folder.mkdir(parents=True, exist_ok=True)
     # JAX would take most of a GPU's memory for its first process.
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
     with (job.folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "train.py", *job.arguments],
+            [sys.executable, *job.command],
             cwd=ROOT,
             env=environment,
             stdout=log,

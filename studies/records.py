@@ -52,13 +52,13 @@ def read(folder, name, keys=DEFAULT_KEYS):
 
 
 def record(folder, name, new, page, keys=DEFAULT_KEYS, order=None):
-    """Adds runs to the record `name`.json in `folder` and writes the page of all runs.
+    """Adds runs to the record `name`.json in `folder` and writes the page of all runs, if any.
 
     If several processes add runs to one record at once, it gets them all.
 
     Args:
         new: list of runs, dicts for JSON; each replaces the run of equal `keys`.
-        page: function from the list of all runs to Markdown.
+        page: function from the list of all runs to Markdown, or None.
         keys: as in `read`.
         order: sort key of the runs; without it, new runs come last.
 
@@ -78,7 +78,7 @@ def record(folder, name, new, page, keys=DEFAULT_KEYS, order=None):
         path = pathlib.Path(folder) / f"{name}.json"
         if new:
             write_bytes(path, json.dumps(runs, indent=2) + "\n")
-        if runs:
+        if runs and page:
             write_bytes(path.with_suffix(".md"), page(runs))
     return runs
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies import claims, dnr
+from studies import claims, dnr, records
 
 
 def row(recipe, seed, clean, robust=None, parameters=1000, macs=2_000_000):
@@ -30,6 +30,9 @@ def claim(points, *others):
 def test_claims_are_about_rows():
     for table, rows in ((claims.PERIODIC, claims.ROWS), (claims.DNR, dnr.ROWS)):
         assert {name for each in table for name in (each.recipe, *each.others)} <= rows.keys()
+    queued = {row["row"] for row in records.read_csv("queue")}
+    for each in (*claims.FULL_PERIODIC, *claims.FULL_DNR):
+        assert {each.recipe, *each.others} <= queued
 
 
 def test_interval_is_student_s():
@@ -108,7 +111,7 @@ def test_page():
     rows += [row(sparse, seed, 0.85 + seed / 1000, parameters=180) for seed in range(2)]
     names = "vgg16_w16_dense_robust_cifar10", "vgg16_w16_dnr5_cifar10"
     robust = [row(name, 0, 0.7, 0.3 - i / 10) for i, name in enumerate(names)]
-    page = claims.page(rows, robust)
+    page = claims.page(rows, robust, [])
     assert "CIFAR-10 (JPEG copy). The networks" in page
     assert "under PGD-50 with 2 restarts on the first 1,000 test images" in page
     # sd of both 0.0707, 2 degrees of freedom: 4.303 * 0.0707 * sqrt(1 / 2 + 1 / 2) = 0.304
@@ -118,9 +121,10 @@ def test_page():
     ) in page
     assert "| 20.00 vs. 30.00 | +0 % |  | -10.00 | 1, 1 | **open** |" in page
     assert "MobileNetV2 at about" not in page  # has no run
+    assert "## At the papers' width\n\nNot measured yet." in page
     assert "Interpolated" not in page
     baselines = [row("mobilenet_v2_w8_cifar10", 0, 0.84), row("shufflenet_w80_cifar10", 0, 0.82)]
-    assert "85.05 ± 0.07 vs. 84.00 and 82.00" in claims.page(rows + baselines, robust)
+    assert "85.05 ± 0.07 vs. 84.00 and 82.00" in claims.page(rows + baselines, robust, [])
 
 
 def test_baselines_with_more_operations():
@@ -129,5 +133,27 @@ def test_baselines_with_more_operations():
     rows.append(row("resnet18_w16_psd2p8_cifar10", 0, 0.815, macs=4_000_000))
     rows.append(row("mobilenet_v2_w8_cifar10", 0, 0.77, macs=4_000_000))
     rows.append(row("shufflenet_w80_cifar10", 0, 0.77, macs=8_000_000))
-    page = claims.page(rows, [row("resnet8_dnr10_cifar10", 0, 0.7, 0.3)])
+    page = claims.page(rows, [row("resnet8_dnr10_cifar10", 0, 0.7, 0.3)], [])
     assert "gain 1.00 and 2.00 points with their MACs, and differ by +5.00 points" in page
+
+
+def test_networks_of_full_width():
+    """The standard deviation of both differences is 0.1 points, with 2 degrees of freedom."""
+    periodic = [row("resnet18", seed, 0.920 + seed / 1000, macs=5_600_000) for seed in range(2)]
+    periodic += [row("resnet18_psd1_p16", seed, 0.910 + seed / 1000) for seed in range(2)]
+    for run in periodic:
+        del run["robust_accuracy"], run["robust_attack"], run["robust_examples"]
+    robust = [row("resnet18_robust", 0, 0.80, 0.40), row("resnet18_robust_dnr5", 0, 0.78, 0.39)]
+    robust[1] |= {"autoattack": 0.37, "autoattack_examples": 500}
+    for run in periodic + robust:
+        run |= {"hardware": "1 NVIDIA H200", "clean_examples": 10_000}
+    section = claims.full_width_section(periodic + robust)
+    assert (
+        "| 92.01 % instead of 92.84 (-0.83) | 91.05 ± 0.07 vs. 92.05 ± 0.07 | +0 % "
+        "| 2.8x fewer | -1.00 (-1.30 to -0.70) | 2, 2 | **confirmed** |"
+    ) in section
+    assert "| 78.00 vs. 80.00 | +0 % |  | -2.00 | 1, 1 | **open** |" in section
+    assert "by JAX on 1 NVIDIA H200" in section
+    assert "| 39.00 | 37.00 (500 images) | 1 |" in section
+    assert "PS4_P4" not in section  # has no run
+    assert "AutoAttack" not in claims.full_width_section(periodic)

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tfsparse import UsageError
 from zoo import train_flags
 
-# Counts to 20 epochs in history.csv, some of them a call; then it writes model.keras.
+# Counts to 20 epochs in history.csv, some of them a call; then it writes model.keras and a report.
 COUNT = """
 import pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: stopped by SIGTERM; it continues"))
@@ -27,7 +27,10 @@ while path.read_text().count("\\n") <= 20:
     with path.open("a") as file:
         file.write("1\\n")
 (folder / "model.keras").touch()
+loss = "hybrid" if "robust" in folder.name else "standard"
+(folder / "report.json").write_text('{"recipe": {"loss": "%s"}}' % loss)
 """
+ATTACK = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()"
 
 
 @pytest.fixture
@@ -40,6 +43,9 @@ def start_queue(monkeypatch, tmp_path):
             started.append(job.folder.name)
             with (job.folder / "log.txt").open("ab") as log:
                 command = [sys.executable, "-c", COUNT, str(job.folder), str(pause)]
+                if "evaluate" in job.command:
+                    started[-1] += " attacked"
+                    command = [sys.executable, "-c", ATTACK, str(job.folder / queue.ROBUST)]
                 return subprocess.Popen(command, stdout=log, stderr=log)
 
         started = []
@@ -84,6 +90,13 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(start_queue, capsys):
     assert capsys.readouterr().out.count(" 20    done") == 2
 
 
+def test_a_robust_network_is_attacked(start_queue, capsys):
+    first = ["robust_seed0", "robust_seed0 attacked", "a_seed0"]
+    assert start_queue(60, 0, rows="robust a")[:3] == first
+    assert capsys.readouterr().out.count(" 20    done") == 4
+    assert start_queue(60, 0, rows="robust a") == []
+
+
 def test_a_student_waits_for_its_teacher(start_queue, capsys):
     first = ["a_seed0", "b_seed0", "student_seed0"]
     second = ["student_seed1", "a_seed1", "b_seed1"]  # in the order of the table
@@ -102,9 +115,9 @@ def test_a_student_without_its_teacher_is_refused(monkeypatch, tmp_path):
     names = {"rows": ["resnet8_distilled"], "data_dir": None, "dataset": None}
     monkeypatch.setattr(queue, "FLAGS", type("Flags", (), names))
     workdir = tmp_path / "my runs"
-    with pytest.raises(UsageError, match="resnet8_distilled learns from resnet18_200_epochs_seed0"):
+    with pytest.raises(UsageError, match="resnet8_distilled learns from resnet18_seed0, which"):
         queue.jobs(records.read_csv("queue"), workdir)
-    teacher = workdir / "resnet18_200_epochs_seed0"
+    teacher = workdir / "resnet18_seed0"
     teacher.mkdir(parents=True)
     (teacher / "model.keras").touch()
     for job in queue.jobs(records.read_csv("queue"), workdir):
@@ -124,5 +137,5 @@ def test_rows_are_accepted_by_train(monkeypatch, tmp_path):
         assert flags.FLAGS.workdir == str(job.folder)
         flags.FLAGS.unparse_flags()
     monkeypatch.setattr(queue.FLAGS, "rows", ["resnet19"], raising=False)
-    with pytest.raises(UsageError, match=r"--rows are some of resnet18_robust, .*: resnet19"):
+    with pytest.raises(UsageError, match=r"--rows are some of resnet18, .*: resnet19"):
         queue.jobs(records.read_csv("queue"), tmp_path)

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from studies import records
 from studies.zoo_table import is_robust, network, variant
 from tfsparse import tables
-from zoo.cards import MAX_GAP, gap_warning
+from zoo.cards import MAX_GAP, gap_warning, pgd_beside_autoattack
 from zoo.models import card, list_models
 
 NAME = "field"
@@ -117,7 +117,8 @@ def _own_row(about):
         count = f"n={attacked['examples']:,}"
         cells[0] = f"{100 * attacked['accuracy']:.1f} ({low:.1f} to {high:.1f}, {count})"
         warning = " **!**" if gap_warning(results) else ""
-        cells[1] = f"{100 * results['pgd_200']['accuracy']:.1f}{warning} ({count})"
+        beside = pgd_beside_autoattack(results)
+        cells[1] = f"{100 * beside['accuracy']:.1f}{warning} ({count})"
     return [
         network(about),
         variant(about),

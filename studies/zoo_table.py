@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 
 from studies import MODELS, records
 from tfsparse import tables
-from zoo.cards import MAX_GAP, gap_warning
+from zoo.cards import MAX_GAP, gap_warning, pgd_beside_autoattack
 from zoo.models import card, folder_of, list_models
 
 NAME = "zoo"
@@ -138,7 +138,8 @@ def _row(about):
         notes = [] if result["examples"] == whole else [f"n={result['examples']:,}"]
         if name == "autoattack":
             warning = " **!**" if gap_warning(about["results"]) else ""
-            notes.insert(0, f"PGD {100 * about['results']['pgd_200']['accuracy']:.1f}{warning}")
+            beside = pgd_beside_autoattack(about["results"])
+            notes.insert(0, f"PGD {100 * beside['accuracy']:.1f}{warning}")
         few = f" ({', '.join(notes)})" if notes else ""
         return f"{100 * result['accuracy']:.1f}{few}"
 

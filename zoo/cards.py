@@ -116,14 +116,22 @@ def gap_warning(results):
             report of `zoo.robustness.evaluation`. AutoAttack and PGD compare if both were run on
             the same number of images, which are the first ones of the test set.
     """
+    weaker = pgd_beside_autoattack(results)
+    if weaker:
+        points = 100 * (weaker["accuracy"] - results["autoattack"]["accuracy"])
+        if points > MAX_GAP + 1e-9:
+            return f"PGD {points:.1f} points above AutoAttack, more than {MAX_GAP:g}"
+    return ""
+
+
+def pgd_beside_autoattack(results):
+    """Returns the result of PGD on as many images as AutoAttack's, or None; see `gap_warning`."""
     attacked = results.get("autoattack")
     for name in ("pgd", "pgd_200"):
         weaker = results.get(name)
         if attacked and weaker and weaker["examples"] == attacked["examples"]:
-            points = 100 * (weaker["accuracy"] - attacked["accuracy"])
-            if points > MAX_GAP + 1e-9:
-                return f"PGD {points:.1f} points above AutoAttack, more than {MAX_GAP:g}"
-    return ""
+            return weaker
+    return None
 
 
 def deployed(card):

@@ -31,10 +31,12 @@ ACCURACIES = {
     "clean": ("model", "clean", None),
     "int8": ("file", "clean", None),
     "pgd": ("model", "pgd", 1000),
-    "pgd_200": ("model", "pgd", 200),  # of these, AutoAttack's images: only these two compare
-    "autoattack": ("model", "autoattack", 200),
+    "autoattack": ("model", "autoattack", 1000),
+    # Beside an AutoAttack of as many images, on older cards: only figures on the same ones compare.
+    "pgd_200": ("model", "pgd", 200),
 }
-SLOW = ("autoattack",)  # a quarter of an hour; it needs PyTorch
+SLOW = ("autoattack",)  # half an hour; it needs PyTorch
+OLDER = ("pgd_200",)
 POINTS = 0.0005  # by which an accuracy may be off, a fraction
 PGD_STEPS, PGD_RESTARTS = 50, 2
 BATCH = 250  # rounding depends on it; random starts do not
@@ -95,7 +97,7 @@ def golden_images(shape, count=GOLDEN_IMAGES):
     return coarse[:, np.arange(height) * 4 // height][:, :, np.arange(width) * 4 // width]
 
 
-def accuracies(names, model, file, data, eps):
+def accuracies(names, model, file, data, eps, counts=()):
     """Returns {name: {"accuracy", "interval", "examples", settings...}} for names of ACCURACIES.
 
     Args:
@@ -103,6 +105,7 @@ def accuracies(names, model, file, data, eps):
         model, file: the `zoo.robustness.subjects.Subject`s of a Keras model and its int8 file.
         data: a `zoo.data.Dataset`, whose first test images are taken.
         eps: L_inf bound of the attacks.
+        counts: {name: number of images}, where it is not that of ACCURACIES.
 
     Raises:
         UsageError: if AutoAttack is in `names` and not installed.
@@ -113,7 +116,7 @@ def accuracies(names, model, file, data, eps):
     found, runs = {}, {}
     for name in names:
         kind, attack, count = ACCURACIES[name]
-        count = count or len(labels)
+        count = dict(counts).get(name, count) or len(labels)
         # An attack is not repeated on the first of the images that it was run on.
         if len(runs.get((kind, attack), ([],))[0]) < count:
             subject = {"model": model, "file": file}[kind]

@@ -88,6 +88,27 @@ def test_an_accuracy_that_is_wrong_is_named_with_its_difference(measured, monkey
     assert wrong == ["pgd, n=1,000 (-0.0030)"]
 
 
+@pytest.mark.parametrize(("clean", "examples", "stays"), [(10_000, 200, False), (300, 300, True)])
+def test_autoattack_on_few_images_is_measured_again(monkeypatch, clean, examples, stays):
+    """With PGD on them; a data set of few images has no more. Other accuracies are of as many."""
+    results = {"clean": {"examples": clean}, "int8": {"examples": clean}, "pgd": {"examples": 100}}
+    results |= {name: {"examples": examples} for name in ("autoattack", "pgd_200")}
+    card = {**zoo.card(NAME), "results": results}
+    del card["test_sha256"]
+    found = verification.without_small_autoattack(card)
+    assert (found == card) == stays
+    assert stays or found["results"].keys() == {"clean", "int8", "pgd"}
+    monkeypatch.setattr(figures, "accuracies", lambda names, *_: (names, _[-1]))
+    for name in ("hash_of_test_set", "provenance", "on_device", "as_c"):
+        monkeypatch.setattr(figures, name, lambda *_: None)
+    for each, more in ((card, {"pgd_200": examples, "autoattack": examples}), (found, {})):
+        names, counts = verification.measure(NAME, zoo.load(NAME), each, "data", True)["results"]
+        assert names[:4] == ["clean", "int8", "pgd", "autoattack"]
+        assert ("pgd_200" in names) == ("pgd_200" in counts)
+        assert counts["pgd"] == 100
+        assert counts.items() >= more.items()
+
+
 def test_a_slower_machine_is_not_wrong(measured):
     card = {**zoo.card(NAME), "device": {"arena_bytes": 100, "latency_ratio": 2.0}}
     device = {"arena_bytes": None, "latency_ratio": 1.0}

@@ -1,7 +1,7 @@
 """Measures the figures on the zoo's cards again.
 
     tfsparse verify                                     # all models, on their data sets
-    tfsparse verify resnet8_dnr10_cifar10 --autoattack  # a quarter of an hour more
+    tfsparse verify resnet8_dnr10_cifar10 --autoattack  # half an hour more
     tfsparse verify --fast                              # without data, seconds
 
 Prints each figure beside the card's. An accuracy is wrong if it is off by more than 0.05 points and
@@ -13,7 +13,8 @@ The command fails if a figure is wrong or missing.
 
 --write adds what a card lacks, unless one of its figures is wrong, and changes nothing else. It
 makes adversarial examples if there are none and the data set is at hand, and measures the C again
-if another one is generated now.
+if another one is generated now. With --autoattack, it also replaces an AutoAttack on fewer than
+1,000 images.
 """
 
 from absl import flags

@@ -4,8 +4,8 @@ r"""How fast does a GPU train, attack, and rewire, and how long does the first s
 
 Measures, in one process and on images drawn at random: training steps of the dense network, of the
 one with a periodic pattern, and with the hybrid loss; DNR's rewiring; and the first step, which is
-compiled, then again from JAX's compilation cache. Prints a table and writes accelerator.json. Takes
-less than four minutes on one H100. On a CPU, choose a small network:
+compiled, then again from JAX's compilation cache. Prints a table and writes accelerator.json. On a
+CPU, choose a small network:
 
     KERAS_BACKEND=jax python -m studies accelerator --arch=resnet8 --width=4 --size=8 \
         --images=64 --batch_size=8 --attack_steps=2

@@ -174,8 +174,9 @@ def full_width_section(runs):
     if not runs:
         return (
             "Not measured yet. `python -m studies queue --seconds=600 --workdir=runs/queue` trains "
-            "these networks on an accelerator, and goes on where it stopped; `python -m studies "
-            "full_width --workdir=runs/queue` records them."
+            "these networks for ten minutes on an accelerator, for 20 or 30 epochs each, and goes "
+            "on where it stopped; `python -m studies full_width --workdir=runs/queue` records "
+            "them, and `python -m studies pages` shows them here."
         )
     standard = [run for run in runs if "robust_accuracy" not in run]
     robust = [run for run in runs if "robust_accuracy" in run]

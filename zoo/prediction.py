@@ -15,6 +15,7 @@ from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import decision_threshold
 from tfsparse.examples import UNIT_RANGE, check_images, check_range, from_unit, interface
+from zoo.augmentation import as_float
 from zoo.folders import read_image
 from zoo.loading import find_model
 
@@ -132,7 +133,7 @@ def _images(source, shape):
     """Returns a file or an array as float32 [n, h, w, c] in the size of `shape`."""
     height, width, channels = shape
     if isinstance(source, (str, os.PathLike)):
-        return np.float32(read_image(_path(source), shape))[None] / 255
+        return as_float(read_image(_path(source), shape))[None]
     images = np.asarray(source)
     if images.ndim == 3:
         images = images[None]
@@ -142,7 +143,7 @@ def _images(source, shape):
             f"array [n, height, width, {channels}]. Received: {np.shape(source)}"
         )
     if images.dtype == np.uint8:
-        images = images.astype(np.float32) / 255
+        images = as_float(images)
     # Before images are resized, which makes integers of a wrong range floats.
     check_images(images, images.shape[1:])
     if None not in (height, width) and images.shape[1:3] != (height, width):

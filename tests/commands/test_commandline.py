@@ -37,7 +37,9 @@ def test_help_is_light(run, command):
 def test_help_of_a_command_lists_its_flags(tfsparse):
     text = tfsparse("evaluate", "--help").stdout
     assert "--eps=fraction\n      L_inf bound; images are in [0, 1]. (default: " in text
-    assert "--model=string\n      Zoo model, .keras or .tflite file. (required)" in text
+    assert (
+        "--model=string\n      Zoo model, run's folder, .keras or .tflite file. (required)" in text
+    )
     assert "--bits=8|16|32\n      Bits of" in tfsparse("summary", "--help").stdout
     assert "--max_flash=string\n      Most bytes" in tfsparse("models", "--help").stdout
 

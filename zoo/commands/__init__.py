@@ -22,7 +22,7 @@ COMMANDS = {
     "compare": "test whether one model is more robust than another",
     "convert": "convert a model to a verified .tflite file",
     "export": "write a model as ONNX, SavedModel, or float LiteRT",
-    "micro": "package a model for TensorFlow Lite for Microcontrollers",
+    "micro": "package a model for a microcontroller, as C or for TFLM",
     "benchmark": "time .tflite files against each other in LiteRT",
     "publish": "add a finished run to the zoo, or write a folder for the Hugging Face hub",
     "verify": "measure the figures on the zoo's cards again",

@@ -21,7 +21,9 @@ BESIDE = (".safetensors", ".html")  # of the other files that --json writes
 
 
 def define_flags():
-    flags.DEFINE_string("model", None, "Zoo model, .keras or .tflite file.", required=True)
+    flags.DEFINE_string(
+        "model", None, "Zoo model, run's folder, .keras or .tflite file.", required=True
+    )
     flags.DEFINE_list("attacks", ["clean", "fgsm", "pgd"], f"Any of {', '.join(ATTACKS)}.")
     commandline.define_fraction("eps", 8 / 255, "L_inf bound; images are in [0, 1].")
     flags.DEFINE_integer("examples", 1000, "Number of test images, the first ones.", lower_bound=1)

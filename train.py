@@ -154,6 +154,7 @@ def main():
             return
         runs.save_model(trainer.model, workdir / "model.keras")
     # --- evaluation: the test set is read here, once -------------------------------------------
+    backend.use_full_precision()  # so that figures are the same on every device
     model = keras.saving.load_model(workdir / "model.keras", compile=False)  # on one device
     sha256 = hash_of_weights(model)
     known = runs.read_evaluation(workdir, sha256)  # under another backend

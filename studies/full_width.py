@@ -2,8 +2,9 @@
 
     python -m studies full_width --workdir=runs/queue --note="JPEG copy"
 
-Trains and attacks nothing: it reads what each run left in its folder. Writes full_width.json, whose
-runs claims.md compares after `python -m studies pages`.
+Trains and attacks nothing: it reads what each run left in its folder, with the AutoAttack of
+`tfsparse evaluate --attacks=autoattack --json=FOLDER/autoattack.json` if there is one. Writes
+full_width.json, whose runs claims.md compares after `python -m studies pages`.
 """
 
 import json
@@ -16,6 +17,7 @@ from tfsparse.errors import UsageError
 
 NAME = "full_width"
 KEYS = recipe_runs.KEYS
+AUTOATTACK = "autoattack.json"
 OF_REPORT = (
     *("seed", "epochs", "best_epoch", "density", "parameters", "nonzero_parameters", "macs"),
     *("nonzero_macs", "clean_accuracy", "clean_examples", "hardware"),
@@ -57,12 +59,16 @@ def run_of(row, folder):
         return run
     if not (folder / queue.ROBUST).exists():
         return None
-    results = json.loads((folder / queue.ROBUST).read_text(encoding="utf-8"))["results"]
-    pgd = results["pgd"]
+    pgd = _results(folder / queue.ROBUST)["pgd"]
     run["robust_accuracy"], run["robust_examples"] = pgd["accuracy"], pgd["examples"]
     settings = pgd["settings"]
     run["robust_attack"] = f"PGD-{settings['steps']}, {settings['restarts']} restarts"
-    if "autoattack" in results:
-        run["autoattack"] = results["autoattack"]["accuracy"]
-        run["autoattack_examples"] = results["autoattack"]["examples"]
+    if (folder / AUTOATTACK).exists():
+        attacked = _results(folder / AUTOATTACK)["autoattack"]
+        run["autoattack"] = attacked["accuracy"]
+        run["autoattack_examples"] = attacked["examples"]
     return run
+
+
+def _results(path):
+    return json.loads(path.read_text(encoding="utf-8"))["results"]

@@ -30,6 +30,9 @@ from tfsparse.hashing import hash_of_weights
 from tfsparse.training import Trainer
 
 PROGRESS = "progress/sums"
+# Since the last checkpoint, for one between an epoch and its validation. On an accelerator, an
+# epoch can take less time than two checkpoints of its network.
+BEFORE_VALIDATION_SECONDS = 10
 
 
 class Stopped(SystemExit):
@@ -225,7 +228,7 @@ class Checkpoints:
         self._signal = number
 
     def after_step(self, is_last: bool) -> None:
-        """Saves if it is time to, if the epoch is over, or if the run was asked to stop.
+        """Saves if it is time to, if a long epoch is over, or if the run was asked to stop.
 
         After the last step of an epoch comes the validation, which can take longer than the grace
         period of a run that is asked to stop.
@@ -234,7 +237,8 @@ class Checkpoints:
             Stopped: after saving, if the run was asked to stop.
         """
         asked = distribution.any_worker(self._signal)
-        if asked or is_last or time.monotonic() - self._saved >= 60 * self._minutes:
+        wait = BEFORE_VALIDATION_SECONDS if is_last else 60 * self._minutes
+        if asked or time.monotonic() - self._saved >= wait:
             self.save()
         if asked:
             self._stop()

@@ -33,8 +33,8 @@ def test_finished_runs_are_recorded(run_study, tmp_path):
     assert (robust["row"], robust["robust_accuracy"]) == ("resnet18_robust", 0.4)
     assert robust["robust_attack"] == "PGD-50, 2 restarts"
     assert "autoattack" not in robust
-    more = {"pgd": PGD, "autoattack": {"accuracy": 0.3, "examples": 500}}
-    (workdir / "resnet18_robust_seed0" / queue.ROBUST).write_text(json.dumps({"results": more}))
+    more = {"results": {"autoattack": {"accuracy": 0.3, "examples": 500}}}
+    (workdir / "resnet18_robust_seed0" / full_width.AUTOATTACK).write_text(json.dumps(more))
     full_width.main()  # the run replaces what was recorded of it
     _, robust = records.read(tmp_path, full_width.NAME, full_width.KEYS)
     assert (robust["autoattack"], robust["autoattack_examples"]) == (0.3, 500)

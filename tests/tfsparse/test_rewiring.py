@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from tfsparse.pruning import DNR
 from tfsparse.pruning.budget import allot, erdos_renyi_kernel, ranked, rounded, uniform
 from tfsparse.pruning.initial import random_mask
-from tfsparse.pruning.rewiring import LayerState, drop, grow, rewire, top
+from tfsparse.pruning.ranking import top
+from tfsparse.pruning.rewiring import LayerState, drop, grow, rewire
 
 
 @pytest.mark.parametrize("seed", range(50))

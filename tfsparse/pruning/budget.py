@@ -8,6 +8,8 @@ units, and returns int [layers], the units that each layer keeps.
 
 import numpy as np
 
+from tfsparse.pruning.ranking import top
+
 
 def allot(shares, unit_costs, capacities, total):
     """Divides a budget of `total` among layers, in whole units.
@@ -92,6 +94,9 @@ def ranked(layers, density):
     scores = [layer.weight / np.sqrt(layer.unit_size) for layer in layers]
     for score in scores:
         score[np.argmax(score)] = np.inf
+    if (costs == costs[0]).all():  # as of single weights, of which there are millions
+        kept = top(np.concatenate(scores), max(int((total + 1e-6) // costs[0]), len(layers)))
+        return np.array([np.count_nonzero(part) for part in np.split(kept, np.cumsum(counts)[:-1])])
     owners = np.repeat(np.arange(len(layers)), counts)
     owners = owners[np.argsort(-np.concatenate(scores), kind="stable")]
     kept = np.searchsorted(np.cumsum(costs[owners]), total + 1e-6)

@@ -10,7 +10,14 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from tfsparse import _tfmot
 from tfsparse.errors import UsageError
-from tfsparse.pruning import algorithms, constraints, initial, optimizer_state, rewiring
+from tfsparse.pruning import (
+    algorithms,
+    constraints,
+    initial,
+    optimizer_state,
+    ranking,
+    rewiring,
+)
 from tfsparse.pruning.budget import total_cost
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
 from tfsparse.pruning.schedule import steps_to_change
@@ -381,7 +388,7 @@ class Pruner:
             )
         else:
             kept = np.minimum(algorithm.budget(states, density), self._most_units)
-            active = map(rewiring.top, drop_scores, kept)
+            active = map(ranking.top, drop_scores, kept)
             changes, momenta = [(each, each) for each in active], []
         averages = optimizer_state.averages(optimizer, self.weights)
         for index, (survived, active) in enumerate(changes):

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from tfsparse.errors import UsageError
+from tfsparse.evaluation import logits
 from tfsparse.files import read_tensors, write_tensors
 from tfsparse.graph import leaf_layers
 from zoo.robustness.square import import_torch, seed_of_batch
@@ -59,7 +60,7 @@ def autoattack(model, eps):
         tensors = {
             "images": images,
             "labels": labels,
-            "logits": np.asarray(model(images, training=False)),
+            "logits": keras.ops.convert_to_numpy(logits(model, images)),
             "eps": np.array(eps),
             "seed": np.array([seed_of_batch(seeds)], np.int64),
         }
@@ -113,7 +114,10 @@ def main(folder):
             return logits + 0 * images.sum()
 
     classifier = Classifier()
+    # Keras' own Python takes several times as long as a small network's operations: record these.
+    torch._C._jit_set_texpr_fuser_enabled(False)  # or kernels are made for each size of a batch
     with torch.no_grad():
+        classifier.forward = torch.jit.trace(classifier, images[:2], check_trace=False)
         check_logits(tensors["logits"], classifier(images).cpu().numpy())
     attack = torchattacks.AutoAttack(
         classifier, eps=float(tensors["eps"]), n_classes=min(classes, TARGETS + 1), seed=seed

@@ -9,6 +9,7 @@ from tfsparse import attacks
 from tfsparse.errors import UsageError
 from tfsparse.starts import random_starts
 from zoo.robustness import ATTACKS, autoattack, deployed, square
+from zoo.robustness.sizes import in_few_sizes
 
 RANDOM_DRAWS = 100
 # Of AutoAttack and Square: the most images whose results an interruption loses.
@@ -181,6 +182,6 @@ def of_arrays(attack):
 
     def perturb(images, labels, seeds):
         starts = random_starts(seeds, images.shape[1:])
-        return ops.convert_to_numpy(attack(images, labels, starts))
+        return ops.convert_to_numpy(in_few_sizes(attack, images, labels, starts))
 
     return perturb

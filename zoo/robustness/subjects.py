@@ -1,6 +1,7 @@
 """What is attacked: a Keras model, or a .tflite file in LiteRT."""
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from tfsparse.examples import UNIT_RANGE, check_range, from_unit, interface
 from tfsparse.hashing import hash_of_model
 from zoo.loading import find_file, find_model, read_report
 from zoo.models import card, list_models, load_tflite
+from zoo.robustness.sizes import in_few_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,9 @@ def model_subject(name, model, about=None, input_range=UNIT_RANGE):
     model = of_unit_images(model, input_range)
     return Subject(
         name=name,
-        logits=lambda images: keras.ops.convert_to_numpy(logits(model, images)),
+        logits=lambda images: keras.ops.convert_to_numpy(
+            in_few_sizes(functools.partial(logits, model), images)
+        ),
         model=model,
         image_shape=tuple(model.inputs[0].shape[1:]),
         num_classes=model.outputs[0].shape[-1],

@@ -10,6 +10,7 @@ from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
 from tfsparse.starts import image_seeds
 from zoo.robustness import catalogue, runner, square
+from zoo.robustness import sizes as sizes_of_batches
 
 IDENTITY = {"sha256": "x", "examples": 60, "seed": 0, "batch_size": 16}
 
@@ -47,6 +48,29 @@ def run(setting, attack, results=None, identity=IDENTITY):
         )
         runner.run(target, attack, x, labels, results)
     return results
+
+
+def test_an_accelerator_gets_few_sizes_of_batches(setting, monkeypatch):
+    """And the results are those of the images alone."""
+    expected = run(setting, "pgd").correct("pgd")
+    sizes = set()
+    call = sizes_of_batches.in_few_sizes
+
+    def counted(function, *arrays):
+        def noted(*padded):
+            sizes.add(len(padded[0]))
+            return function(*padded)
+
+        return call(noted, *arrays)
+
+    monkeypatch.setattr(catalogue, "in_few_sizes", counted)
+    assert (run(setting, "pgd").correct("pgd") == expected).all()
+    assert len(sizes) > 1
+    sizes.clear()
+    monkeypatch.setattr(sizes_of_batches, "MULTIPLE", 20)
+    monkeypatch.setattr(sizes_of_batches.backend, "device_kind", lambda: "gpu")
+    assert (run(setting, "pgd").correct("pgd") == expected).all()
+    assert sizes == {20}
 
 
 @pytest.mark.parametrize("name", ["pgd", "pgd_dlr", "fgsm"])

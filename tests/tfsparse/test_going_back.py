@@ -17,6 +17,12 @@ def run_epoch(trainer, kept, data, is_sound):
     kept.after_epoch(is_sound)
 
 
+@pytest.fixture(autouse=True)
+def epochs_are_long(monkeypatch):
+    """So each has a checkpoint before its validation."""
+    monkeypatch.setattr(checkpoints, "BEFORE_VALIDATION_SECONDS", 0)
+
+
 @pytest.fixture
 def overfitted(fashion_mnist, tmp_path):
     """A run of a sound epoch and one that is not, and its variables after the first."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras.ops import convert_to_numpy as to_numpy
 
 from tfsparse import UsageError, backend
+from tfsparse import checkpoints as checkpointing
 from tfsparse.attacks import fgsm
 from tfsparse.checkpoints import Checkpoints, Stopped
 from tfsparse.pruning import DNRSchedule, Pruner
@@ -218,8 +219,10 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     assert np.isfinite(to_numpy(fresh.model.trainable_variables[0])).all()
 
 
-def test_no_step_is_lost_while_an_epoch_is_validated(fashion_mnist, tmp_path):
-    """What is killed between an epoch's last step and `after_epoch` has its steps."""
+@pytest.mark.parametrize("is_long", [True, False])
+def test_no_step_is_lost_while_an_epoch_is_validated(fashion_mnist, tmp_path, monkeypatch, is_long):
+    """What is killed between a long epoch's last step and `after_epoch` has its steps."""
+    monkeypatch.setattr(checkpointing, "BEFORE_VALIDATION_SECONDS", 0 if is_long else 1000)
     trainer = make_trainer()
     checkpoints = Checkpoints(tmp_path, trainer, minutes=1000)
     data = batches_of(*fashion_mnist)
@@ -227,7 +230,8 @@ def test_no_step_is_lost_while_an_epoch_is_validated(fashion_mnist, tmp_path):
     resumed = make_trainer()
     again = Checkpoints(tmp_path, resumed)
     again.restore()
-    assert (again.epoch, resumed.batches_done, resumed.step) == (0, len(data), len(data))
+    done = len(data) if is_long else 0
+    assert (again.epoch, resumed.batches_done, resumed.step) == (0, done, done)
     rest = batches_of(*fashion_mnist, resumed.batches_done)
     assert resumed.run_epoch(rest, seed=0)["loss"] == means["loss"]
     same_bits(resumed, trainer)

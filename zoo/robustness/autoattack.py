@@ -6,6 +6,7 @@ under Keras' PyTorch backend in a process of its own, since a process has one ba
 is both sides: `autoattack` starts the process, and `main` runs in it.
 """
 
+import contextlib
 import math
 import os
 import pathlib
@@ -16,10 +17,12 @@ import tempfile
 import keras
 import numpy as np
 
+from tfsparse import copying
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.graph import leaf_layers
+from tfsparse.graph import is_plain, leaf_layers
+from tfsparse.layers import PeriodicConv2D
 from zoo.robustness.square import import_torch, seed_of_batch
 
 # Of APGD and FAB, as published and as is usual; torchattacks' own default is 10.
@@ -93,7 +96,7 @@ def main(folder):
     torch, torchattacks = import_torch("autoattack")
     # In TensorFloat-32, logits would differ from those of other devices.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    model = with_dense_kernels(keras.saving.load_model(folder / "model.keras", compile=False))
     model.trainable = False  # the attacks need gradients with respect to the images only
     for layer in leaf_layers(model):
         if type(layer) is keras.layers.AveragePooling2D and layer.padding == "same":
@@ -117,7 +120,9 @@ def main(folder):
     # Keras' own Python takes several times as long as a small network's operations: record these.
     torch._C._jit_set_texpr_fuser_enabled(False)  # or kernels are made for each size of a batch
     with torch.no_grad():
-        classifier.forward = torch.jit.trace(classifier, images[:2], check_trace=False)
+        with contextlib.suppress(RuntimeError):  # of a layer that cannot be recorded
+            recorded = torch.jit.trace(classifier, images[:2], check_trace=False)
+            classifier.forward = lambda images: recorded(images)  # itself, it would be a submodule
         check_logits(tensors["logits"], classifier(images).cpu().numpy())
     attack = torchattacks.AutoAttack(
         classifier, eps=float(tensors["eps"]), n_classes=min(classes, TARGETS + 1), seed=seed
@@ -132,6 +137,29 @@ def main(folder):
         "misclassified": misclassified.cpu().numpy().astype(np.uint8),
     }
     write_tensors(folder / "out.safetensors", result)
+
+
+def with_dense_kernels(model):
+    """Returns a Keras model with a stock layer in the place of each periodic one, if it can be.
+
+    That is faster under PyTorch, which cannot record a gradient of the layer's own.
+    """
+    periodic = [layer for layer in leaf_layers(model) if type(layer) is PeriodicConv2D]
+    if not periodic or not is_plain(model):
+        return model
+
+    def make(operation):
+        if operation not in periodic:
+            return copying.clone(operation)
+        names = ("filters", "kernel_size", "strides", "padding", "activation", "use_bias", "name")
+        return keras.layers.Conv2D(**{name: getattr(operation, name) for name in names})
+
+    def weights(original, new):
+        if original not in periodic:
+            return original.get_weights()
+        return [keras.ops.convert_to_numpy(original.dense_kernel()), *original.get_weights()[1:]]
+
+    return copying.copy_model(model, make, weights)
 
 
 class AveragePooling2D(keras.layers.AveragePooling2D):

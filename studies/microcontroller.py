@@ -240,8 +240,7 @@ COSTS = {
 def comparison(models):
     """Returns the Markdown table of sparse models beside dense ones of equal cost."""
     rows = []
-    robust = _robust(models)
-    for name in sorted(robust, key=lambda name: not _is_dense(name)):
+    for name in [*filter(_is_dense, _robust(models)), *_sparse(models)]:
         about = zoo.card(name)
         cells = [f"{network(about)}, {variant(about)}"]
         cells.append(f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}")
@@ -322,7 +321,15 @@ def judged(models, name, cost):
 
 
 def _sparse(models):
-    return [name for name in _robust(models) if not _is_dense(name)]
+    """Returns the names of sparse robust models that were trained as a dense one was."""
+    robust = _robust(models)
+    trained = {_training(name) for name in robust if _is_dense(name)}
+    return [name for name in robust if not _is_dense(name) and _training(name) in trained]
+
+
+def _training(name):
+    about = zoo.card(name)
+    return about["epochs"], about["recipe"]["attack_steps"]
 
 
 def _is_dense(name):

@@ -9,8 +9,10 @@ from studies.pages import STUDIES
 from zoo import models
 from zoo.commands import commandline
 
-WITHOUT_PAGE = ("accelerator", "cards", "fashion_mnist_small", "full_width", "pages", "queue")
-COMMANDS = (*STUDIES, *WITHOUT_PAGE, "screenshot")
+WITHOUT_PAGE = (
+    *("accelerator", "cards", "fashion_mnist_small", "full_width", "pages", "queue", "screenshot"),
+)
+COMMANDS = (*STUDIES, *WITHOUT_PAGE)
 
 
 def main():

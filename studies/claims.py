@@ -180,14 +180,15 @@ def full_width_section(runs):
         )
     standard = [run for run in runs if "robust_accuracy" not in run]
     robust = [run for run in runs if "robust_accuracy" in run]
-    titles = ["weights kept", "MACs, M", "clean, %"]
+    titles = ["epochs", "weights kept", "MACs, M", "clean, %"]
+    own = {"epochs": lambda runs: str(runs[0]["epochs"]), "AutoAttack, %": _autoattack}
     parts = []
     if standard:
-        shown = recipe_runs.table(standard, [*titles, "n", "hours a run"])
+        shown = recipe_runs.table(standard, [*titles, "n", "hours a run"], own)
         parts += [_about_full(standard), table(FULL_PERIODIC, standard), shown]
     if robust:
-        own = {"AutoAttack, %": _autoattack}
-        shown = recipe_runs.table(robust, [*titles, "robust, %", *own, "n", "hours a run"], own)
+        titles += ["robust, %", "AutoAttack, %", "n", "hours a run"]
+        shown = recipe_runs.table(robust, titles, own)
         parts += [_about_full(robust), table(FULL_DNR, robust), shown]
     return "\n\n".join(parts)
 
@@ -201,8 +202,8 @@ def _about_full(runs):
         attack = about["robust_attack"].replace(",", " with")
         accuracy += f", robust accuracy under {attack} on the first {about['robust_examples']}"
     return (
-        f"Trained with {how} for {about['epochs']} epochs in mixed bfloat16 on CIFAR-10"
-        f"{about['note']}, by JAX on {about['hardware']}. {accuracy}."
+        f"Trained with {how} in mixed bfloat16 on CIFAR-10{about['note']}, on "
+        f"{about['hardware']}. {accuracy}."
     )
 
 

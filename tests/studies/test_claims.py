@@ -153,7 +153,8 @@ def test_networks_of_full_width():
         "| 2.8x fewer | -1.00 (-1.30 to -0.70) | 2, 2 | **confirmed** |"
     ) in section
     assert "| 78.00 vs. 80.00 | +0 % |  | -2.00 | 1, 1 | **open** |" in section
-    assert "by JAX on 1 NVIDIA H200" in section
+    assert "on CIFAR-10 (JPEG copy), on 1 NVIDIA H200. Clean" in section
+    assert "| resnet18 | 24 | 1,000 of 1,000 | 5.60 |" in section
     assert "| 39.00 | 37.00 (500 images) | 1 |" in section
     assert "PS4_P4" not in section  # has no run
     assert "AutoAttack" not in claims.full_width_section(periodic)

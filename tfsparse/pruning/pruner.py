@@ -10,16 +10,10 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from tfsparse import _tfmot
 from tfsparse.errors import UsageError
-from tfsparse.pruning import (
-    algorithms,
-    constraints,
-    initial,
-    optimizer_state,
-    ranking,
-    rewiring,
-)
+from tfsparse.pruning import algorithms, constraints, initial, optimizer_state, rewiring
 from tfsparse.pruning.budget import total_cost
 from tfsparse.pruning.policy import ConvolutionPolicy, prunable_layers
+from tfsparse.pruning.ranking import top
 from tfsparse.pruning.schedule import steps_to_change
 from tfsparse.pruning.units import (
     STRUCTURES,
@@ -388,8 +382,7 @@ class Pruner:
             )
         else:
             kept = np.minimum(algorithm.budget(states, density), self._most_units)
-            active = map(ranking.top, drop_scores, kept)
-            changes, momenta = [(each, each) for each in active], []
+            changes, momenta = [(each, each) for each in map(top, drop_scores, kept)], []
         averages = optimizer_state.averages(optimizer, self.weights)
         for index, (survived, active) in enumerate(changes):
             units, weight = self._units[index], self.weights[index]

@@ -21,7 +21,7 @@ from tfsparse import copying
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
 from tfsparse.files import read_tensors, write_tensors
-from tfsparse.graph import is_plain, leaf_layers
+from tfsparse.graph import leaf_layers
 from tfsparse.layers import PeriodicConv2D
 from zoo.robustness.square import import_torch, seed_of_batch
 
@@ -145,7 +145,7 @@ def with_dense_kernels(model):
     That is faster under PyTorch, which cannot record a gradient of the layer's own.
     """
     periodic = [layer for layer in leaf_layers(model) if type(layer) is PeriodicConv2D]
-    if not periodic or not is_plain(model):
+    if not periodic:
         return model
 
     def make(operation):
@@ -159,7 +159,9 @@ def with_dense_kernels(model):
             return original.get_weights()
         return [keras.ops.convert_to_numpy(original.dense_kernel()), *original.get_weights()[1:]]
 
-    return copying.copy_model(model, make, weights)
+    with contextlib.suppress(UsageError):  # of a model that cannot be copied layer by layer
+        return copying.copy_model(model, make, weights)
+    return model
 
 
 class AveragePooling2D(keras.layers.AveragePooling2D):

@@ -7,6 +7,7 @@ import pytest
 from studies.robustness import behind_rounding
 from tests.zoo.robustness.known_models import images, linear, margins, subject
 from tfsparse import UsageError
+from tfsparse.graph import leaf_layers
 from tfsparse.layers import PeriodicConv2D
 from tfsparse.starts import image_seeds
 from zoo.robustness import autoattack, catalogue, runner, square
@@ -52,6 +53,26 @@ def test_layers_of_ours_run_there():
     assert np.abs(adversarial - x).max() <= EPS + 1e-6
     there = np.asarray(model(adversarial)).argmax(axis=1) != labels
     assert (there == misclassified).mean() >= 7 / 8
+
+
+def test_periodic_layers_become_stock_layers_of_the_same_outputs():
+    """Also in a model within a model; one with a `call` of its own stays as it is."""
+
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 9, 2))
+    x = PeriodicConv2D(8, 3, pattern="PS2_P6", strides=2, padding="same")(inputs)
+    inner = keras.Model(inputs, PeriodicConv2D(4, 3, activation="relu", use_bias=False)(x))
+    model = keras.Model(inputs, keras.layers.Flatten()(inner(inputs)))
+    dense = autoattack.with_dense_kernels(model)
+    assert not any(isinstance(layer, PeriodicConv2D) for layer in leaf_layers(dense))
+    images = np.random.default_rng(0).random((3, 9, 9, 2), np.float32)
+    np.testing.assert_allclose(dense(images), model(images), rtol=0, atol=1e-5)
+    own = Own(model.inputs, Own(inner.inputs, inner.outputs)(model.inputs[0]))
+    assert autoattack.with_dense_kernels(own) is own
 
 
 def test_a_model_that_differs_between_backends_is_refused():

@@ -44,6 +44,7 @@ flags.DEFINE_enum("structure", "unstructured", STRUCTURES, "What is pruned toget
 define_fraction("density", 0.1, "Fraction of the prunable budget that remains, (0, 1].")
 flags.DEFINE_enum("budget", "weights", BUDGETS, "What density is of: weights, or MACs.")
 flags.DEFINE_enum("loss", "standard", ["standard", "hybrid"], "hybrid: clean and adversarial.")
+define_fraction("beta", 0.5, "Weight of the clean images in the hybrid loss, [0, 1).")
 define_fraction("eps", 8 / 255, "L_inf bound of all attacks; images are in [0, 1].")
 flags.DEFINE_enum("attack", "pgd", ATTACKS, "In training; nfgsm: one step from larger noise.")
 flags.DEFINE_integer("attack_steps", 1, "PGD steps of the training attack, from a random start.")
@@ -262,8 +263,8 @@ def set_up(workdir, architecture, steps, steps_per_epoch, is_trained):
     if not is_trained:
         settings = FLAGS.temperature, FLAGS.teacher_weight, FLAGS.dtype_policy
         teacher = find_teacher(FLAGS.teacher, *settings)
-    smoothing = FLAGS.label_smoothing
-    trainer = Trainer(model, optimizer, attack, pruner, label_smoothing=smoothing, teacher=teacher)
+    weights = FLAGS.beta, FLAGS.label_smoothing
+    trainer = Trainer(model, optimizer, attack, pruner, *weights, teacher)
     checkpoints = Checkpoints(workdir, trainer, FLAGS.checkpoint_minutes)
     checkpoints.restore(unchecked=("teacher",) if is_trained else ())
     if checkpoints.recoveries:

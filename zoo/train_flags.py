@@ -11,6 +11,7 @@ _WITHOUT_EFFECT: tuple[tuple[str, str, object], ...] = (
     ("density", "prune", "none"),
     ("structure", "prune", "none"),
     ("budget", "prune", "none"),
+    ("beta", "loss", "standard"),
     ("attack", "loss", "standard"),
     ("attack_steps", "loss", "standard"),
     ("on_overfitting", "loss", "standard"),
@@ -52,6 +53,7 @@ def _ranges(flags):
     """Returns {flag: (whether its value is allowed, what is)}."""
     return {
         "density": (1e-9 < flags.density <= 1, "in (0, 1]"),
+        "beta": (0 <= flags.beta < 1, "in [0, 1)"),
         "eps": (0 < flags.eps <= 1, "in (0, 1]"),
         "learning_rate": (0 < flags.learning_rate < math.inf, "above 0 and finite"),
         "label_smoothing": (0 <= flags.label_smoothing < 1, "in [0, 1)"),

@@ -83,6 +83,12 @@ CASES = {
             "--label_smoothing has no effect with --teacher_weight=1. Received: "
             "--label_smoothing=0.1",
         ),
+        "clean images alone": (["--beta=1"], 1, "--beta must be in [0, 1). Received: 1"),
+        "beta without a hybrid loss": (
+            ["--loss=standard", "--beta=0.3"],
+            1,
+            "--beta has no effect with --loss=standard. Received: --beta=0.3",
+        ),
         "attack steps": (["--attack_steps=0"], 1, "--attack_steps must be at least 1"),
         "epochs": (["--epochs=0"], 1, "--epochs must be at least 1"),
         "batch 0": (["--batch_size=0"], 1, "--batch_size must be at least 1"),

@@ -10,6 +10,7 @@ RECIPE = {
     **{"arch": "resnet8", "width": 8, "pattern": None, "epochs": 6, "batch_size": 64},
     **{"prune": "dnr", "structure": "channel", "budget": "macs", "density": 0.05},
     **{"loss": "hybrid", "attack": "pgd", "attack_steps": 7, "eps": 8 / 255, "teacher": None},
+    "beta": 0.5,
 }
 
 
@@ -38,7 +39,7 @@ def show(done=0, taught=None, **changes):
                 "test images, 28 x 28 x 1, 10 classes",
                 "network resnet8 of width 8: 20,146 parameters, 3.0 M MACs",
                 "pruning dnr, channel, to a density of 5 % of the MACs of convolutions",
-                "training 6 epochs of 70 steps, 64 images each; hybrid loss, half clean and half "
+                "training 6 epochs of 70 steps, 64 images each; hybrid loss, 50 % clean and 50 % "
                 "adversarial: PGD-7, L_inf 8/255 then",
             ],
         ),
@@ -52,6 +53,7 @@ def show(done=0, taught=None, **changes):
             ],
         ),
         ({"attack": "nfgsm"}, ["adversarial: N-FGSM"]),
+        ({"beta": 0.2}, ["hybrid loss, 20 % clean and 80 % adversarial: PGD-7"]),
         ({"pattern": "PS4_P4", "width": None}, ["resnet8 with periodic kernels PS4_P4: 20,146"]),
         ({"done": 2}, ["8/255; continues after epoch 2 then"]),
     ],

@@ -17,6 +17,9 @@ from hypothesis import HealthCheck, settings
 # On processors with AVX-512, TensorFlow 2.21's oneDNN was seen to compute convolutions of unusual
 # sizes wrongly, and to crash. What is tested is this package.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# There are more processes than cores: with threads of their own, they would wait for each other.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import forks
 from zoo import commands

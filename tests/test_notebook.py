@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 PATH = ROOT / "examples" / "quickstart.ipynb"
 OPENED = 'data = open_dataset("fashion_mnist_small")'
-SMALLER = 'data.sizes = {"train": 1280, "validation": 200, "test": 250}'
+SMALLER = 'data.sizes = {"train": 1280, "validation": 100, "test": 100}'
 
 
 def printed(notebook):

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 import zoo
 from tests import forks
 from tests.conftest import ROOT, no_flags
+from tests.journeys import fewer_images
 from tfsparse import distribution, evaluation, training
 from tfsparse.pruning import ALGORITHMS, units
 
@@ -122,7 +123,7 @@ def test_finished_run_says_so_at_once_and_another_recipe_is_refused(
 
 
 @pytest.mark.slow
-def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir):
+def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir, monkeypatch):
     """float16, which also scales the loss; with a teacher, which computes in the same precision.
 
     tests/test_numbers.py has bfloat16.
@@ -130,7 +131,9 @@ def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir)
     arguments = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--width=4"]
     arguments += ["--image_size=14", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
     arguments += [f"--teacher={tmp_path}", "--ema_momentum=0.9", "--dtype_policy=mixed_float16"]
+    arguments += ["--batch_size=16"]
     shutil.copy(finished[0] / "model.keras", tmp_path)
+    fewer_images(monkeypatch)
     status, stdout, stderr = tfsparse("train", *arguments)
     assert status == 0, stderr
     assert f"soft labels, weight 0.9, of {tmp_path}, right on" in " ".join(stdout.split())

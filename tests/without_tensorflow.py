@@ -7,7 +7,10 @@ import runpy
 import sys
 
 # The networks of tests are compiled for longer than they run.
-QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK_XLA = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false"
+)
 MISSING = {
     "ai_edge_litert",
     "flatbuffers",

@@ -146,7 +146,7 @@ def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
 
     monkeypatch.setattr("tfsparse.training.overfits_attack", rule)
     monkeypatch.setattr(zoo.data.Dataset, "read", read)
-    monkeypatch.setattr(zoo, "build", build)
+    monkeypatch.setattr("zoo.architectures.build", build)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "after_step", after_step)
         train("whole")

@@ -10,6 +10,7 @@ and its pictures.
 """
 
 import collections
+import functools
 import pathlib
 import tempfile
 
@@ -210,18 +211,24 @@ def picture(name, runs):
     return plot([zoo.card(each) for each in robust], x, "pgd", label, title)
 
 
+@functools.cache
+def _card(name):
+    """Reads each card once: the comparisons below ask for the same ones thousands of times."""
+    return zoo.card(name)
+
+
 def _robust(models):
     return {
         name: run
         for name, run in models.items()
-        if is_robust(zoo.card(name)) and zoo.card(name)["dataset"] == "cifar10"
+        if is_robust(_card(name)) and _card(name)["dataset"] == "cifar10"
     }
 
 
 def costs(run):
     """Returns costs: kB of flash and RAM, millions of instructions, non-zero weights, and MACs."""
     return {
-        "weights": zoo.card(run["model"])["nonzero_parameters"],
+        "weights": _card(run["model"])["nonzero_parameters"],
         "macs": run["macs"] / 1e6,
         "flash": run["flash"] / 1000,
         "ram": _ram(run) / 1000,
@@ -241,7 +248,7 @@ def comparison(models):
     """Returns the Markdown table of sparse models beside dense ones of equal cost."""
     rows = []
     for name in [*filter(_is_dense, _robust(models)), *_sparse(models)]:
-        about = zoo.card(name)
+        about = _card(name)
         cells = [f"{network(about)}, {variant(about)}"]
         cells.append(f"{_accuracy(name, 'int8'):.1f} / {_accuracy(name, 'pgd'):.1f}")
         if _is_dense(name):
@@ -311,7 +318,7 @@ def judged(models, name, cost):
         if dense is None:
             return "mixed"
         shares = np.array([_accuracy(name, result), dense]) / 100
-        examples = zoo.card(name)["results"][result]["examples"]
+        examples = _card(name)["results"][result]["examples"]
         error = np.sqrt((shares * (1 - shares)).sum() / examples)
         gain = shares[0] - shares[1]
         signs.append(0 if abs(gain) <= 2 * error else np.sign(gain))
@@ -328,13 +335,13 @@ def _sparse(models):
 
 
 def _training(name):
-    about = zoo.card(name)
+    about = _card(name)
     return about["epochs"], about["recipe"]["attack_steps"]
 
 
 def _is_dense(name):
-    return is_dense(zoo.card(name))
+    return is_dense(_card(name))
 
 
 def _accuracy(name, result):
-    return 100 * zoo.card(name)["results"][result]["accuracy"]
+    return 100 * _card(name)["results"][result]["accuracy"]

@@ -15,11 +15,11 @@ from tfsparse.pruning import DNRSchedule, Pruner
 # the weights of periodic layers are cast before they become kernels; a periodic network has dense
 # convolutions, too.
 CASES = {
-    "float16": ("mixed_float16", (8, 8, 3), 10, 4, "PSD2_P8"),
-    "bfloat16": ("mixed_bfloat16", (8, 8, 3), 10, 4, "PSD2_P8"),
+    "float16": ("mixed_float16", (8, 8, 3), 10, 4, "PS4_P4"),
+    "bfloat16": ("mixed_bfloat16", (8, 8, 3), 10, 4, "PS4_P4"),
     "many_classes_one_image": ("float32", (8, 8, 3), 1000, 1, None),
     "one_class_gray": ("float32", (8, 8, 1), 1, 4, None),
-    "large": ("float32", (224, 224, 3), 10, 2, "PSD2_P8"),
+    "large": ("float32", (224, 224, 3), 10, 2, "PS4_P4"),
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.journeys import fewer_images
 from tflite import file_metadata
 from tfsparse.evaluation import accuracy
 from tfsparse.files import write_tensors
@@ -140,8 +141,9 @@ def test_transfer_from_a_keras_model_of_the_same_images(tfsparse, data_dir, tmp_
     assert results.keys() == {"clean", "transfer", "pgd", "pgd, 1 steps", "pgd, 3 steps"}
 
 
-def test_a_model_of_images_in_0_to_255(evaluated, tfsparse, data_dir, tmp_path):
+def test_a_model_of_images_in_0_to_255(evaluated, tfsparse, data_dir, tmp_path, monkeypatch):
     """It is as robust as the model of images in [0, 1] in it; without the flag, it is blind."""
+    fewer_images(monkeypatch)
     image = keras.Input((28, 28, 1))
     model = keras.Model(image, zoo.load(NAME)(keras.layers.Rescaling(1 / 255)(image)))
     model.save(tmp_path / "model.keras")

@@ -16,7 +16,7 @@ from tfsparse.pruning import DNRSchedule, Pruner
 
 NETWORKS = {
     "dense": {"arch": "resnet8"},
-    "periodic": {"arch": "resnet18", "width": 16, "pattern": "PSD1_P16"},
+    "periodic": {"arch": "resnet18", "width": 16, "pattern": "PS4_P4"},
 }
 
 

@@ -20,7 +20,7 @@ from tests.journeys import fewer_images
 from tfsparse import distribution, evaluation, training
 from tfsparse.pruning import ALGORITHMS, units
 
-QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--image_size=14"]
+QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--image_size=10"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_model_loads_and_its_zeros_and_its_tflite_agree(finished):
     interpreter = Interpreter(str(workdir / "model_int8.tflite"))
     interpreter.allocate_tensors()
     assert interpreter.get_input_details()[0]["dtype"] is np.int8
-    assert list(interpreter.get_input_details()[0]["shape"]) == [1, 14, 14, 1]
+    assert list(interpreter.get_input_details()[0]["shape"]) == [1, 10, 10, 1]
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_mixed_precision_ends_in_float32(finished, tfsparse, tmp_path, data_dir,
     tests/test_numbers.py has bfloat16.
     """
     arguments = [f"--workdir={tmp_path / 'run'}", f"--data_dir={data_dir}", "--width=4"]
-    arguments += ["--image_size=14", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
+    arguments += ["--image_size=10", "--noaugment", "--prune=dnr", "--density=0.5", "--epochs=1"]
     arguments += [f"--teacher={tmp_path}", "--ema_momentum=0.9", "--dtype_policy=mixed_float16"]
     arguments += ["--batch_size=16"]
     shutil.copy(finished[0] / "model.keras", tmp_path)

@@ -88,7 +88,8 @@ def test_statistics_are_the_mean_of_the_replicas(folder):
 def test_workers_stop_together_and_go_on_when_one_was_killed(tmp_path, data_dir):
     workdir = tmp_path / "run"
     arguments = ["train.py", "--distribution=multi_worker", "--epochs=2", "--width=4"]
-    arguments += ["--image_size=8", "--prune=dnr", f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    arguments += ["--image_size=8", "--batch_size=256", "--prune=dnr"]
+    arguments += [f"--workdir={workdir}", f"--data_dir={data_dir}"]
 
     def wait_for_checkpoint(processes, name):
         while not (workdir / name).exists():

@@ -336,7 +336,8 @@ def _sparse(models):
 
 def _training(name):
     about = _card(name)
-    return about["epochs"], about["recipe"]["attack_steps"]
+    recipe = about["recipe"]
+    return about["epochs"], recipe["attack_steps"], recipe.get("beta", 0.5)  # older cards: 0.5
 
 
 def _is_dense(name):

@@ -309,7 +309,7 @@ def network(about):
 
 
 def variant(about):
-    """Returns what makes a model sparse, and whether it was distilled."""
+    """Returns what makes a model sparse, and what is unusual about its loss."""
     recipe, found = about["recipe"], []
     if about["model"]["pattern"]:
         found.append(str(about["model"]["pattern"]))
@@ -318,8 +318,12 @@ def variant(about):
         unit = ", by channel" if recipe["structure"] == "channel" else ""
         counted = " of MACs" if recipe.get("budget") == "macs" else ""
         found.append(f"{method} {100 * recipe['density']:.0f} %{counted}{unit}")
-    taught = ", distilled" if recipe.get("teacher") else ""
-    return (", ".join(found) or "dense") + taught
+    found = found or ["dense"]
+    if recipe.get("beta", 0.5) != 0.5:  # older cards do not have it
+        found.append(f"beta {recipe['beta']:.4g}")
+    if recipe.get("teacher"):
+        found.append("distilled")
+    return ", ".join(found)
 
 
 def _value(about, name):

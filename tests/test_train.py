@@ -170,7 +170,7 @@ def script():
 
 
 def test_recipes_are_flags_of_train(script):
-    """Those of the papers: tests/zoo/test_recipes.py."""
+    """Those of the papers: tests/studies/test_papers.py."""
     for recipe in (ROOT / "zoo" / "recipes").glob("*.cfg"):
         lines = recipe.read_text().splitlines()
         assert lines[0].startswith("# ")

@@ -62,27 +62,34 @@ def run_epoch(data, trainer, checkpoints, probe):
 
 @pytest.mark.slow
 def test_what_overfits_to_one_step_is_noticed_within_an_epoch_and_recovers(data, tmp_path):
-    """Three epochs under PGD-3 are sound; one step without a random start is what overfits."""
+    """Three epochs under PGD-3 are sound; one step without a random start is what overfits.
+
+    In which epoch it does depends on rounding. In that epoch it must be noticed.
+    """
     run = trainer, checkpoints, _ = start(tmp_path)
     for _ in range(3):
         assert not run_epoch(data, *run)
         checkpoints.after_epoch(is_sound=True)
     trainer, checkpoints, _ = run = start(tmp_path)
     trainer.attack = attacks.fgsm(trainer.model, EPS)
-    assert run_epoch(data, *run)
+    name, chance = "validation_robust_accuracy", 0.3
+    while not run_epoch(data, *run):
+        assert checkpoints.history[-1][name] > chance
+        checkpoints.after_epoch(is_sound=True)
+        assert checkpoints.epoch < 20
+    sound = checkpoints.epoch
     line, goes_on = respond("restore", checkpoints, 1)
     assert not goes_on
-    assert "catastrophic overfitting in epoch 4" in line
+    assert f"catastrophic overfitting in epoch {sound + 1}" in line
     assert line.endswith("Back to the last sound epoch, with PGD-2.")
 
     trainer, checkpoints, _ = run = start(tmp_path)
-    assert (checkpoints.epoch, len(checkpoints.history), trainer.step) == (3, 3, 90)
+    assert (checkpoints.epoch, len(checkpoints.history), trainer.step) == (sound, sound, 30 * sound)
     assert checkpoints.recoveries[0]["attack_steps"] == 2
     trainer.attack = training_attack(trainer.model, "nfgsm", 1, EPS, checkpoints.recoveries)
     run_epoch(data, *run)
     one_step, two_steps = checkpoints.recoveries[0], checkpoints.history[-1]
-    name = "validation_robust_accuracy"
-    assert two_steps["epoch"] == one_step["epoch"] == 4
+    assert two_steps["epoch"] == one_step["epoch"] == sound + 1
     assert two_steps[name] > 1.3 * one_step[name]
 
 

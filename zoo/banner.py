@@ -74,10 +74,8 @@ def _training(recipe, dataset):
         text += "standard loss"
     else:
         attack = {"pgd": f"PGD-{recipe['attack_steps']}", "nfgsm": "N-FGSM"}[recipe["attack"]]
-        clean = recipe["beta"]
-        text += (
-            f"hybrid loss, {100 * clean:.4g} % clean and {100 - 100 * clean:.4g} % adversarial: "
-        )
+        clean = 100 * recipe["beta"]
+        text += f"hybrid loss, {clean:.4g} % clean and {100 - clean:.4g} % adversarial: "
         text += f"{attack}, L_inf {255 * recipe['eps']:.4g}/255"
     if recipe["teacher"]:
         weight = f"{recipe['teacher_weight']:.4g}"

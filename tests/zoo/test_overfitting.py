@@ -139,6 +139,7 @@ def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
 
     def after_step(checkpoints, is_last, after_step=Checkpoints.after_step):
         after_step(checkpoints, is_last)
+        assert checkpoints.trainer.beta == 0.3
         done = checkpoints.epoch, checkpoints.trainer.batches_done
         if checkpoints.recoveries and done == (1, 3):
             # What a kill at this moment would leave.
@@ -146,7 +147,7 @@ def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
 
     def train(name):
         arguments = [f"--workdir={tmp_path / name}", f"--data_dir={data_dir}", "--image_size=8"]
-        arguments += ["--loss=hybrid", "--prune=dnr", "--density=0.5", "--epochs=3"]
+        arguments += ["--loss=hybrid", "--beta=0.3", "--prune=dnr", "--density=0.5", "--epochs=3"]
         arguments += ["--batch_size=900", "--checkpoint_minutes=0", "--deterministic"]
         with pytest.raises(DoneError):
             tfsparse("train", *arguments)

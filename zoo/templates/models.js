@@ -173,7 +173,7 @@ function tabulate(models) {
     const row = document.createElement("tr");
     row.classList.toggle("chosen", model === chosen);
     const name = row.insertCell().appendChild(document.createElement("button"));
-    name.append(dot(model), model.name);
+    name.append(dot(model), breakable(model.name));
     for (const each of Object.keys(figures)) {
       row.insertCell().textContent = format(each, model[each]);
     }
@@ -185,6 +185,13 @@ function tabulate(models) {
     cell.ariaSort = cell.dataset.key === sorted.key ? direction : null;
   }
   element("count").textContent = `${models.length} of ${data.models.length} models`;
+}
+
+// A name that may continue on another line after each underscore.
+function breakable(name) {
+  const whole = document.createElement("span");
+  for (const part of name.split(/(?<=_)/)) whole.append(part, document.createElement("wbr"));
+  return whole;
 }
 
 function dot(model) {
@@ -221,7 +228,7 @@ function choose(name) {
 }
 
 function describe() {
-  element("name").replaceChildren(dot(chosen), chosen.name);
+  element("name").replaceChildren(dot(chosen), breakable(chosen.name));
   element("about").textContent = chosen.about;
   const boards = data.boards.filter((board) => fits(chosen, board.flash, board.ram));
   element("boards").textContent = boards.map((board) => board.name).join(", ") || "no board";

@@ -18,7 +18,7 @@ from tflite.quiet import quiet
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["ai_edge_litert.interpreter", "tensorflow", "keras", "tensorflow_datasets"]
+    ["ai_edge_litert.interpreter", "tensorflow", "keras", "tensorflow_datasets", "tf_keras"]
 )
 
 

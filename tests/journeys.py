@@ -23,7 +23,7 @@ def fewer_images(monkeypatch):
 
     def initialize_smaller(dataset, *arguments, **keywords):
         initialize(dataset, *arguments, **keywords)
-        dataset.sizes = {"train": 640, "validation": 100, "test": 60}
+        dataset.sizes = {"train": 640, "validation": 64, "test": 64}
 
     monkeypatch.setattr(Dataset, "__init__", initialize_smaller)
 

@@ -11,24 +11,24 @@ from tflite.convert import convert
 from tfsparse import attacks, training
 from tfsparse.pruning import DNRSchedule, Pruner
 
-# What the dtype policy, image, number of classes, batch size, and pattern are. In mixed precision
-# the weights of periodic layers are cast before they become kernels; a periodic network has dense
-# convolutions, too.
+# What the dtype policy, image, number of classes, sizes of the batches, and pattern are. In mixed
+# precision the weights of periodic layers are cast before they become kernels; a periodic network
+# has dense convolutions, too. A batch of another size is another trace.
 CASES = {
-    "float16": ("mixed_float16", (8, 8, 3), 10, 4, "PS4_P4"),
-    "bfloat16": ("mixed_bfloat16", (8, 8, 3), 10, 4, "PS4_P4"),
-    "many_classes_one_image": ("float32", (8, 8, 3), 1000, 1, None),
-    "one_class_gray": ("float32", (8, 8, 1), 1, 4, None),
-    "large": ("float32", (224, 224, 3), 10, 2, "PS4_P4"),
+    "float16": ("mixed_float16", (8, 8, 3), 10, (4, 4, 1), "PS4_P4"),
+    "bfloat16": ("mixed_bfloat16", (8, 8, 3), 10, (4, 4), "PS4_P4"),
+    "many_classes_one_image": ("float32", (8, 8, 3), 1000, (1, 1, 1), None),
+    "one_class_gray": ("float32", (8, 8, 1), 1, (4, 4, 1), None),
+    "large": ("float32", (224, 224, 3), 10, (2, 2), "PS4_P4"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:In loss categorical_crossentropy:SyntaxWarning")  # one class
 @pytest.mark.parametrize(
-    ("policy", "shape", "classes", "count", "pattern"), CASES.values(), ids=CASES
+    ("policy", "shape", "classes", "sizes", "pattern"), CASES.values(), ids=CASES
 )
-def test_trains_saves_loads_and_converts(policy, shape, classes, count, pattern, tmp_path):
+def test_trains_saves_loads_and_converts(policy, shape, classes, sizes, pattern, tmp_path):
     default = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -44,11 +44,11 @@ def test_trains_saves_loads_and_converts(policy, shape, classes, count, pattern,
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     trainer = training.Trainer(model, optimizer, attacks.pgd(model, 8 / 255, 1), pruner)
     rng = np.random.default_rng(0)
-    images = rng.random((2 * count + 1, *shape), np.float32)
+    images = rng.random((sum(sizes), *shape), np.float32)
     labels = rng.integers(0, classes, len(images))
     before = [variable.numpy() for variable in model.trainable_variables]
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(count)
-    means = trainer.run_epoch(batches, 0)  # the last batch is of one image
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(sizes[0])
+    means = trainer.run_epoch(batches, 0)
     assert np.isfinite(means["loss"])
     if classes > 1:
         assert all(

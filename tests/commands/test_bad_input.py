@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests.journeys import fewer_images
+
 MODEL = "resnet8_dnr10_fashion_mnist_small"
 QUICK = ["--flagfile=quickstart", "--width=4", "--workdir={new}"]
 
@@ -282,13 +284,15 @@ def results(places, data_dir, tfsparse):
     """{(command, case): its `Result`}, and what the folder held before and after all of them."""
     before = listing(places)
     found = {}
-    for command, cases in CASES.items():
-        for name, (arguments, _, _) in cases.items():
-            defaults = [] if (command, name) in BARE else DEFAULTS.get(command, [])
-            if command in ("train", "convert", "evaluate") and defaults:
-                defaults = [*defaults, f"--data_dir={data_dir}"]
-            arguments = [_place(each, places, name) for each in [*defaults, *arguments]]
-            found[command, name] = tfsparse(command, *arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        fewer_images(patch)
+        for command, cases in CASES.items():
+            for name, (arguments, _, _) in cases.items():
+                defaults = [] if (command, name) in BARE else DEFAULTS.get(command, [])
+                if command in ("train", "convert", "evaluate") and defaults:
+                    defaults = [*defaults, f"--data_dir={data_dir}"]
+                arguments = [_place(each, places, name) for each in [*defaults, *arguments]]
+                found[command, name] = tfsparse(command, *arguments)
     return found, before, listing(places)
 
 

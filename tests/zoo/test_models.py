@@ -35,8 +35,7 @@ NAMES = sorted([*PACKAGED, *(path.stem for path in (STUDY_MODELS / "cards").iter
 @pytest.fixture(scope="module", params=NAMES)
 def loaded(request):
     """Name and Keras model of each, loaded once."""
-    yield request.param, zoo.load(request.param)
-    keras.backend.clear_session()
+    return request.param, zoo.load(request.param)
 
 
 def test_card_says_what_the_model_is(loaded):

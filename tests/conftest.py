@@ -139,6 +139,7 @@ def no_flags():
 @pytest.fixture(scope="session")
 def tfsparse():
     """Returns a function that runs `tfsparse` with its arguments and returns a `Result`."""
+    from tensorflow.python.framework import config  # not in the process that hands out the tests
 
     def tfsparse(*arguments):
         out, err, status = io.StringIO(), io.StringIO(), 0
@@ -150,6 +151,7 @@ def tfsparse():
             status = end.code or 0
         finally:
             sys.argv = argv
+            config.disable_op_determinism()  # of --deterministic, which is of a process
         return Result(status, out.getvalue(), err.getvalue())
 
     return tfsparse

@@ -182,7 +182,7 @@ def uniform_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> 
     low, high = check_range(input_range)
     eps = (high - low) * eps
 
-    @backend.compiled
+    @backend.compiled_for_batches
     def attack(_, images, labels, seed):
         return ops.clip(images + _uniform(images, seed, eps), low, high)
 
@@ -194,7 +194,7 @@ def gaussian_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) ->
     low, high = check_range(input_range)
     eps = (high - low) * eps
 
-    @backend.compiled
+    @backend.compiled_for_batches
     def attack(_, images, labels, seed):
         noise = ops.clip(_normal(images, seed, eps / 2), -eps, eps)
         return ops.clip(images + noise, low, high)

@@ -21,7 +21,7 @@ def logits(model, images):
 
 @functools.cache
 def _compiled():
-    return backend.compiled(one_output)
+    return backend.compiled_for_batches(one_output)
 
 
 def one_output(model, images):

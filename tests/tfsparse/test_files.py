@@ -142,9 +142,9 @@ for name, write in {
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited")
-def test_a_full_disk_leaves_what_was_there(tmp_path, run):
+def test_a_full_disk_leaves_what_was_there(tmp_path, fork):
     (tmp_path / "bytes").write_bytes(b"before")
-    result = run("-c", FULL_DISK, tmp_path)
+    result = fork("-c", FULL_DISK, tmp_path)
     lines = result.stdout.splitlines()
     assert len(lines) == 3, result.stderr
     assert all(line.startswith("Cannot write") for line in lines)

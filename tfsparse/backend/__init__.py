@@ -5,6 +5,7 @@ in one module for each backend, with the same functions: `tfsparse.backend.tenso
 `tfsparse.backend.jax`. Keras decides which, by the environment variable KERAS_BACKEND:
 
 - `compiled`: a function of a holder of variables and of tensors, compiled;
+  `compiled_for_batches`: one of batches, compiled once for all sizes if the backend can;
 - `iterated`: a compiled function that takes the same step several times;
 - `gradient`: the gradient with respect to a tensor, in a compiled function;
 - `uniform`, `normal`, `seed`: random numbers that follow from two integers;

@@ -20,6 +20,7 @@ from jax import numpy as jnp
 __all__ = [
     "TrainingStep",
     "compiled",
+    "compiled_for_batches",
     "device_kind",
     "devices",
     "expect_compilations",
@@ -68,6 +69,9 @@ def compiled(function):
         return functions[holder]([v.value for v in holder.variables], _shared(tensors))
 
     return call
+
+
+compiled_for_batches = compiled  # XLA compiles for each number of images
 
 
 def gradient(function, x):

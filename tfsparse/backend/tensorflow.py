@@ -1,6 +1,7 @@
 """Gradients, compilation, and devices in TensorFlow; `tfsparse.backend` says what each does."""
 
 import contextlib
+import weakref
 
 import tensorflow as tf
 
@@ -9,6 +10,7 @@ from tfsparse.fused import fused_batch_norm
 __all__ = [
     "TrainingStep",
     "compiled",
+    "compiled_for_batches",
     "device_kind",
     "devices",
     "expect_compilations",
@@ -38,6 +40,31 @@ def compiled(function):
     return tf.function(function, reduce_retracing=True, autograph=False)
 
 
+def compiled_for_batches(function):
+    """Returns the same for tensors [n, ...] or of two integers: compiled once, for all n."""
+    function = compiled(function)
+    signatures = weakref.WeakKeyDictionary()  # that it is compiled for, for each holder
+
+    def call(holder, *tensors):
+        if tf.inside_function():  # a batch that is compiled for its size
+            return function(holder, *tensors)
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        signature = tuple(map(_any_count, tensors))
+        known = signatures.setdefault(function if holder is None else holder, set())
+        if signature not in known:
+            function.get_concrete_function(holder, *signature)
+            known.add(signature)
+        return function(holder, *tensors)
+
+    return call
+
+
+def _any_count(tensor):
+    """Returns the tf.TensorSpec of a tensor [n, ...] for all n, or of a seed."""
+    is_seed = tensor.dtype.is_integer and tensor.shape == (2,)
+    return tf.TensorSpec(tensor.shape if is_seed else (None, *tensor.shape[1:]), tensor.dtype)
+
+
 def gradient(function, x):
     """Returns the gradient of the sum of `function(x)`, zeros where nothing depends on x."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -56,7 +83,7 @@ def iterated(start, step, count):
         count: int, at least 1.
     """
 
-    @compiled
+    @compiled_for_batches
     def function(holder, *tensors):
         x, others = start(holder, *tensors)
         if count == 1:  # it needs no loop, in which XLA would run convolutions on one thread

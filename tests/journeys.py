@@ -56,6 +56,7 @@ def follow(page, tfsparse, folder, data_dir, monkeypatch, code_first=False, leav
             continue
         if line.startswith("python train.py "):
             line = line.replace("python train.py", "tfsparse train")
+        line = line.replace("--seconds=2 ", "--seconds=0.1 ")  # of each measurement
         program, *arguments = shlex.split(line)
         assert program == "tfsparse", f"a command of another program: {line}"
         status, _, stderr = tfsparse(*arguments)

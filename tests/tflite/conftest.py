@@ -14,7 +14,7 @@ CALIBRATION = 100  # images
 def train_and_convert(folder, images, labels):
     model = residual_network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(2e-3), loss)
+    model.compile(keras.optimizers.Adam(2e-3), loss, jit_compile=False)
     model.fit(images, labels, batch_size=64, epochs=1, verbose=0)
     model.save(folder / "network.keras")
     for precision in BOUNDS:

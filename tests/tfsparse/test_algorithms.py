@@ -378,7 +378,7 @@ def test_rigl_in_fit_from_the_first_step_on(batches):
     pruner = Pruner(model, DNRSchedule(1 - DENSITY, 4, 1), algorithm=RigL())
     before = pruner.masks[2].numpy()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
     images, labels = batches[0]
     model.fit(images, labels, 16, verbose=0, callbacks=[UpdatePruningStep(pruner)])
     assert int(model.optimizer.iterations) == 2

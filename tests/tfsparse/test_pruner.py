@@ -241,7 +241,7 @@ def test_fit_with_averages_ends_within_the_masks(images):
     model = small_model()
     pruner = Pruner(model, DNRSchedule(0.7, 11, 3))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), loss)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), loss, jit_compile=False)
     model.fit(images, epochs=2, verbose=0, callbacks=[UpdatePruningStep(pruner)])
     for weight, mask in zip(pruner.weights, ones(pruner), strict=True):
         assert (to_numpy(weight)[mask == 0] == 0).all()
@@ -346,7 +346,7 @@ def test_without_a_schedule_zeros_stay_and_all_else_is_trained(images, structure
     before = [to_numpy(weight) for weight in model.trainable_variables]
     pruner = Pruner(model, schedule=None, structure=structure)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
     model.fit(images, epochs=2, verbose=0, callbacks=[UpdatePruningStep(pruner)])
     for old, variable in zip(before, model.trainable_variables, strict=True):
         new = to_numpy(variable)

@@ -70,12 +70,32 @@ def scope(name):
         ) from error
     with strategy.scope():
         try:
-            yield
+            with _leaving_together(lost):
+                yield
         except lost as error:
             raise UsageError(
                 "Another worker was lost. Start all workers again with the same commands; the run "
                 f"continues from its checkpoint. TensorFlow's error: {error.message[:200]}"
             ) from error
+
+
+@contextlib.contextmanager
+def _leaving_together(lost):
+    """Keeps each worker, at the end and when all stop, until the others are as far.
+
+    One that left at once would be lost to another that still fetches its share of the last sum.
+    """
+
+    def wait():
+        with contextlib.suppress(*lost):  # who has left knew that all of them do
+            any_worker(False)
+
+    try:
+        yield
+    except SystemExit:
+        wait()
+        raise
+    wait()
 
 
 def read_tf_config():

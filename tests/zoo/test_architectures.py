@@ -61,7 +61,7 @@ def test_a_residual_network_has_as_many_layers_as_its_name_says(depth):
 @pytest.mark.parametrize("arch", sorted(zoo.ARCHITECTURES))
 @pytest.mark.parametrize("input_shape", [(28, 28, 1), (64, 64, 3), (9, 17, 2)])
 def test_any_size_width_and_class_count(arch, input_shape):
-    width = 48 if input_shape[0] == 28 else 96
+    width = 48 if input_shape[0] == 28 else 56
     model = zoo.build(arch, input_shape, 7, width)
     assert model.output_shape == (None, 7)
     if width == 48:

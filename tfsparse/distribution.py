@@ -81,13 +81,13 @@ def scope(name):
 
 @contextlib.contextmanager
 def _leaving_together(lost):
-    """Keeps each worker, at the end and when all stop, until the others are as far.
+    """Makes the workers exit together, at the end of a run and when all of them stop.
 
-    One that left at once would be lost to another that still fetches its share of the last sum.
+    If one exited at once, another that was still receiving its share of the last sum would fail.
     """
 
     def wait():
-        with contextlib.suppress(*lost):  # who has left knew that all of them do
+        with contextlib.suppress(*lost):  # one that is gone knew that all were to exit
             any_worker(False)
 
     try:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfsparse import UsageError
 from tfsparse.attacks import LOSSES, fgsm, gaussian_noise, nfgsm, pgd, uniform_noise
-from tfsparse.evaluation import accuracy
+from tfsparse.evaluation import accuracy, logits
 from tfsparse.starts import image_seeds, random_starts
 
 EPS = 8 / 255
@@ -210,3 +210,25 @@ def test_noise_keeps_its_bounds_and_repeats(data, noise):
     edge = noise(EPS)(data[0], data[1], SEED).numpy()
     assert edge.min() >= 0
     assert edge.max() <= 1
+
+
+def test_compiled_once_for_batches_of_all_sizes():
+    traces = []
+
+    class Traced(keras.layers.Dense):
+        def call(self, x):
+            traces.append(x.shape)
+            return super().call(x)
+
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, Traced(3)(keras.layers.Flatten()(inputs)))
+    images, labels = np.random.default_rng(0).random((9, 4, 4, 1), np.float32), np.arange(9) % 3
+    attack = pgd(model, 0.1, 3)
+    attack(images, labels, images)
+    logits(model, images)
+    before = len(traces)
+    for count in (5, 1, 3):
+        found = attack(images[:count], labels[:count], images[:count])
+        assert found.shape == (count, 4, 4, 1)
+        assert logits(model, found).shape == (count, 3)
+    assert len(traces) == before

@@ -1,5 +1,6 @@
 """Several replicas against one: the same weights, and what happens when a worker is lost."""
 
+import contextlib
 import json
 import os
 import signal
@@ -117,6 +118,27 @@ def test_workers_stop_together_and_go_on_when_one_was_killed(tmp_path, data_dir)
     assert statuses == [0, 0], errors
     assert (workdir / "report.json").exists()
     assert not list(workdir.rglob("partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("ending", "waits"), [(None, True), (SystemExit(143), True), (ValueError("a loss"), False)]
+)
+def test_workers_wait_for_each_other_unless_one_fails(ending, waits, monkeypatch):
+    """Of those that wait, the last finds the others gone, which is no error."""
+    asked = []
+
+    def any_worker(flag):
+        asked.append(flag)
+        raise ConnectionError
+
+    monkeypatch.setattr(distribution, "any_worker", any_worker)
+    with (
+        contextlib.nullcontext() if ending is None else pytest.raises(type(ending)),
+        distribution._leaving_together((ConnectionError,)),
+    ):
+        if ending is not None:
+            raise ending
+    assert asked == [False] * waits
 
 
 @pytest.mark.parametrize(

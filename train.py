@@ -148,8 +148,9 @@ def main():
                 write_bytes(workdir / "flags.json", json.dumps(recipe, indent=2) + "\n")
                 write_bytes(workdir / "data.json", json.dumps(data_facts, indent=2) + "\n")
                 about = recipe, machine.hardware(), versions, dataset, model_cost(trainer.model)
+                about += checkpoints.epoch, taught, machine.has_slow_bfloat16()
                 if not is_trained:
-                    print(f"{banner.banner(*about, checkpoints.epoch, taught)}\n", flush=True)
+                    print(f"{banner.banner(*about)}\n", flush=True)
             is_done = train(training_data, held_out, trainer, checkpoints, workdir)
         if not distribution.is_chief():
             return

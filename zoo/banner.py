@@ -8,7 +8,7 @@ from tfsparse.tables import aligned
 _LABEL = 10  # columns of a label
 
 
-def banner(recipe, hardware, versions, dataset, cost, done=0, taught=None):
+def banner(recipe, hardware, versions, dataset, cost, done=0, taught=None, slow_bfloat16=False):
     """Returns what a run begins with, a str of lines of at most 100 columns.
 
     Args:
@@ -19,6 +19,7 @@ def banner(recipe, hardware, versions, dataset, cost, done=0, taught=None):
         cost: the `tfsparse.cost.ModelCost` of the network.
         done: epochs that are done before.
         taught: accuracy of the teachers on the validation images, or None.
+        slow_bfloat16: as `tfsparse.machine.has_slow_bfloat16` returns it.
     """
     used = [name for name in ("keras", "tensorflow", "jax") if name in versions]
     lines = {
@@ -32,6 +33,11 @@ def banner(recipe, hardware, versions, dataset, cost, done=0, taught=None):
     }
     if taught:
         lines["training"] += f", right on {100 * taught:.1f} % of the validation images"
+    if slow_bfloat16 and recipe["dtype_policy"] == "mixed_bfloat16":
+        lines["note"] = (
+            "this processor has no AVX-512, and bfloat16 takes about ten times as long as float32: "
+            "pass --dtype_policy=float32 to be faster, with another --workdir"
+        )
     if done:
         lines["training"] += f"; continues after epoch {done}"
     rows = []

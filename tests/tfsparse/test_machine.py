@@ -7,7 +7,7 @@ import platform
 
 import pytest
 
-from tfsparse import UsageError, machine
+from tfsparse import UsageError, backend, machine
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,25 @@ def test_the_processor_is_named_with_the_instructions_that_matter(text, name, mo
     cpu = machine.facts()["cpu"]
     assert cpu.startswith(name)
     assert ("(" in cpu) == ("(" in name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "gpus", "slow"),
+    [
+        ("avx2 fma", "tensorflow", [], True),
+        ("avx2 avx512f", "tensorflow", [], False),
+        ("avx2 fma", "jax", [], False),
+        ("avx2 fma", "tensorflow", ["a GPU"], False),
+        ("asimddp", "tensorflow", [], False),
+    ],
+)
+def test_bfloat16_is_slow_in_tensorflow_on_x86_processors_without_avx512(
+    flags, name, gpus, slow, monkeypatch
+):
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda _: f"flags\t: {flags}\n")
+    monkeypatch.setattr(backend, "NAME", name)
+    monkeypatch.setattr(backend, "devices", lambda: gpus)
+    assert machine.has_slow_bfloat16() == slow
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux has it")

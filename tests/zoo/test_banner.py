@@ -10,11 +10,11 @@ RECIPE = {
     **{"arch": "resnet8", "width": 8, "pattern": None, "epochs": 6, "batch_size": 64},
     **{"prune": "dnr", "structure": "channel", "budget": "macs", "density": 0.05},
     **{"loss": "hybrid", "attack": "pgd", "attack_steps": 7, "eps": 8 / 255, "teacher": None},
-    "beta": 0.5,
+    **{"beta": 0.5, "dtype_policy": "mixed_bfloat16"},
 }
 
 
-def show(done=0, taught=None, **changes):
+def show(done=0, taught=None, slow=False, **changes):
     dataset = types.SimpleNamespace(
         name="photos",
         sizes={"train": 4500, "validation": 500, "test": 1000},
@@ -24,7 +24,7 @@ def show(done=0, taught=None, **changes):
     cost = types.SimpleNamespace(parameters=20_146, macs=3_000_000)
     machine = "2 CPU cores, a processor " + "with instructions, " * 6
     versions = {"keras": "3.15.1", "tensorflow": "2.21.0"}
-    text = banner({**RECIPE, **changes}, machine, versions, dataset, cost, done, taught)
+    text = banner({**RECIPE, **changes}, machine, versions, dataset, cost, done, taught, slow)
     assert max(map(len, text.splitlines())) <= 100
     return " ".join(text.split())
 
@@ -62,3 +62,8 @@ def test_banner(changes, lines):
     text = show(**changes)
     for line in lines:
         assert line in text
+
+
+def test_bfloat16_where_it_is_slow_is_told():
+    assert "pass --dtype_policy=float32 to be faster" in show(slow=True)
+    assert "bfloat16" not in show(slow=True, dtype_policy="float32") + show()

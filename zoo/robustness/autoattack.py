@@ -101,6 +101,8 @@ def main(folder):
     for layer in leaf_layers(model):
         if type(layer) is keras.layers.AveragePooling2D and layer.padding == "same":
             layer.__class__ = AveragePooling2D
+        if type(layer) is keras.layers.Conv2D and layer.data_format == "channels_last":
+            layer.__class__ = Conv2D
     tensors, _ = read_tensors(folder / "in.safetensors")
     images = torch.from_numpy(tensors["images"]).to(device()).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(tensors["labels"]).to(device()).long()
@@ -162,6 +164,26 @@ def with_dense_kernels(model):
     with contextlib.suppress(UsageError):  # of a model that cannot be copied layer by layer
         return copying.copy_model(model, make, weights)
     return model
+
+
+class Conv2D(keras.layers.Conv2D):
+    """Convolution that leaves its input where it is in memory, with the same result to the bit.
+
+    Up to version 3.15, Keras copies inputs with channels last to channels first under PyTorch and
+    back: on a CPU, a fifth of a small network's attack.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        kernel = keras.ops.convert_to_tensor(kernel).permute(3, 0, 1, 2).contiguous()
+        outputs = keras.ops.conv(
+            inputs.permute(0, 3, 1, 2),
+            kernel.permute(1, 2, 3, 0),
+            strides=self.strides,
+            padding=self.padding,
+            data_format="channels_first",
+            dilation_rate=self.dilation_rate,
+        )
+        return outputs.permute(0, 2, 3, 1)
 
 
 class AveragePooling2D(keras.layers.AveragePooling2D):

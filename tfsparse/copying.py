@@ -5,6 +5,8 @@ import keras
 from tfsparse import graph
 from tfsparse.errors import UsageError
 
+_MOST_NAMES = 10_000  # higher numbers are not reached by the names that Keras gives
+
 
 def check_model(model):
     """Raises a `UsageError` unless `model` and all models in it can be copied layer by layer."""
@@ -44,6 +46,7 @@ def copy_model(model, make, weights=lambda original, new: original.get_weights()
             weights.
     """
     check_model(model)
+    _reserve_names(model)
     copies = {}
 
     def copy(operation):
@@ -59,6 +62,19 @@ def copy_model(model, make, weights=lambda original, new: original.get_weights()
         if isinstance(original, keras.layers.Layer) and isinstance(new, keras.layers.Layer):
             carry_over(original, new, weights)
     return copies[model]
+
+
+def _reserve_names(model):
+    """Makes Keras give new layers and operations names that none in `model` has.
+
+    Keras counts from 0 in each process: in a model that was loaded, "conv2d" may be there already.
+    """
+    for call in graph.calls(model):
+        prefix, _, number = call.operation.name.rpartition("_")
+        if not number.isdecimal():
+            prefix, number = call.operation.name, 0
+        while int(number) < _MOST_NAMES and keras.backend.get_uid(prefix) <= int(number):
+            pass
 
 
 def clone(operation, dtype=None):

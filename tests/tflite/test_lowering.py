@@ -182,3 +182,17 @@ def test_a_model_with_a_call_of_its_own_is_refused():
     inputs = keras.Input((6, 6, 16))
     with pytest.raises(UsageError, match="of class Doubled"):
         lower(Doubled(inputs, PeriodicConv2D(16, 3)(inputs)))
+
+
+def test_names_that_keras_gave_in_another_process(form):
+    """A saved model has the names that Keras counts from the start in a new process."""
+    keras.utils.clear_session()
+    layers = keras.layers
+    inputs = keras.Input((6, 6, 4))
+    x = layers.DepthwiseConv2D(3, padding="same")(layers.ZeroPadding2D(1)(inputs))
+    x = layers.Add()([layers.Conv2D(4, 3, padding="same")(x), x[..., ::-1]])
+    x = layers.Activation("relu")(layers.Concatenate()([x, 2.0 * x]))
+    x = PeriodicConv2D(8, 3, pattern="PS2_P6", padding="same", activation="relu")(x)
+    model = randomize(keras.Model(inputs, layers.Reshape((-1,))(layers.Conv2D(3, 1)(x))))
+    keras.utils.clear_session()
+    assert_same(model, lower_to(form, model))

@@ -124,6 +124,24 @@ def test_layers_are_copied_to_functions_in_nested_sequential_models_too():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
+def test_new_layers_have_names_that_the_model_has_not():
+    keras.utils.clear_session()
+    inputs = keras.Input((4,))
+    x = layers.Dense(4)(layers.Dense(4)(inputs))
+    x = layers.Dense(4, name="dense_987654321")(layers.Dense(4, name="dense_3")(x))
+    network = keras.Model(inputs, x)
+    keras.utils.clear_session()
+
+    def make(operation):
+        if operation.name.startswith("dense"):
+            return lambda x: layers.Dense(4)(operation(x))
+        return operation
+
+    names = [layer.name for layer in copying.copy_model(network, make).layers[1:]]
+    assert len(set(names)) == 8
+    assert {"dense", "dense_1", "dense_3", "dense_987654321"} < set(names)
+
+
 def test_copies_are_equal_and_share_no_variable():
     network = randomize(model())
     network.get_layer("nested").trainable = False

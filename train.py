@@ -1,12 +1,12 @@
 """Trains a sparse, robust CNN from a flag file and converts it to a verified .tflite file.
 
-    python train.py --flagfile=zoo/recipes/quickstart.cfg
+    tfsparse train --flagfile=quickstart
+    python train.py --flagfile=zoo/recipes/quickstart.cfg  # the same, in a checkout
 
-Reads top to bottom: flags, data, model, training, evaluation, export, report. Running the same
-command again continues the run. Afterwards --workdir holds model.keras, best.keras (from the epoch
-with the best validation accuracy: robust accuracy if the loss is hybrid), model_int8.tflite,
-history.csv, report.json, report.html, summary.txt, checkpoint.safetensors, flags.json, data.json
-(the names of the classes), and tensorboard/.
+Running the same command again continues the run. Afterwards --workdir holds model.keras, best.keras
+(from the epoch with the best validation accuracy: robust accuracy if the loss is hybrid),
+model_int8.tflite, history.csv, report.json, report.html, summary.txt, checkpoint.safetensors,
+flags.json, data.json (the names of the classes), and tensorboard/.
 """
 
 import json
@@ -78,6 +78,7 @@ VERSIONED = {
 
 
 def main():
+    """The whole run, from top to bottom."""
     import keras
     import numpy as np
 
@@ -192,17 +193,14 @@ def main():
         return runs.finish(workdir, {**evaluation, **facts}, command)
 
     # --- export --------------------------------------------------------------------------------
-    from tflite.conversion import convert_and_verify, results
-    from tflite.convert import convert
+    from tflite.conversion import convert_and_verify, make_file, results
 
     print("converting to int8 and verifying", flush=True)
     for_conversion = conversion_images(dataset)
     conversion = convert_and_verify(model, "int8", for_conversion)
     if not conversion.failures:
         write_bytes(workdir / "model_int8.tflite", conversion.content)
-    dense_int8 = convert(
-        untrained({**architecture, "pattern": None}), "int8", for_conversion.calibration
-    )
+    dense_int8 = make_file(untrained({**architecture, "pattern": None}), "int8", for_conversion)
 
     # --- report --------------------------------------------------------------------------------
     report = {**evaluation, **outcome.int8_facts(conversion, dense_int8), **facts}

@@ -28,6 +28,7 @@ def test_pruning(index, tmp_path, monkeypatch, fashion_mnist):
     monkeypatch.chdir(tmp_path)
     names = {}
     page = ["pruning.md", "howto/training_loop.md"][index]
+    keras.utils.set_random_seed(0)
     exec(blocks(page, "python")[0], names)
     pruner = names["pruner"]
     assert (

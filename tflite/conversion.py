@@ -96,8 +96,8 @@ def results(verification: Verification) -> str:
         f"- top-1 agreement {_percent(verification.top1_agreement)}, with near-ties "
         f"{_percent(verification.top1_or_close)} (at least {100 * bounds.top1_or_close:.0f} %)",
         f"- accuracy {_percent(verification.file_accuracy)}, Keras "
-        f"{_percent(verification.keras_accuracy)}: {loss:.2f} ± {error:.2f} points lost "
-        f"(at most {100 * bounds.accuracy_loss:.1f} + 2 errors)",
+        f"{_percent(verification.keras_accuracy)}; {0 - loss:+.2f} ± {error:.2f} points if ties "
+        f"count half (at least -{100 * bounds.accuracy_loss:.1f} - 2 errors)",
         f"- {bounds.kind} error of the logits {verification.difference:.2g} of their scale "
         f"(at most {bounds.difference:.2g})",
     ]

@@ -213,6 +213,8 @@ def _reading(path):
         raise
     except FileNotFoundError as error:
         raise UsageError(f"Cannot read {path}: there is no such file. Check the path.") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"Cannot read {path}: it is a folder. Give an image.") from error
     except Exception as error:  # a damaged file can break anywhere in Pillow
         reason = "the file is empty" if path.is_file() and not path.stat().st_size else error
         raise UsageError(f"Cannot read {path}: {reason}. Repair or remove it.") from error

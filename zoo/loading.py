@@ -124,13 +124,20 @@ def find_dataset(about, model, dataset=None, data_dir=None, image_size=None):
         model: the name that the user gave, for the error message.
         dataset, data_dir, image_size: as in `zoo.data.open_dataset`, or None.
     """
-    if dataset is None:
+    if from_report := dataset is None:
         dataset = about.get("dataset")
         data_dir = data_dir or about.get("data_dir")
         image_size = image_size or about.get("image_size")
     if dataset is None:
         raise UsageError(f"It is unknown which data set {model} was trained on. Give --dataset.")
-    return open_dataset(dataset, data_dir=data_dir, image_size=image_size)
+    try:
+        return open_dataset(dataset, data_dir=data_dir, image_size=image_size)
+    except UsageError as error:
+        if not from_report:
+            raise
+        raise UsageError(
+            f"{error} {model} was trained on it; if that is a path, --dataset gives it from here."
+        ) from error
 
 
 def check_fit(image_shape, num_classes, data):

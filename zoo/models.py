@@ -93,9 +93,11 @@ def find(
         max_instructions: most instructions that one image takes on a Cortex-M4, as C.
 
     Raises:
-        UsageError: if no model of the zoo has the data set, there is no such board, or a limit is
-            not a number.
+        UsageError: if no model of the zoo has the data set, there is no such board, a limit is not
+            a number, or `robust` is none of the above.
     """
+    if robust not in (True, False, None):
+        raise UsageError(f"robust must be True, False, or None. Received: {robust!r}")
     cards = [card(name) for name in list_models()]
     datasets = sorted({each["dataset"] for each in cards})
     if dataset is not None and dataset not in datasets:

@@ -61,7 +61,10 @@ def predict(
         >>> zoo.predict("resnet8_cifar10", "photo.jpg")[0][0].class_name
     """
     run, shape, known = _find(model)
-    scaled = np.concatenate([_images(each, shape) for each in _listed(images)])
+    listed = _listed(images)
+    if not listed:
+        raise UsageError(f"images must be one image or more. Received: {images!r}")
+    scaled = np.concatenate([_images(each, shape) for each in listed])
     check_images(scaled, shape)
     batches = (scaled[i : i + BATCH] for i in range(0, len(scaled), BATCH))
     probabilities = np.concatenate([_probabilities(run(batch)) for batch in batches])

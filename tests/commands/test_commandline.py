@@ -1,6 +1,9 @@
 """The command line: help, versions, typos, and one run of each command as a user starts it."""
 
 import importlib.metadata
+import os
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -62,7 +65,8 @@ def test_version(tfsparse, monkeypatch):
         (["evalute"], "no command 'evalute'. Did you mean evaluate?"),
         (["xyz"], "no command 'xyz'. Run: tfsparse --help"),
         (["evaluate", "--modle=x"], "'modle'. Did you mean: model ?"),
-        (["evaluate"], "--model=None: Flag --model must have a value"),
+        (["evaluate"], "error: Give --model."),
+        (["models", "--robust=maybe"], "flag --robust=maybe: must be true or false"),
         (["models", "resnet8"], "--flag=value. Received: resnet8"),
     ],
 )
@@ -72,6 +76,16 @@ def test_typos_are_answered_in_one_line(tfsparse, arguments, named):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert named in line
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "zoo.commands", "summary", "--help"]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,15 @@ def test_a_file_with_the_same_output_for_every_image_fails(held_out):
     assert result.keras_accuracy == 1.0
 
 
+def test_a_network_whose_outputs_are_all_the_same_is_one_great_tie():
+    """As those of some untrained networks, which people convert to see what they take."""
+    inputs = keras.Input((4, 4, 1))
+    outputs = keras.layers.Dense(3, kernel_initializer="zeros")(keras.layers.Flatten()(inputs))
+    model, images = keras.Model(inputs, outputs), np.zeros((10, 4, 4, 1), np.float32)
+    found = verify(convert(model, "float32"), model, images, precision="float32")
+    assert (found.top1_agreement, found.top1_or_close, found.failures) == (1.0, 1.0, [])
+
+
 @pytest.mark.parametrize(("gap", "is_close"), [(0.02, True), (2.0, False)])
 def test_rounding_may_decide_near_ties(gap, is_close):
     """Two files of three classes: in one the first two have changed places."""

@@ -194,6 +194,11 @@ def test_policy():
         Pruner(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), DNRSchedule(0.9, 9, 3))
 
 
+def test_the_callback_takes_a_pruner():
+    with pytest.raises(UsageError, match=r"takes the .*Pruner of the model. .* class Sequential"):
+        UpdatePruningStep(keras.Sequential())
+
+
 def test_what_cannot_be_pruned_is_said():
     model = small_model()
     with pytest.raises(UsageError, match=r"density of 0\.0001.*at least"):

@@ -70,6 +70,8 @@ def test_boards_by_name():
             find_board(name)
     with pytest.raises(UsageError, match="max_flash must be a number"):
         zoo.list_models(max_flash="100k")
+    with pytest.raises(UsageError, match=r"robust must be True, False, or None. Received: 'no'"):
+        zoo.list_models(robust="no")
     with pytest.raises(UsageError, match=r"dataset must be one of cifar10, .*Received: 'mnist'"):
         zoo.find(dataset="mnist")
 

@@ -119,6 +119,8 @@ def test_a_file_of_another_range(images, expected, tmp_path):
         (np.zeros((28, 28), np.uint8), r"Received: \(28, 28\)"),
         (np.zeros((0, 28, 28, 1), np.uint8), r"Received: \(0, 28, 28, 1\)"),
         ("missing.png", r"Cannot read missing\.png: there is no such file. Check the path."),
+        (".", r"Cannot read \.: it is a folder. Give an image."),
+        ([], r"one image or more. Received: \[\]"),
         ("https://example.com/a.png", "Download the image first"),
     ],
 )

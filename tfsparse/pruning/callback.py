@@ -23,6 +23,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
     Args:
         pruner: `tfsparse.pruning.Pruner` of the model.
 
+    Raises:
+        UsageError: if it is something else.
+
     Examples:
         >>> schedule = tfsparse.pruning.DNRSchedule(0.9, end_step=4500, frequency=450)
         >>> pruner = tfsparse.pruning.Pruner(model, schedule)
@@ -31,6 +34,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def __init__(self, pruner: Pruner) -> None:
         super().__init__()
+        if not isinstance(pruner, Pruner):
+            raise UsageError(
+                "UpdatePruningStep takes the tfsparse.pruning.Pruner of the model. Received: an "
+                f"object of class {type(pruner).__name__}"
+            )
         self.pruner = pruner
         self._is_first_step = True
 

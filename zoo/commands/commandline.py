@@ -2,7 +2,9 @@
 
 import difflib
 import math
+import os
 import pathlib
+import re
 import sys
 
 from absl import flags, logging
@@ -27,6 +29,15 @@ def run(command, names=False):
         command: a module with `main()`, and with `define_flags()` unless importing it defines them.
         names: whether `main` takes the list of arguments that are not flags.
     """
+    try:
+        _run(command, names)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `tfsparse models | head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(command, names):
     getattr(command, "define_flags", lambda: None)()
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(command))
@@ -49,12 +60,19 @@ def run(command, names=False):
         exit_with(130, "interrupted")
 
 
+def _one_line(error):
+    """Returns what absl says of flags that it cannot parse, in one line."""
+    text = str(error).splitlines()[0].removeprefix("ERROR:: ")
+    text = re.sub(r"^flag --(\w+)=None: Flag --\1 must have a value.*", r"Give --\1.", text)
+    return re.sub(r"\('Non-boolean argument.*\)", "must be true or false", text)
+
+
 def _parse(argv, names):
     """Parses `argv`; returns the arguments of `main`."""
     try:
         extra = flags.FLAGS([argv[0], *map(_find_recipe, argv[1:])])[1:]
     except (flags.Error, OSError, UnicodeDecodeError) as error:
-        exit_with(2, str(error).splitlines()[0].removeprefix("ERROR:: "))
+        exit_with(2, _one_line(error))
     if extra and not names:
         exit_with(2, f"Arguments are given as --flag=value. Received: {' '.join(extra)}")
     return [extra] if names else []

@@ -60,7 +60,8 @@ def read(path):
     try:
         model = json.loads(path.read_text(encoding="utf-8"))["model"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"{path} is not a file of tfsparse evaluate: {error!r}") from error
+        reason = "it names no model" if isinstance(error, KeyError) else error
+        raise UsageError(f"{path} is not a file of tfsparse evaluate: {reason}") from error
     beside = path.with_suffix(".safetensors")
     examples, attacks, identity = read_examples(beside)
     unfinished = [name for name, found in examples.items() if (found == NOT_RUN).any()]

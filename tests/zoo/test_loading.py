@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfsparse.errors import UsageError
-from zoo.loading import find_model, read_report
+from zoo.loading import find_dataset, find_model, read_report
 
 
 def small_model():
@@ -67,3 +67,13 @@ def test_what_is_no_report(tmp_path, content):
         read_report(tmp_path / "report.json")
     (tmp_path / "report.json").write_text(json.dumps({"dataset": None, "model": {}}))
     assert read_report(tmp_path / "report.json") == {"dataset": None, "model": {}}
+
+
+def test_a_relative_data_set_seen_from_elsewhere():
+    """What a report names is said to be of training; what a user names is not."""
+    with pytest.raises(UsageError, match=r"no data set 'photos'.* runs/x was trained on it"):
+        find_dataset({"dataset": "photos"}, "runs/x")
+    with pytest.raises(UsageError) as error:
+        find_dataset({"dataset": "photos"}, "runs/x", dataset="pictures")
+    assert "'pictures'" in str(error.value)
+    assert "was trained on" not in str(error.value)

@@ -8,7 +8,6 @@ import pytest
 from tests.tflite.networks import residual_network
 from tflite import conversion
 from tflite.convert import convert
-from tfsparse.errors import UsageError
 from zoo import loading
 
 DATASET = "fashion_mnist_small"
@@ -72,11 +71,14 @@ def test_sabotaged_file_is_not_written(fails, run_folder, tmp_path, monkeypatch)
 
 
 def test_the_dataset_is_the_flag_the_report_or_the_card(run_folder, monkeypatch):
+    class OpenedError(Exception):
+        pass
+
     def open_dataset(name, data_dir, image_size):
-        raise UsageError(name, data_dir, image_size)
+        raise OpenedError(name, data_dir, image_size)
 
     def opened(model, **kwargs):
-        with pytest.raises(UsageError) as caught:
+        with pytest.raises(OpenedError) as caught:
             loading.find_model_and_data(str(model), **kwargs)
         return caught.value.args
 

@@ -41,7 +41,9 @@ def test_pgd_far_above_autoattack_is_flagged(pgd, autoattack, name, examples, wa
 def overstated():
     """A card whose accuracy under PGD is 7 points above that under AutoAttack."""
     card = copy.deepcopy(zoo.card("resnet8_dnr10_cifar10"))
-    card["results"]["pgd_200"]["accuracy"] = 0.27
+    results = card["results"]
+    results["pgd_200"] = {**results["pgd"], "accuracy": 0.27, "examples": 200}
+    results["autoattack"].update(accuracy=0.2, examples=200)
     return card
 
 

@@ -128,7 +128,8 @@ def with_blocks():
     x = Block(name="zeros")(OwnPeriodic(64, 3, padding="same", name="own")(x))
     wrapped = keras.layers.TimeDistributed(PeriodicConv2D(8, 3, name="inner"), name="wrapper")
     x = wrapped(keras.layers.Reshape((1, 16, 16, 64))(x))
-    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    logits = keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, logits)
     kernel = model.get_layer("zeros").convolution.kernel
     kernel.assign(np.where(np.arange(64) < 32, 0, keras.ops.convert_to_numpy(kernel)))
     return model

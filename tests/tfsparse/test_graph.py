@@ -124,7 +124,7 @@ def test_layers_are_copied_to_functions_in_nested_sequential_models_too():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_new_layers_have_names_that_the_model_has_not():
+def test_new_layers_have_names_that_the_model_does_not():
     keras.utils.clear_session()
     inputs = keras.Input((4,))
     x = layers.Dense(4)(layers.Dense(4)(inputs))

@@ -8,7 +8,7 @@ import sys
 
 from zoo.commands import environment
 
-environment.prepare()  # before a study imports TensorFlow
+environment.prepare_command()  # before a study imports TensorFlow
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODELS = pathlib.Path(__file__).parent / "models"  # cards/, weights/, and examples/

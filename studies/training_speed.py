@@ -72,7 +72,8 @@ def main():
 def facts():
     """Returns what the times depend on: processor, system, environment and versions, a dict."""
     torch = ["torch"] if importlib.util.find_spec("torch") else []
-    variables = {name: os.environ.get(name, "default") for name in environment.VARIABLES}
+    names = environment.VARIABLES | environment.OF_COMMANDS
+    variables = {name: os.environ.get(name, "default") for name in names}
     return {**machine.facts(["tensorflow", "keras", "numpy", *torch]), **variables}
 
 

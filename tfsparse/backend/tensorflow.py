@@ -6,6 +6,7 @@ import weakref
 import tensorflow as tf
 
 from tfsparse.fused import fused_batch_norm
+from tfsparse.pointwise import pixels_first
 
 __all__ = [
     "TrainingStep",
@@ -196,9 +197,10 @@ class TrainingStep:
         images, labels = images[replica::replicas], labels[replica::replicas]
         seed = tf.stack([seed[0], seed[1] * replicas + replica])
         batch = trainer.prepare(images, labels, seed)
-        with tf.GradientTape() as tape, fused_batch_norm(trainer.model):
+        model = trainer.model
+        with tf.GradientTape() as tape, fused_batch_norm(model), pixels_first(model):
             scaled, values = trainer.loss(batch, batch_size, replicas)
-        variables = trainer.model.trainable_variables
+        variables = model.trainable_variables
         # Keras' optimizers sum the gradients over the replicas.
         gradients = tape.gradient(scaled, [v.value for v in variables])
         trainer.optimizer.apply(gradients, variables)

@@ -46,7 +46,7 @@ def _run(command, names):
     if getattr(command, "is_finished_at_once", lambda: False)():
         return
     try:
-        environment.prepare(getattr(command, "NEEDS_TENSORFLOW", False))
+        environment.prepare_command(getattr(command, "NEEDS_TENSORFLOW", False))
     except RuntimeError as error:
         exit_with(1, str(error))
     logging.set_verbosity(logging.ERROR)  # TFDS reports each file that it opens or misses

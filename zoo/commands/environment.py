@@ -1,17 +1,15 @@
-"""What every command sets before TensorFlow is imported, unless the user has set it."""
+"""What is set before TensorFlow is imported, unless the user has set it."""
 
 import gc
 import importlib.util
 import os
 
-# TensorFlow logs in C++; real errors are exceptions. It leaves oneDNN off on some processors on
-# which a training step is 1.5 times faster with it. PyTorch's threads would go on spinning after a
+# TensorFlow logs in C++; real errors are exceptions. PyTorch's threads would go on spinning after a
 # step and slow down what runs next.
-VARIABLES = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "1",
-    "OMP_WAIT_POLICY": "passive",
-}
+VARIABLES = {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_WAIT_POLICY": "passive"}
+# TensorFlow leaves oneDNN off on some processors on which a training step is 1.5 to 2.2 times
+# faster with it. With it, `Model.fit` of a narrow network may crash: see `tfsparse.pointwise`.
+OF_COMMANDS = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 
 
 # What conversion needs: {module: package}.
@@ -20,6 +18,12 @@ PACKAGES = {
     "ai_edge_litert": "ai-edge-litert",
     "flatbuffers": "flatbuffers",
 }
+
+
+def prepare_command(needs_tensorflow=False):
+    """Does what `prepare` does for a command, which also turns oneDNN on."""
+    _set(OF_COMMANDS)
+    prepare(needs_tensorflow)
 
 
 def prepare(needs_tensorflow=False):
@@ -34,8 +38,7 @@ def prepare(needs_tensorflow=False):
     Raises:
         RuntimeError: if another package hides this project's `tflite`, or one is missing.
     """
-    for name, value in VARIABLES.items():
-        os.environ.setdefault(name, value)
+    _set(VARIABLES)
     missing = [package for module, package in PACKAGES.items() if not _is_installed(module)]
     if needs_tensorflow and missing:
         raise RuntimeError(
@@ -59,6 +62,11 @@ def prepare(needs_tensorflow=False):
 
         import tfsparse  # noqa: F401
     gc.enable()
+
+
+def _set(variables):
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
 
 
 def _is_installed(module):

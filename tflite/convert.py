@@ -255,6 +255,6 @@ def _check_file(content, precision):
         }
         raise UsageError(
             f"The converter left {len(floats)} tensors in float: TFLite has no {precision} form of "
-            f"{', '.join(list(found)[:3])}. Use other layers there, or convert with "
-            "--precision=dynamic_range."
+            f"{', '.join(list(found)[:3])}. Use other layers there, or the precision "
+            "dynamic_range."
         )

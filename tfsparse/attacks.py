@@ -12,6 +12,7 @@ evaluation of adversarial robustness", ICML 2020, equation 6.
 """
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -104,14 +105,15 @@ def pgd(
     Raises:
         UsageError: if eps, steps, step_size, loss, or input_range is out of range.
     """
+    _check_eps(eps)
+    if not isinstance(steps, (int, np.integer)) or steps < 1:
+        raise UsageError(f"steps must be an int, at least 1. Received: {steps!r}")
     if step_size is None:
         step_size = default_step_size(eps, steps)
-    if not 0 < eps <= 1 or steps < 1 or step_size <= 0:
-        raise UsageError(
-            "An attack needs 0 < eps <= 1, steps >= 1 and step_size > 0. "
-            f"Received: eps={eps}, steps={steps}, step_size={step_size}"
-        )
-
+    if not 0 < step_size < np.inf:
+        raise UsageError(f"step_size must be above 0 and finite. Received: {step_size}")
+    if not callable(model):
+        raise UsageError(f"model must be a keras.Model. Received: {model!r}")
     if not callable(loss) and loss not in LOSSES:
         raise UsageError(f"loss must be one of {', '.join(LOSSES)}. Received: {loss!r}")
     of_images = LOSSES.get(loss, loss)
@@ -138,7 +140,7 @@ def pgd(
         return ops.clip(adversarial + step_size * direction, low, high)
 
     attack = functools.partial(backend.iterated(start, step, steps), model)
-    return _checked(attack, (low_end, high_end), model)
+    return _checked(attack, (low_end, high_end), model, loss)
 
 
 def default_step_size(eps: float, steps: int) -> float:
@@ -146,7 +148,14 @@ def default_step_size(eps: float, steps: int) -> float:
     return 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
 
 
-def _checked(attack, input_range, model=None):
+def _check_eps(eps):
+    if not isinstance(eps, numbers.Real) or not 0 < eps <= 1:
+        raise UsageError(
+            f"eps must be a number in (0, 1], such as 8/255, of images in [0, 1]. Received: {eps!r}"
+        )
+
+
+def _checked(attack, input_range, model=None, loss=None):
     """Returns `attack`, which takes tensors, as a function that checks what it is handed."""
 
     def checked(images, labels, seed):
@@ -155,12 +164,28 @@ def _checked(attack, input_range, model=None):
             check_images(images, shape, input_range)
             if model:
                 labels = class_labels(labels, len(images), outputs)
+            if loss == "dlr" and outputs < 3:
+                raise UsageError(f"The loss dlr needs three classes or more. Received: {outputs}")
+            _check_seed(seed, np.shape(images))
             images, labels = ops.convert_to_tensor(images), ops.convert_to_tensor(labels)
             seed = ops.convert_to_tensor(seed)
         return attack(images, labels, seed)
 
     checked.input_range = input_range
     return checked
+
+
+def _check_seed(seed, shape):
+    """Raises a `UsageError` unless `seed` is one of a batch, or a random start for each image."""
+    found = np.asarray(seed)
+    if not (
+        (found.shape == np.shape(backend.seed(0, 0)) and found.dtype.kind in "iu")
+        or (found.shape == tuple(shape) and found.dtype.kind in "fV")
+    ):
+        raise UsageError(
+            "seed must be what tfsparse.backend.seed(seed, step) returns, or random starts, floats "
+            f"of the images' shape {tuple(shape)}. Received: {found.dtype} of shape {found.shape}"
+        )
 
 
 def _uniform(images, seed, eps):
@@ -179,6 +204,7 @@ def _normal(images, seed, deviation):
 
 def uniform_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
     """Returns an attack, as `pgd` does, that adds uniform noise from [-eps, eps] to each value."""
+    _check_eps(eps)
     low, high = check_range(input_range)
     eps = (high - low) * eps
 
@@ -191,6 +217,7 @@ def uniform_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> 
 
 def gaussian_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
     """Returns an attack that adds normal noise of standard deviation eps / 2, clipped to eps."""
+    _check_eps(eps)
     low, high = check_range(input_range)
     eps = (high - low) * eps
 

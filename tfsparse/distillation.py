@@ -50,6 +50,8 @@ class Teacher:
     def __init__(
         self, models: Sequence[keras.Model], temperature: float = 4.0, weight: float = 0.9
     ) -> None:
+        if isinstance(models, keras.Model):
+            raise UsageError(f"models must be a list, such as [{models.name}].")
         for model in models:
             if getattr(model, "outputs", None) and ends_in(model, "softmax"):
                 raise UsageError(

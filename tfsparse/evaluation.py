@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from tfsparse import backend
+from tfsparse.errors import UsageError
 from tfsparse.examples import UNIT_RANGE, check_images, class_labels, interface
 from tfsparse.graph import producer
 from tfsparse.starts import image_seeds, random_starts
@@ -125,11 +126,18 @@ def predictions(
         input_range: smallest and largest value of the images.
 
     Raises:
-        UsageError: if images or labels do not fit the model.
+        UsageError: if images or labels do not fit the model, there are none, or seed or restarts
+            is out of range.
     """
+    if seed < 0 or restarts < 1:
+        raise UsageError(
+            "predictions needs seed >= 0 and restarts >= 1. "
+            f"Received: seed={seed}, restarts={restarts}"
+        )
     found = []
     count = 0
-    for images, labels in tqdm.tqdm(batches, description, leave=False, disable=None):
+    for batch in tqdm.tqdm(batches, description, leave=False, disable=None):
+        images, labels = _pair(batch)
         shape, outputs = shapes(model, images)
         check_images(images, shape, input_range)
         labels = class_labels(labels, len(images), outputs)
@@ -144,5 +152,17 @@ def predictions(
             predicted = np.where(predicted == labels, classes, predicted)
         found.append((labels, predicted))
         count += len(labels)
+    if not found:
+        raise UsageError(f"There are no images to classify. Received: {batches!r}")
     labels, predicted = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return labels, predicted
+
+
+def _pair(batch):
+    """Returns `(images, labels)`; raises a `UsageError` if a batch is anything else."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise UsageError(
+            "batches must be an iterable of pairs (images, labels), such as [(images, labels)]. "
+            f"Received: an item that is a {type(batch).__name__}"
+        )
+    return batch

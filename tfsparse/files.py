@@ -103,6 +103,8 @@ def locked(folder):
 
 
 def _cannot_write(path, error):
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return UsageError(f"Cannot write {path}: what should be its folder is a file.")
     return UsageError(
         f"Cannot write {path}: {error.strerror or error}. Choose a folder that can be written to "
         "and has space."

@@ -66,6 +66,7 @@ def run(model, function, inputs=None):
 
 def calls(model):
     """Returns the `Call`s in a built model, also of and in the models nested in it."""
+    _graph(model)
     graphs = [_graph(each) for each in _models(model)]
     nodes = (node for each in graphs for level in each._nodes_by_depth.values() for node in level)
     return [Call(node.operation, node.input_tensors, node.outputs, _others(node)) for node in nodes]
@@ -117,8 +118,9 @@ def _graph(model):
     """Returns the functional graph of a model; a `Sequential` one has it inside."""
     graph = getattr(model, "_functional", model)
     if not hasattr(graph, "_run_through_graph"):
+        name = getattr(model, "name", repr(model))
         raise UsageError(
             "Only a built functional or Sequential model can be followed layer by layer. Received: "
-            f"{model.name}, a {type(model).__name__}. Build it from a keras.Input."
+            f"{name}, a {type(model).__name__}. Build it from a keras.Input."
         )
     return graph

@@ -40,7 +40,7 @@ class Trainer:
     whole batch.
 
     Args:
-        model: Keras model from images in [0, 1] to logits.
+        model: Keras model from images, with an attack those of its `input_range`, to logits.
         optimizer: Keras optimizer; built on the model's trainable variables here.
         attack: function as `tfsparse.attacks.pgd` returns, or None.
         pruner: `tfsparse.pruning.Pruner` of the same model, or None.
@@ -49,6 +49,9 @@ class Trainer:
             uses the labels without smoothing.
         teacher: `tfsparse.distillation.Teacher`, from which the model learns besides the labels, or
             None.
+
+    Raises:
+        UsageError: if an argument is out of range, or the teacher does not fit the model.
 
     Attributes:
         batches_done: number of finished batches of the current epoch.
@@ -66,6 +69,16 @@ class Trainer:
         label_smoothing: float = 0.0,
         teacher: Teacher | None = None,
     ) -> None:
+        if not 0 <= beta <= 1 or not 0 <= label_smoothing < 1:
+            raise UsageError(
+                "Trainer needs 0 <= beta <= 1 and 0 <= label_smoothing < 1. "
+                f"Received: beta={beta}, label_smoothing={label_smoothing}"
+            )
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise UsageError(
+                "optimizer must be a keras.optimizers.Optimizer, such as tfsparse.training.sgd "
+                f"returns. Received: {optimizer!r}"
+            )
         if teacher:
             teacher.check_student(model)
         self.model = model
@@ -137,8 +150,8 @@ class Trainer:
 
         Args:
             batches: the remaining batches of the epoch, an iterable with a length, such as a
-                tf.data.Dataset or `tfsparse.batches.PlannedBatches`: float images [n, h, w, c] in
-                [0, 1] and labels, as `tfsparse.examples.class_labels` takes them.
+                tf.data.Dataset or `tfsparse.batches.PlannedBatches`: images [n, h, w, c], as the
+                model takes them, and labels, as `tfsparse.examples.class_labels` takes them.
             seed: int that fixes the attack's random starts, together with the step.
             description: label of the progress bar.
             after_step: None, or a function that is called after each step, or after each stretch of
@@ -151,9 +164,15 @@ class Trainer:
             the epoch (of adversarial images only with an attack), and its duration.
 
         Raises:
-            UsageError: if the loss is no longer finite, a batch has fewer images than there are
-                replicas, or labels or, with an attack, images of the first batch do not fit.
+            UsageError: if the loss is no longer finite, there are no batches, or one has fewer
+                images than there are replicas, or labels or, with an attack, images of the first
+                batch do not fit.
         """
+        if not hasattr(batches, "__len__") or not self.batches_done + len(batches):
+            raise UsageError(
+                "batches must have a length, at least 1, as a list or a tf.data.Dataset has. "
+                f"Received: {batches!r}"
+            )
         total = self.batches_done + len(batches)
         progress = tqdm.tqdm(
             desc=description, total=total, initial=self.batches_done, leave=False, disable=None
@@ -219,10 +238,11 @@ class Trainer:
         is_wrong = ~np.isfinite(losses)
         if is_wrong.any():
             first = np.argmax(is_wrong)
-            raise UsageError(
-                f"The loss is {losses[first]} at step {self.step - len(losses) + 1 + first}. "
-                "Choose a smaller learning rate."
-            )
+            step = self.step - len(losses) + 1 + first
+            remedy = "Choose a smaller learning rate."
+            if step == 1:  # no weight has changed yet
+                remedy = "Look for NaN or large numbers in the images and in the model's weights."
+            raise UsageError(f"The loss is {losses[first]} at step {step}. {remedy}")
 
     def _check_size(self, batch_size):
         replicas = backend.replicas()
@@ -318,7 +338,18 @@ def sgd(
             quarters of the steps.
         ema_momentum: momentum of the moving average of the weights, in [0, 1); 0 for none. See
             `Trainer.averaged_weights`.
+
+    Raises:
+        UsageError: if an argument is out of range.
     """
+    if schedule not in SCHEDULES:
+        raise UsageError(f"schedule must be one of {', '.join(SCHEDULES)}. Received: {schedule!r}")
+    if steps < 1 or learning_rate <= 0 or weight_decay < 0 or not 0 <= ema_momentum < 1:
+        raise UsageError(
+            "sgd needs steps >= 1, learning_rate > 0, weight_decay >= 0 and 0 <= ema_momentum < 1. "
+            f"Received: steps={steps}, learning_rate={learning_rate}, "
+            f"weight_decay={weight_decay}, ema_momentum={ema_momentum}"
+        )
     if schedule == "piecewise":
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(
             [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]

@@ -114,23 +114,24 @@ def read(content):
             for position, operator in enumerate(subgraph.operators)
         ]
         graph = Graph(tensors, operators, int(source), int(target), model)
-        kinds = [tensors[index].dtype for index in (graph.source, graph.target)]
+        types = [subgraph.tensors[index].type for index in (graph.source, graph.target)]
     except Exception as error:  # arbitrary bytes can break the parser anywhere
         reason = textwrap.shorten(str(error), 200)
         raise UsageError(
             f"Cannot read the file: {reason}. It must be a .tflite file of one graph, with one "
             "input and one output."
         ) from error
-    if kinds != [np.int8, np.int8]:
+    if types != [schema.TensorType.INT8] * 2:
         raise UsageError(
             "C is generated from files in int8, input and output included. Convert the model with "
-            f"`tfsparse convert --precision=int8`. Received: {_kind_names(kinds)}"
+            f"`tfsparse convert --precision=int8`. Received: {_names_of(types)}"
         )
     return graph
 
 
-def _kind_names(kinds):
-    return ", ".join("another type" if kind is None else kind.__name__ for kind in kinds)
+def _names_of(types):
+    names = {number: name.lower() for name, number in vars(schema.TensorType).items()}
+    return " and ".join(names.get(number, "another type") for number in types)
 
 
 def _tensor(model, tensor):

@@ -40,7 +40,7 @@ class Algorithm:
 
     def budget(self, layers: list[LayerState], density: float) -> np.ndarray:
         """Returns int [layers], the units that each layer keeps at a density of all weights."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a method budget(layers, density).")
 
     def regrowth_shares(self, layers: list[LayerState]) -> np.ndarray | None:
         """Returns float [layers], how what is regrown is shared among layers.
@@ -123,6 +123,9 @@ class DNR(Algorithm):
     Args:
         rho: weight of the dynamic L2 regularizer, not negative.
 
+    Raises:
+        UsageError: if rho is negative.
+
     Reference: Kundu et al., ASP-DAC 2021, arXiv 2011.03083.
     """
 
@@ -130,6 +133,8 @@ class DNR(Algorithm):
     budget = staticmethod(budget.uniform)
 
     def __init__(self, rho: float = 1e-4) -> None:
+        if not rho >= 0:
+            raise UsageError(f"rho must be at least 0. Received: {rho}")
         self.rho = rho
 
     def grow_score(self, layer, rng):
@@ -207,6 +212,11 @@ def resolve(algorithm: Any, schedule: Any) -> Algorithm:
     if not isinstance(algorithm, Algorithm):
         raise UsageError(
             f"algorithm must be None or an Algorithm, such as RigL(). Received: {algorithm!r}"
+        )
+    if algorithm.reads not in (None, "momentum", "gradient"):
+        raise UsageError(
+            f"{type(algorithm).__name__}.reads must be None, 'momentum', or 'gradient'. Received: "
+            f"{algorithm.reads!r}"
         )
     if algorithm.rewires and not has_rate:
         raise UsageError(

@@ -61,7 +61,20 @@ def budget(algorithm, layers, density):
             f"A density of {density:g} leaves too little for one unit in each of {len(layers)} "
             f"layers. Choose a density of at least {least / total_cost(layers, 1.0):.2g}."
         )
-    return algorithm.budget(layers, density)
+    return shares(algorithm, layers, density)
+
+
+def shares(algorithm, layers, density):
+    """Returns what `algorithm.budget` does; raises a `UsageError` if that is no number of units."""
+    kept = np.asarray(algorithm.budget(layers, density))
+    most = np.array([layer.weight.size for layer in layers])
+    is_whole = kept.shape == most.shape and kept.dtype.kind in "iu"
+    if not is_whole or (kept < 0).any() or (kept > most).any():
+        raise UsageError(
+            f"{type(algorithm).__name__}.budget must return an int for each of {len(most)} layers, "
+            f"from 0 to its units {most.tolist()}. Received: {kept.tolist()}"
+        )
+    return kept
 
 
 def random_mask(rng, count, keep, filters=None):

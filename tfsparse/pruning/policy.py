@@ -40,6 +40,11 @@ def prunable_layers(model, policy):
     Raises:
         UsageError: if there is none, or a layer that `policy` allows has no kernel.
     """
+    if not isinstance(policy, PruningPolicy):
+        raise UsageError(
+            "policy must be a TF-MOT PruningPolicy, such as ConvolutionPolicy(). Received: "
+            f"{policy!r}"
+        )
     policy.ensure_model_supports_pruning(model)
     allowed = [layer for layer in all_layers(model) if policy.allow_pruning(layer)]
     if not any(layer.built for layer in allowed):

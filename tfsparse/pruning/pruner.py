@@ -87,6 +87,8 @@ class Pruner:
             raise UsageError(
                 f"initial_masks must be one of {initial.CHOICES}. Received: {initial_masks!r}"
             )
+        if not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise UsageError(f"seed must be an int, at least 0. Received: {seed!r}")
         self.algorithm = algorithms.resolve(algorithm, schedule)
         found = prunable_layers(model, policy or ConvolutionPolicy())
         if structure == "channel":
@@ -362,6 +364,17 @@ class Pruner:
         pairs = zip(self._units, self.masks, strict=True)
         self._most_units = [units.active(to_numpy(mask)).sum() for units, mask in pairs]
 
+    def _scores(self, method, states, rng):
+        """Returns the scores of one of the algorithm's methods, float [units] of each layer."""
+        scores = [np.asarray(getattr(self.algorithm, method)(state, rng)) for state in states]
+        for name, score, state in zip(self.layer_names, scores, states, strict=True):
+            if score.shape != state.active.shape:
+                raise UsageError(
+                    f"{type(self.algorithm).__name__}.{method} must return a number for each unit "
+                    f"of {name}, shape {state.active.shape}. Received: {score.shape}"
+                )
+        return scores
+
     def _change_masks(self, step, density, optimizer):
         algorithm, momenta, gradients = self.algorithm, [], []
         if algorithm.rewires or algorithm.reads:
@@ -370,18 +383,19 @@ class Pruner:
             gradients = self._gradient.recall(step, optimizer, momenta)
         states = self._states(momenta if algorithm.reads else None, gradients)
         rng = np.random.default_rng([*self._seed, step])
-        drop_scores = [algorithm.drop_score(state, rng) for state in states]
+        drop_scores = self._scores("drop_score", states, rng)
         if algorithm.rewires:
             changes = rewiring.rewire(
                 states,
                 drop_scores,
-                [algorithm.grow_score(state, rng) for state in states],
+                self._scores("grow_score", states, rng),
                 self.schedule.prune_rate(step),
                 total_cost(states, 1.0 - self.schedule.target_sparsity),
                 algorithm.regrowth_shares(states),
             )
         else:
-            kept = np.minimum(algorithm.budget(states, density), self._most_units)
+            kept = initial.shares(algorithm, states, density)
+            kept = np.minimum(kept, self._most_units)
             changes, momenta = [(each, each) for each in map(top, drop_scores, kept)], []
         averages = optimizer_state.averages(optimizer, self.weights)
         for index, (survived, active) in enumerate(changes):

@@ -52,13 +52,13 @@ def build(
         raise UsageError(f"Unknown architecture. Choose one of {known}. Received: {arch!r}")
     if len(input_shape) != 3 or any(size is None or size < 1 for size in input_shape):
         raise UsageError(f"input_shape is (height, width, channels). Received: {input_shape}")
-    if num_classes < 1:
-        raise UsageError(f"num_classes must be at least 1. Received: {num_classes}")
+    if not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+        raise UsageError(f"num_classes must be an int, at least 1. Received: {num_classes!r}")
     make = ARCHITECTURES[arch]
     if width is None:
         width = inspect.signature(make).parameters["width"].default
-    if width < 1:
-        raise UsageError(f"width must be at least 1. Received: {width}")
+    if not isinstance(width, (int, np.integer)) or width < 1:
+        raise UsageError(f"width must be an int, at least 1. Received: {width!r}")
     if pattern is not None:
         pattern = patterns.parse(pattern).config
     inputs = keras.Input(tuple(input_shape), name="image")

@@ -58,10 +58,13 @@ def read(path):
     """
     path = pathlib.Path(path)
     try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = "it names no model" if isinstance(error, KeyError) else error
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path} is not a file of tfsparse evaluate: {reason}") from error
+    model = report.get("model") if isinstance(report, dict) else None
+    if not isinstance(model, str):  # a dict in a card
+        raise UsageError(f"{path} is not a file of tfsparse evaluate: it names no model")
     beside = path.with_suffix(".safetensors")
     examples, attacks, identity = read_examples(beside)
     unfinished = [name for name, found in examples.items() if (found == NOT_RUN).any()]

@@ -121,7 +121,8 @@ def read_examples(path):
             raise TypeError("the settings of an attack are not a dict")
         return examples, attacks, dict(json.loads(metadata["identity"]))
     except (AttributeError, KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} has no results of tfsparse evaluate: {error!r}") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise UsageError(f"{path} has no results of tfsparse evaluate: {reason}") from error
 
 
 def run(subject, attack, images, labels, results, prefix=""):

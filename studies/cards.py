@@ -49,9 +49,12 @@ def from_records(folder):
 
 def _deployed(about, parts):
     """Returns how accurate an int8 file is under attack, or None if another file was attacked."""
+    same = about["tflite"]["sha256"]
+    parts = {part: report for part, report in parts.items() if report["sha256"] == same}
     report = parts.get("deployed")
-    if not report or report["sha256"] != about["tflite"]["sha256"]:
+    if not report:
         return None
+    found = robustness.on_file(parts)
     settings = report["results"]["pgd"]["settings"]
     return {
         "sha256": report["sha256"],
@@ -59,9 +62,9 @@ def _deployed(about, parts):
         **{key: settings[key] for key in ("steps", "restarts")},
         **{
             name: {key: result[key] for key in ("accuracy", "interval")}
-            for name, result in robustness.on_file(report).items()
+            for name, result in found.items()
         },
-        "worst": robustness.worst(report),
+        "worst": robustness.worst(found),
     }
 
 

@@ -40,9 +40,10 @@ _ATTACKS = {
 # Attacks on the int8 file itself.
 _ON_FILE = {
     "clean": "clean",
-    "transfer": "PGD of float model",
-    "pgd": "PGD of file",
+    "transfer": "transfer",
+    "pgd": "PGD",
     "diva": "DIVA",
+    "square": "Square",
 }
 
 
@@ -101,9 +102,10 @@ def _as_c(spent):
 def _baseline(dense):
     if not dense:
         return []
-    figures = {"clean": dense["clean"], "AutoAttack": dense["autoattack"]}
-    known = [f"{name} {found:.2%}" for name, found in figures.items() if found is not None]
-    return [["dense baseline", f"{dense['model']}: {', '.join(known)}"]]
+    known = [f"clean {dense['clean']:.2%}"]
+    if dense["autoattack"] is not None:
+        known += [f"AutoAttack {dense['autoattack']:.2%} (n={dense['autoattack_examples']:,})"]
+    return [["dense baseline", dense["model"]], ["its accuracy", ", ".join(known)]]
 
 
 def gap_warning(results):
@@ -142,7 +144,11 @@ def deployed(card):
     worst = found[found["worst"]]
     low, high = worst["interval"]
     images = f"n={found['examples']:,}, 95 % interval {low:.1%} to {high:.1%}"
-    each = [f"{title} {found[name]['accuracy']:.1%}" for name, title in _ON_FILE.items()]
+    each = [
+        f"{title} {found[name]['accuracy']:.1%}"
+        for name, title in _ON_FILE.items()
+        if name in found
+    ]
     return [
         ["int8 file, worst attack", f"{worst['accuracy']:.2%}  ({images})"],
         ["int8 file, each attack", ", ".join(each)],

@@ -230,12 +230,13 @@ def baseline(card):
     """Returns the dense model of the zoo that a sparse one is compared with, and its accuracies.
 
     Returns:
-        "model", its name; "clean" and "autoattack", its accuracies, None if not measured. None if
+        "model", its name; "clean" and "autoattack", its accuracies, the latter on the first
+        "autoattack_examples" test images; None if not measured. None if
         `card` is that of a dense model, or if the zoo has no dense model of the same network, loss,
         and data.
     """
     found = models.dense_baseline(card["model"], card["dataset"], card["recipe"]["loss"])
     if not found or found["name"] == card["name"] or found["note"] != card["note"]:
         return None
-    accuracies = {"clean": found["clean_accuracy"], "autoattack": found["autoattack"]}
-    return {"model": found["name"], **accuracies}
+    attacked = {key: found[key] for key in ("autoattack", "autoattack_examples")}
+    return {"model": found["name"], "clean": found["clean_accuracy"], **attacked}

@@ -154,8 +154,8 @@ def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dic
 
     Returns:
         A dict for JSON: the model's "name", the "note" on its data, "clean_accuracy",
-        "robust_accuracy", the "robust_attack" of the latter, and the accuracy under "autoattack",
-        None if it was not measured.
+        "robust_accuracy", the "robust_attack" of the latter, and the accuracy under "autoattack"
+        on the first "autoattack_examples" test images, None if it was not measured.
     """
     dense = {**architecture, "input_shape": list(architecture["input_shape"]), "pattern": None}
     wanted = (dense, dataset, "none", loss)
@@ -174,13 +174,15 @@ def dense_baseline(architecture: dict[str, Any], dataset: str, loss: str) -> dic
         found, key=lambda each: (folder_of(each["name"]) == _FOLDER, _accuracy(each, "clean"))
     )
     clean, attacked = (best["results"][result] for result in ("clean", "pgd"))
+    strongest = best["results"].get("autoattack", {})
     return {
         "name": best["name"],
         "note": best["note"],
         "clean_accuracy": clean["accuracy"],
         "robust_accuracy": attacked["accuracy"],
         "robust_attack": f"PGD-{attacked['steps']} x {attacked['restarts']}",
-        "autoattack": best["results"].get("autoattack", {}).get("accuracy"),
+        "autoattack": strongest.get("accuracy"),
+        "autoattack_examples": strongest.get("examples"),
     }
 
 

@@ -150,13 +150,11 @@ def _facts(card):
         rows.append([f"clean over {found['n']} seeds", f"{mean:.1f} ± {spread:.1f} %"])
     if card.get("baseline"):
         dense = card["baseline"]
-        accuracies = [dense[key] for key in ("clean", "autoattack") if dense[key] is not None]
-        rows.append(
-            [
-                "dense baseline: clean, AutoAttack",
-                ", ".join(f"{100 * each:.1f} %" for each in accuracies),
-            ]
-        )
+        accuracies = [f"{100 * dense['clean']:.1f} %"]
+        if dense["autoattack"] is not None:
+            images = f"(n = {dense['autoattack_examples']:,})"
+            accuracies += [f"{100 * dense['autoattack']:.1f} % {images}"]
+        rows.append(["dense baseline: clean, AutoAttack", ", ".join(accuracies)])
     kept, dense = (f"{card[key]:,}" for key in ("nonzero_parameters", "dense_parameters"))
     rows.append(["non-zero weights", f"{kept} of {dense}"])
     return rows

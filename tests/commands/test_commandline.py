@@ -139,8 +139,11 @@ def test_models_shows_all_cards(tfsparse):
     card = zoo.card(MODEL)
     row = dict(zip(rows[0], rows[1 + names.index(MODEL)], strict=True))
     assert row["data"] == card["dataset"]
-    assert row["robust"] == f"{card['results']['autoattack']['accuracy']:.1%}"
+    assert row["robust"] == f"{card['results']['autoattack']['accuracy']:.1%}*"
     assert row["nonzero_macs"] == f"{card['nonzero_macs']:,}"
+    card["results"]["autoattack"]["examples"] = 1000
+    _, line = models_command.table([card]).splitlines()
+    assert line.split()[3] == f"{card['results']['autoattack']['accuracy']:.1%}"
     del card["results"]["autoattack"]
     card["device"]["arena_bytes"] = None
     _, line = models_command.table([card]).splitlines()
@@ -150,12 +153,12 @@ def test_models_shows_all_cards(tfsparse):
 def test_models_that_meet_conditions(tfsparse):
     lines = tfsparse("models", "--robust", "--max_flash=100k", "--board=micro:bit").stdout
     names = [card["name"] for card in zoo.find(robust=True, max_flash=100_000, board="micro:bit")]
-    assert [line.split()[0] for line in lines.splitlines()[1:-2]] == names
+    assert [line.split()[0] for line in lines.splitlines()[1:-3]] == names
     assert tfsparse("models", "--max_flash=1k").stdout.startswith("No model of the zoo meets")
     status, _, stderr = tfsparse("models", "--max_ram=64 pages")
     assert (status, stderr) == (
         1,
-        "error: --max_ram must be a number, such as 100k. Received: 64 pages\n",
+        "error: --max_ram must be a number, 0 or more, such as 100k. Received: 64 pages\n",
     )
 
 

@@ -23,12 +23,13 @@ def test_the_file_under_attack_is_that_of_the_card():
     record = json.loads((RESULTS / "robustness.json").read_text())
     parts = robustness.reports(record)[NAME]
     found = cards._deployed(zoo.card(NAME), parts)
-    results = parts["deployed"]["results"]
-    for name in ("clean", "transfer", "pgd", "diva"):
+    results = parts["deployed"]["results"] | parts["square"]["results"]
+    for name in ("clean", "transfer", "pgd", "diva", "square"):
         assert found[name]["accuracy"] == results[name]["accuracy"]
     assert found[found["worst"]]["accuracy"] == min(results[name]["accuracy"] for name in results)
-    other = {"deployed": {**parts["deployed"], "sha256": "0" * 64}}
+    other = {part: {**parts[part], "sha256": "0" * 64} for part in ("deployed", "square")}
     assert cards._deployed(zoo.card(NAME), other) is None
+    assert "square" not in cards._deployed(zoo.card(NAME), {**parts, "square": other["square"]})
     assert cards._deployed(zoo.card(NAME), {}) is None
 
 

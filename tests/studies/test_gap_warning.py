@@ -55,7 +55,7 @@ def test_the_flag_is_wherever_both_figures_are(overstated, monkeypatch):
         assert flag not in str(show(true))
 
     both(str)
-    both(lambda about: command.table([about]), "20.0% !")
+    both(lambda about: command.table([about]), "20.0%* !")
     both(models_page._facts)
     both(zoo_table._row, "PGD 27.0 **!**, n=200")
     both(field._own_row, "27.0 **!** (n=200)")

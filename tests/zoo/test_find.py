@@ -100,9 +100,9 @@ def test_a_card_prints_as_a_page_and_is_a_dict():
         f"accuracy, AutoAttack {attacked['accuracy']:.2%} (n={attacked['examples']:,}, ",
         "threat model white box, each value changed by up to 8/255 (L_inf)",
         "as C 24.9 kB of flash, 36.6 kB of RAM, 5.6 M instructions (Cortex-M4)",
-        f"resnet8_dense_robust_cifar10: clean 64.57%, AutoAttack {dense['accuracy']:.2%}",
+        f"clean 64.57%, AutoAttack {dense['accuracy']:.2%} (n={dense['examples']:,})",
         "int8 file, worst attack 23.00% (n=200, ",
-        "clean 60.5%, PGD of float model 23.0%, PGD of file 23.0%, DIVA 60.5%",
+        "clean 60.5%, transfer 23.0%, PGD 23.0%, DIVA 60.5%, Square 42.5%",
         "over seeds clean 55.6 ± 0.4%, PGD-50 21.9 ± 0.5% (n=3, ± standard deviation)",
         "up to 8/255",
     ):

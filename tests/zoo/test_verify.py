@@ -143,11 +143,13 @@ def test_the_baseline_is_the_dense_model_of_the_same_task():
     assert found["model"] == dense["name"]
     assert found["clean"] == dense["results"]["clean"]["accuracy"]
     assert figures.baseline(dense) is None
+    assert found["autoattack_examples"] == dense["results"]["autoattack"]["examples"]
     stale = {**card, "baseline": {**found, "clean": 0.99, "autoattack": None}}
     measured = {**card, "baseline": found}
     rows = verification.compare(stale, measured)
     assert {row[0]: row[-1] for row in rows if row[0].startswith("baseline")} == {
-        **{"baseline: model": "ok", "baseline: clean": "MISSING", "baseline: autoattack": "MISSING"}
+        **{"baseline: model": "ok", "baseline: clean": "MISSING"},
+        **{"baseline: autoattack": "MISSING", "baseline: autoattack_examples": "ok"},
     }
     assert verification.completed(stale, measured) == card
     unknown = {**card, "baseline": {**found, "autoattack": None}}  # today

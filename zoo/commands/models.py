@@ -5,10 +5,11 @@
     tfsparse models --board=micro:bit
     tfsparse models --html=models.html  # a page to choose from, in a browser
 
-"clean" is the accuracy on all test images, "robust" that under AutoAttack with the card's bound. A
-mark, !, means that PGD is more than 6 points above it, which hints at masked gradients.
-"int8" is the size of the .tflite file in kB, "nonzero_macs" are multiply-accumulates with non-zero
-weights, and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB. For a model's card:
+"clean" is the accuracy on all test images, "robust" that under AutoAttack with the card's bound, on
+the first 1,000 test images or, with a *, on fewer, which differ by a few points. A mark, !, means
+that PGD is more than 6 points above it, which hints at masked gradients. "int8" is
+the size of the .tflite file in kB, "nonzero_macs" are multiply-accumulates with non-zero weights,
+and "RAM" is what TensorFlow Lite for Microcontrollers needs, in kB. For a model's card:
 print(zoo.card(NAME)). The page has all figures, plots of any two, and adversarial examples. It is
 one file that loads nothing from elsewhere. It needs vl-convert-python: pip install 'tfsparse[page]'
 
@@ -20,6 +21,7 @@ import re
 from absl import flags
 
 FLAGS = flags.FLAGS
+MANY = 1000  # images, of AutoAttack on new cards
 MULTIPLES = {"": 1, "k": 1000, "m": 1_000_000}
 
 
@@ -51,7 +53,8 @@ def main():
         write_page(FLAGS.html, cards)
         return
     print(table(cards))
-    print("\nint8, RAM: kB. robust: under AutoAttack. See tfsparse models --help")
+    print(f"\nrobust: under AutoAttack, on {MANY:,} test images; *: on fewer, see its card")
+    print("int8, RAM: kB. See tfsparse models --help")
 
 
 def write_page(path, cards):
@@ -78,7 +81,7 @@ def size(flag, text):
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(k|m|)b?", text.strip().lower())
     if not match:
-        raise UsageError(f"--{flag} must be a number, such as 100k. Received: {text}")
+        raise UsageError(f"--{flag} must be a number, 0 or more, such as 100k. Received: {text}")
     return float(match[1]) * MULTIPLES[match[2]]
 
 
@@ -91,6 +94,7 @@ def table(cards):
     for card in cards:
         results = [card["results"].get(name) for name in ("clean", "autoattack")]
         accuracies = [f"{found['accuracy']:.1%}" if found else "-" for found in results]
+        accuracies[1] += "*" if results[1] and results[1]["examples"] < MANY else ""
         accuracies[1] += " !" if gap_warning(card["results"]) else ""
         arena = card["device"]["arena_bytes"]
         rows.append(

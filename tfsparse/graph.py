@@ -66,7 +66,7 @@ def run(model, function, inputs=None):
 
 def calls(model):
     """Returns the `Call`s in a built model, also of and in the models nested in it."""
-    _graph(model)
+    _graph(model)  # which raises an error if this is none
     graphs = [_graph(each) for each in _models(model)]
     nodes = (node for each in graphs for level in each._nodes_by_depth.values() for node in level)
     return [Call(node.operation, node.input_tensors, node.outputs, _others(node)) for node in nodes]

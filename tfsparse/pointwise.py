@@ -13,9 +13,9 @@ import functools
 import keras
 from keras import ops
 
-from tfsparse.graph import leaf_layers
+from tfsparse.graph import tracked_layers
 
-WIDEST = 16  # float32 numbers in a vector register
+REGISTER = 16  # float32 numbers in the widest vector register
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def pixels_first(model):
 
     They take every second pixel, or so, of their inputs before. The outputs are the same.
     """
-    layers = [layer for layer in leaf_layers(model) if _is_narrow(layer)]
+    layers = [layer for layer in tracked_layers(model) if _is_narrow(layer)]
     for layer in layers:
         layer.convolution_op = functools.partial(_convolve, layer.strides)
     try:
@@ -41,7 +41,7 @@ def _is_narrow(layer):
         and layer.strides != (1, 1)
         and layer.data_format == "channels_last"
         and layer.built
-        and layer.kernel.shape[-2] < WIDEST
+        and layer.kernel.shape[-2] < REGISTER
     )
 
 

@@ -62,9 +62,22 @@ def test_a_wide_layer_runs_as_it_is():
         np.testing.assert_array_equal(value, expected)
 
 
-def test_model_is_as_before_afterwards():
-    model = network(strides=2)
-    (layer,) = model.layers[2].layers
+class Wrapper(keras.layers.Layer):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, images):
+        return self.layer(images)
+
+
+@pytest.mark.parametrize("place", ["model", "two models", "layer"])
+def test_model_is_as_before_afterwards(place):
+    layer = keras.layers.Conv2D(5, 1, 2)
+    inputs = keras.Input((9, 8, 4))
+    holders = [keras.Sequential([keras.Input((9, 8, 4)), layer]) for _ in range(2)]
+    holders = {"model": [layer], "two models": holders, "layer": [Wrapper(layer)]}[place]
+    model = keras.Model(inputs, [holder(inputs) for holder in holders])
     with pixels_first(model):
         assert "convolution_op" in vars(layer)
     assert "convolution_op" not in vars(layer)

@@ -203,7 +203,11 @@ def _normal(images, seed, deviation):
 
 
 def uniform_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
-    """Returns an attack, as `pgd` does, that adds uniform noise from [-eps, eps] to each value."""
+    """Returns an attack, as `pgd` does, that adds uniform noise from [-eps, eps] to each value.
+
+    Raises:
+        UsageError: if eps or input_range is out of range.
+    """
     _check_eps(eps)
     low, high = check_range(input_range)
     eps = (high - low) * eps
@@ -216,7 +220,11 @@ def uniform_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> 
 
 
 def gaussian_noise(eps: float, input_range: tuple[float, float] = UNIT_RANGE) -> Attack:
-    """Returns an attack that adds normal noise of standard deviation eps / 2, clipped to eps."""
+    """Returns an attack that adds normal noise of standard deviation eps / 2, clipped to eps.
+
+    Raises:
+        UsageError: if eps or input_range is out of range.
+    """
     _check_eps(eps)
     low, high = check_range(input_range)
     eps = (high - low) * eps

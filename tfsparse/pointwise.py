@@ -2,9 +2,9 @@
 
 In the gradient of their kernel, oneDNN writes past the end of a buffer if there are fewer input
 channels than numbers in a vector register (TensorFlow 2.21; 8 with AVX2, 16 with AVX-512), which
-crashes or goes unnoticed. Shortcuts of narrow residual networks are such convolutions. Taking every
-second pixel first is the same and leaves stride 1. The model itself does not change, only the graph
-that is traced within `pixels_first`.
+crashes or goes unnoticed. Shortcuts of narrow residual networks are such convolutions. Subsampling
+their inputs first gives the same result with stride 1. The model itself does not change, only the
+graph that is traced within `pixels_first`.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ REGISTER = 16  # float32 numbers in the widest vector register
 
 @contextlib.contextmanager
 def pixels_first(model):
-    """Within the block, narrow strided 1x1 `keras.layers.Conv2D` of `model` have stride 1.
+    """Within the block, narrow strided 1x1 convolutions of `model` subsample their inputs first.
 
-    They take every second pixel, or so, of their inputs before. The outputs are the same.
+    They are `keras.layers.Conv2D` with fewer input channels than REGISTER. Outputs are the same.
     """
     layers = [layer for layer in tracked_layers(model) if _is_narrow(layer)]
     for layer in layers:

@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 import tfsparse
+import zoo
 from tfsparse import UsageError, attacks, backend
 from tfsparse.distillation import Teacher
 from tfsparse.evaluation import accuracy
+from tfsparse.files import write_bytes
 from tfsparse.pruning import DNR, SET, Algorithm, DNRSchedule, Pruner
 from tfsparse.training import Trainer, sgd
+from zoo.robustness.comparison import compare
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.random((4, 8, 8, 1), np.float32), np.array([0, 1, 2, 1])
@@ -156,6 +159,32 @@ def test_pruners():
 
 def test_a_teacher_takes_a_list():
     check("models must be a list", Teacher, MODEL)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"width": "8"}, {"width": 0}, {"num_classes": 10.0}], ids=str
+)
+def test_networks(arguments):
+    (name,) = arguments
+    check(
+        f"{name} must be an int, at least 1. Received: {arguments[name]!r}",
+        zoo.build,
+        **{"arch": "resnet8", "input_shape": (8, 8, 1), "num_classes": 10} | arguments,
+    )
+
+
+@pytest.mark.parametrize("content", ["[]", '{"model": {"arch": "resnet8"}}', "{}"])
+def test_comparisons(content, tmp_path):
+    """A card's model is a dict."""
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    check("x.json is not a file of tfsparse evaluate: it names no model", compare, path, path)
+
+
+def test_a_file_where_a_folder_should_be(tmp_path):
+    (tmp_path / "run").write_text("")
+    path = tmp_path / "run" / "flags.json"
+    check("run/flags.json: what should be its folder is a file", write_bytes, path, b"")
 
 
 def test_a_summary_is_of_a_model():

@@ -61,10 +61,10 @@ def budget(algorithm, layers, density):
             f"A density of {density:g} leaves too little for one unit in each of {len(layers)} "
             f"layers. Choose a density of at least {least / total_cost(layers, 1.0):.2g}."
         )
-    return shares(algorithm, layers, density)
+    return checked_budget(algorithm, layers, density)
 
 
-def shares(algorithm, layers, density):
+def checked_budget(algorithm, layers, density):
     """Returns what `algorithm.budget` does; raises a `UsageError` if that is no number of units."""
     kept = np.asarray(algorithm.budget(layers, density))
     most = np.array([layer.weight.size for layer in layers])

@@ -394,7 +394,7 @@ class Pruner:
                 algorithm.regrowth_shares(states),
             )
         else:
-            kept = initial.shares(algorithm, states, density)
+            kept = initial.checked_budget(algorithm, states, density)
             kept = np.minimum(kept, self._most_units)
             changes, momenta = [(each, each) for each in map(top, drop_scores, kept)], []
         averages = optimizer_state.averages(optimizer, self.weights)

@@ -53,6 +53,16 @@ def test_equals_the_stock_layer(strides, padding, use_bias):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
+def test_rows_and_columns_have_strides_of_their_own():
+    """TensorFlow has no such convolution on a CPU; the oracle is NumPy."""
+    layer = keras.layers.Conv2D(5, 1, strides=(2, 3), use_bias=False)
+    layer.build((None, 9, 8, 3))
+    with pixels_first(keras.Sequential([layer])):
+        found = layer(IMAGES)
+    kernel = keras.ops.convert_to_numpy(layer.kernel)[0, 0]
+    np.testing.assert_allclose(found, IMAGES.numpy()[:, ::2, ::3] @ kernel, rtol=1e-5, atol=1e-6)
+
+
 def test_a_wide_layer_runs_as_it_is():
     (stock, _), (found, strides) = (
         train_step(network(width=16, strides=2), is_changed) for is_changed in (False, True)

@@ -84,11 +84,11 @@ def main():
 
     from tfsparse import backend, distribution, machine
     from tfsparse.cost import model_cost
+    from tfsparse.epochs import best_epoch
     from tfsparse.errors import UsageError
     from tfsparse.evaluation import predictions
     from tfsparse.files import sha256_of, write_bytes
     from tfsparse.hashing import hash_of_weights
-    from tfsparse.training import best_epoch
     from zoo import banner, outcome, runs, train_flags
     from zoo.architectures import untrained
     from zoo.architectures.costs import costs
@@ -243,7 +243,8 @@ def set_up(workdir, architecture, steps, steps_per_epoch, is_trained):
     import keras
 
     from tfsparse.checkpoints import Checkpoints
-    from tfsparse.training import Trainer, sgd
+    from tfsparse.optimizers import sgd
+    from tfsparse.training import Trainer
     from zoo.architectures import build_for_training
     from zoo.overfitting import training_attack
     from zoo.teachers import find_teacher
@@ -279,9 +280,9 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
         the run must be set up again.
     """
     from tfsparse import attacks, distribution
+    from tfsparse.epochs import best_epoch, overfits_attack
     from tfsparse.evaluation import accuracy
     from tfsparse.examples import highest_chance
-    from tfsparse.training import best_epoch, overfits_attack
     from zoo import runs
     from zoo.data import batches, training_batches
     from zoo.log import Log

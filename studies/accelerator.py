@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 import zoo
-from tfsparse import attacks, backend, machine, tables, training
+from tfsparse import attacks, backend, machine, optimizers, tables, training
 from tfsparse.errors import UsageError
 from tfsparse.files import write_bytes
 from tfsparse.pruning import DNRSchedule, Pruner
@@ -113,7 +113,7 @@ def make_trainer(pattern=None, hybrid=False):
         )
     finally:
         keras.config.set_dtype_policy("float32")
-    optimizer = training.sgd(10**6, 0.01, 5e-3)
+    optimizer = optimizers.sgd(10**6, 0.01, 5e-3)
     if not hybrid:
         return training.Trainer(model, optimizer)
     attack = attacks.pgd(model, EPS, FLAGS.attack_steps)

@@ -22,7 +22,8 @@ from absl import flags
 import zoo
 from studies import records
 from tfsparse import attacks, machine, pruning, tables, timing
-from tfsparse.training import Trainer, sgd
+from tfsparse.optimizers import sgd
+from tfsparse.training import Trainer
 
 NAME = "pruning_cost"
 NETWORKS = {"resnet8": None, "resnet18": 16, "vgg16": 16}  # with their width

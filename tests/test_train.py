@@ -18,7 +18,7 @@ from tests import forks
 from tests.conftest import ROOT, no_flags
 from tests.journeys import fewer_images
 from tflite import conversion
-from tfsparse import distribution, evaluation, training
+from tfsparse import distribution, evaluation, optimizers
 from tfsparse.pruning import ALGORITHMS, units
 
 QUICK = ["--flagfile=zoo/recipes/quickstart.cfg", "--epochs=2", "--width=8", "--image_size=10"]
@@ -185,7 +185,7 @@ def test_recipes_are_flags_of_train(script):
 
 def test_choices_are_those_of_the_library(script):
     """train.py names them again, as its help must not import TensorFlow."""
-    assert script["SCHEDULES"] == training.SCHEDULES
+    assert script["SCHEDULES"] == optimizers.SCHEDULES
     assert script["STRATEGIES"] == distribution.STRATEGIES
     assert script["BUDGETS"] == units.BUDGETS
     assert script["STRUCTURES"] == units.STRUCTURES

@@ -18,7 +18,7 @@ from tflite.boards import Board, find_board
 from tflite.conversion import Conversion, Images, convert_and_verify
 from tflite.runtimes import FileModel
 from tflite.verify import Verification, verify
-from tfsparse import attacks, cost, evaluation, patterns, pruning, training
+from tfsparse import attacks, cost, evaluation, optimizers, patterns, pruning, training
 from tfsparse.checkpoints import Checkpoints
 from zoo.cards import Card
 from zoo.data import Dataset, open_dataset
@@ -50,7 +50,7 @@ def train(model: keras.Model, data: list[tuple[Any, Any]]) -> None:
     pruner = pruning.Pruner(model, schedule, algorithm=Fixed())
     assert_type(pruner.layer_densities(), dict[str, float])
     assert_type(pruning.ALGORITHMS["dnr"](), pruning.Algorithm)
-    optimizer = training.sgd(100, 0.1, 5e-4)
+    optimizer = optimizers.sgd(100, 0.1, 5e-4)
     attack = attacks.pgd(model, 8 / 255, steps=3)
     assert_type(attack, Callable[[Any, Any, Any], Any])
     trainer = training.Trainer(model, optimizer, attack, pruner)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -76,7 +76,7 @@ class Trainer:
             )
         if not isinstance(optimizer, keras.optimizers.Optimizer):
             raise UsageError(
-                "optimizer must be a keras.optimizers.Optimizer, such as tfsparse.training.sgd "
+                "optimizer must be a keras.optimizers.Optimizer, such as tfsparse.optimizers.sgd "
                 f"returns. Received: {optimizer!r}"
             )
         if teacher:
@@ -314,118 +314,3 @@ class Trainer:
         parts = ops.split(correct, 2) if self.attack else [correct]
         values = ops.stack([loss, *(ops.sum(part) / batch_size for part in parts)])
         return self.optimizer.scale_loss(loss), values  # a LossScaleOptimizer scales back
-
-
-SCHEDULES = ("one_cycle", "cosine", "piecewise")
-
-
-def sgd(
-    steps: int,
-    learning_rate: float,
-    weight_decay: float,
-    schedule: str = "one_cycle",
-    ema_momentum: float = 0.0,
-) -> keras.optimizers.SGD:
-    """Returns SGD with Nesterov momentum 0.9 and a learning rate that changes over training.
-
-    Args:
-        steps: training steps, at least 1.
-        learning_rate: its peak.
-        weight_decay: decoupled; multiplied by the learning rate at each step. It does not apply to
-            BatchNorm and biases.
-        schedule: "one_cycle" rises linearly for a tenth of the steps and falls to 0 along a cosine,
-            "cosine" falls from the start, "piecewise" is divided by 10 after half and after three
-            quarters of the steps.
-        ema_momentum: momentum of the moving average of the weights, in [0, 1); 0 for none. See
-            `Trainer.averaged_weights`.
-
-    Raises:
-        UsageError: if an argument is out of range.
-    """
-    if schedule not in SCHEDULES:
-        raise UsageError(f"schedule must be one of {', '.join(SCHEDULES)}. Received: {schedule!r}")
-    if steps < 1 or learning_rate <= 0 or weight_decay < 0 or not 0 <= ema_momentum < 1:
-        raise UsageError(
-            "sgd needs steps >= 1, learning_rate > 0, weight_decay >= 0 and 0 <= ema_momentum < 1. "
-            f"Received: steps={steps}, learning_rate={learning_rate}, "
-            f"weight_decay={weight_decay}, ema_momentum={ema_momentum}"
-        )
-    if schedule == "piecewise":
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [steps // 2, steps * 3 // 4], [learning_rate, learning_rate / 10, learning_rate / 100]
-        )
-    else:
-        warm_up = steps // 10 if schedule == "one_cycle" else 0
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warm_up else learning_rate,
-            decay_steps=steps - warm_up,
-            warmup_target=learning_rate if warm_up else None,
-            warmup_steps=warm_up,
-        )
-    optimizer = keras.optimizers.SGD(
-        rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=weight_decay,
-        use_ema=ema_momentum > 0,
-        ema_momentum=ema_momentum,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer
-
-
-def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) -> bool:
-    """Returns whether training has overfitted to its attack in the last epoch.
-
-    In "catastrophic overfitting", the network classifies the examples of its one-step attack, but
-    fails under an attack of several steps (Andriushchenko and Flammarion, "Understanding and
-    improving fast adversarial training", NeurIPS 2020). All of this must hold in the last epoch:
-
-    - Robust accuracy on held-out images is more than 20 points below that of the epoch before, as
-      in the early stopping of Wong et al. ("Fast is better than free", ICLR 2020, section 5.4; the
-      number is that of their code); or it is less than half of its best; or it has been no better
-      than guessing in all epochs, of two or more.
-    - Adversarial accuracy in training is more than 20 points above it, or more than twice it; both,
-      if it has been no better than guessing.
-    - Clean accuracy on held-out images is at least three quarters of its best. Otherwise training
-      is unstable, which more attack steps do not mend.
-
-    The halves, for networks that are never far above 20 %, what is said of guessing, for networks
-    that overfit from the start, and the last two conditions are ours.
-
-    Args:
-        history: list of dicts, one per epoch, with "train_adversarial_accuracy",
-            "validation_robust_accuracy", and "validation_clean_accuracy".
-        chance: the highest accuracy that guessing reaches; robust accuracies up to it are none.
-    """
-    *before, last = history
-    robust, trained = last["validation_robust_accuracy"], last["train_adversarial_accuracy"]
-    learned = [row["validation_robust_accuracy"] for row in before]
-    learned = [accuracy if accuracy > chance else 0.0 for accuracy in learned]
-    apart = trained - robust > 0.2, robust < 0.5 * trained
-    if any(learned):
-        falls = learned[-1] - robust > 0.2 or robust < 0.5 * max(learned)
-        is_one_sided = any(apart)
-    else:
-        falls = bool(before) and robust <= chance
-        is_one_sided = all(apart)
-    clean = [row["validation_clean_accuracy"] for row in history]
-    return falls and is_one_sided and clean[-1] >= 0.75 * max(clean)
-
-
-def best_epoch(history: Sequence[dict[str, float]]) -> int:
-    """Returns the first epoch, counted from 1, with the best held-out robust accuracy.
-
-    Without an attack in training, clean accuracy counts instead. If the network is pruned during
-    training, only epochs whose density is within 1 % of the lowest count. The tolerance is for
-    channel pruning, in which the number of remaining weights varies slightly.
-
-    Args:
-        history: list of dicts, one per epoch, with "validation_robust_accuracy" or
-            "validation_clean_accuracy", and "density" if the network is pruned.
-    """
-    name = "validation_robust_accuracy"
-    name = name if name in history[0] else "validation_clean_accuracy"
-    densities = [row.get("density", 1.0) for row in history]
-    sparse = [index for index, density in enumerate(densities) if density <= 1.01 * min(densities)]
-    return max(sparse, key=lambda index: history[index][name]) + 1

@@ -1,6 +1,6 @@
 """What a training run does when it overfits to its attack.
 
-`tfsparse.training.overfits_attack` says whether it does.
+`tfsparse.epochs.overfits_attack` says whether it does.
 """
 
 from tfsparse import attacks

@@ -12,7 +12,8 @@ from studies import costs, papers
 from tests.conftest import ROOT
 from tfsparse import attacks
 from tfsparse.cost import model_cost
-from tfsparse.training import Trainer, sgd
+from tfsparse.optimizers import sgd
+from tfsparse.training import Trainer
 from zoo import train_flags
 
 # {kind: (recipe, flags to add)}

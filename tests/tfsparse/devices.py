@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy as to_numpy
 
-from tfsparse import attacks, backend, distribution, training
+from tfsparse import attacks, backend, distribution, optimizers, training
 from tfsparse.backend import jax as implementation
 from tfsparse.batches import PlannedBatches
 from tfsparse.checkpoints import Checkpoints
@@ -38,7 +38,7 @@ def make_trainer():
     model = network()
     pruner = Pruner(model, DNRSchedule(0.8, 7, 3))
     attack = attacks.pgd(model, 8 / 255, 2)
-    optimizer = training.sgd(STEPS, 0.01, 5e-3, ema_momentum=0.9)
+    optimizer = optimizers.sgd(STEPS, 0.01, 5e-3, ema_momentum=0.9)
     teacher = Teacher([network(seed=1), network(seed=2)])
     return training.Trainer(model, optimizer, attack, pruner, teacher=teacher)
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsparse import attacks, distribution, training
+from tfsparse import attacks, distribution, optimizers, training
 from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 
@@ -42,7 +42,7 @@ def train(scope, prefix, own=False):
         pruner = Pruner(model, DNRSchedule(0.8, 7, 3))
         attack = None if own else attacks.pgd(model, 8 / 255, 1, random_start=False)
         teacher = None if own else Teacher([network(synchronized=False, seed=1)])
-        optimizer = training.sgd(8, 0.01, 5e-3)
+        optimizer = optimizers.sgd(8, 0.01, 5e-3)
         trainer = training.Trainer(model, optimizer, attack, pruner, teacher=teacher)
         rng = np.random.default_rng(0)
         # Of several brightnesses: then the halves of a batch have statistics of their own.

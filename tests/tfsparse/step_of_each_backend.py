@@ -10,7 +10,7 @@ import numpy as np
 from keras.ops import convert_to_numpy as to_numpy
 
 import zoo
-from tfsparse import attacks, training
+from tfsparse import attacks, optimizers, training
 from tfsparse.distillation import Teacher
 from tfsparse.pruning import DNRSchedule, Pruner
 
@@ -44,7 +44,7 @@ def main(inputs, outputs):
         handed = lambda images, labels, seed, attack=attack, start=start: attack(  # noqa: E731
             images, labels, start
         )
-        optimizer = training.sgd(20, 0.1, 5e-3, "cosine")
+        optimizer = optimizers.sgd(20, 0.1, 5e-3, "cosine")
         teacher = Teacher([linear(given["teacher"])])
         trainer = training.Trainer(model, optimizer, handed, pruner, teacher=teacher)
         batches = [(given["images"], given["labels"])]

@@ -10,8 +10,9 @@ from tfsparse import UsageError, attacks, backend
 from tfsparse.distillation import Teacher
 from tfsparse.evaluation import accuracy
 from tfsparse.files import write_bytes
+from tfsparse.optimizers import sgd
 from tfsparse.pruning import DNR, SET, Algorithm, DNRSchedule, Pruner
-from tfsparse.training import Trainer, sgd
+from tfsparse.training import Trainer
 from zoo.robustness.comparison import compare
 
 RNG = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfsparse.training import best_epoch, overfits_attack
+from tfsparse.epochs import best_epoch, overfits_attack
 
 
 def row(clean, trained, held_out):

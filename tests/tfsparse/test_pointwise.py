@@ -102,7 +102,8 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 
 import numpy as np
 import zoo
-from tfsparse.training import Trainer, sgd
+from tfsparse.optimizers import sgd
+from tfsparse.training import Trainer
 
 rng = np.random.default_rng(0)
 images, labels = rng.random((16, 28, 28, 1), np.float32), rng.integers(10, size=16)

@@ -11,8 +11,9 @@ import pytest
 import zoo.data
 from tfsparse import UsageError, attacks
 from tfsparse.checkpoints import Checkpoints
+from tfsparse.epochs import overfits_attack
 from tfsparse.evaluation import accuracy
-from tfsparse.training import Trainer, overfits_attack
+from tfsparse.training import Trainer
 from zoo.data import batches, training_batches
 from zoo.overfitting import respond, training_attack
 
@@ -120,11 +121,9 @@ def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
     """To the bit. The rule is made to find the second epoch under one step not sound."""
     found = []
 
-    def build(input_shape, num_classes, **_):  # in place of an architecture, which takes longer
-        inputs = keras.Input(input_shape)
-        x = keras.layers.Conv2D(8, 3, 2, activation="relu", name="first")(inputs)
-        x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, name="second")(x))
-        return keras.Model(inputs, keras.layers.Dense(num_classes)(keras.layers.Flatten()(x)))
+    def two_layers(x, width=16, pattern=None):  # resnet8 takes longer
+        x = keras.layers.Conv2D(8, 3, 2, activation="relu", name="first")(x)
+        return keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3, name="second")(x))
 
     def rule(history, chance):
         if len(history) != 2:
@@ -152,9 +151,9 @@ def test_a_run_that_goes_back_ends_the_same_if_it_is_killed(
         with pytest.raises(DoneError):
             tfsparse("train", *arguments)
 
-    monkeypatch.setattr("tfsparse.training.overfits_attack", rule)
+    monkeypatch.setattr("tfsparse.epochs.overfits_attack", rule)
     monkeypatch.setattr(zoo.data.Dataset, "read", read)
-    monkeypatch.setattr("zoo.architectures.build", build)
+    monkeypatch.setitem(zoo.ARCHITECTURES, "resnet8", two_layers)
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "after_step", after_step)
         train("whole")

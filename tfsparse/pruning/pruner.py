@@ -81,23 +81,12 @@ class Pruner:
         initial_masks: str | None = None,
         budget: str = "weights",
     ) -> None:
-        if structure not in STRUCTURES:
-            raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
-        if initial_masks not in initial.CHOICES:
-            raise UsageError(
-                f"initial_masks must be one of {initial.CHOICES}. Received: {initial_masks!r}"
-            )
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise UsageError(f"seed must be an int, at least 0. Received: {seed!r}")
+        _check_arguments(structure, initial_masks, seed)
         self.algorithm = algorithms.resolve(algorithm, schedule)
         found = prunable_layers(model, policy or ConvolutionPolicy())
         if structure == "channel":
             found = prunable_by_channel(model, found)
-        for _, weight in found:
-            if isinstance(weight.constraint, constraints.Mask):
-                raise UsageError(
-                    f"A pruner prunes {weight.path!r} already. Call its detach() first."
-                )
+        _check_unpruned(weight for _, weight in found)
         self.schedule = schedule
         self.structure = structure
         self.layer_names = names_of(layer for layer, _ in found)
@@ -108,7 +97,7 @@ class Pruner:
         self._weight_costs = weight_costs(model, found, budget)
         self._most_units = [units.count for units in self._units]
         self._originals = [(weight.constraint, weight.regularizer) for weight in self.weights]
-        self._regularizers = []
+        self._regularizers: list[Any] = []
         self._last_change = counter()
         # The step of the last update, and whether the weights were seen to be masked after it.
         self._last_update: int | None = None
@@ -124,13 +113,17 @@ class Pruner:
         self.apply_masks()
         is_read = self.algorithm.reads == "gradient"
         self._gradient = optimizer_state.LastGradient(self.weights) if is_read else None
+        self._attach()
+        self._is_outside = constraints.Finder(self.weights, self.masks)
+
+    def _attach(self):
+        """Puts the masks and the algorithm's regularizers on the weights."""
         pairs = list(zip(self.weights, self.masks, strict=True))
         self._regularizers = [self.algorithm.regularizer(*pair) for pair in pairs]
         for (weight, mask), regularizer in zip(pairs, self._regularizers, strict=True):
             weight.constraint = constraints.Mask(weight.constraint, mask)
             if regularizer:
                 weight.regularizer = constraints.Sum(weight.regularizer, regularizer)
-        self._is_outside = constraints.Finder(self.weights, self.masks)
 
     def detach(self) -> None:
         """Ends pruning: weights have their own constraints and regularizers again.
@@ -412,3 +405,21 @@ class Pruner:
                 momenta[index].assign(momenta[index] * (1.0 + stays - mask))
             if averages:
                 averages[index].assign(averages[index] * stays)
+
+
+def _check_arguments(structure, initial_masks, seed):
+    if structure not in STRUCTURES:
+        raise UsageError(f"structure must be one of {STRUCTURES}. Received: {structure!r}")
+    if initial_masks not in initial.CHOICES:
+        raise UsageError(
+            f"initial_masks must be one of {initial.CHOICES}. Received: {initial_masks!r}"
+        )
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise UsageError(f"seed must be an int, at least 0. Received: {seed!r}")
+
+
+def _check_unpruned(weights):
+    """Raises a `UsageError` if a pruner is attached to one of the weights."""
+    for weight in weights:
+        if isinstance(weight.constraint, constraints.Mask):
+            raise UsageError(f"A pruner prunes {weight.path!r} already. Call its detach() first.")

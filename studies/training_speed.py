@@ -10,7 +10,7 @@ is compared. The variants are:
 - the dense network;
 - for each pattern the network with periodic layers, and its masked twin: dense layers that multiply
   their kernels by a 0/1 mask in each forward pass, as TF-MOT's pruning wrapper does;
-- the dense network in PyTorch, channels last, if PyTorch is installed.
+- the dense network in PyTorch, channels last, if its build for CPUs is installed.
 
 Adds to training_speed.json and writes training_speed.md.
 """
@@ -71,10 +71,19 @@ def main():
 
 def facts():
     """Returns what the times depend on: processor, system, environment and versions, a dict."""
-    torch = ["torch"] if importlib.util.find_spec("torch") else []
+    torch = ["torch"] if has_torch() else []
     names = environment.VARIABLES | environment.OF_COMMANDS
     variables = {name: os.environ.get(name, "default") for name in names}
     return {**machine.facts(["tensorflow", "keras", "numpy", *torch]), **variables}
+
+
+def has_torch():
+    """Returns whether PyTorch can be measured: its build for CPUs is installed.
+
+    PyTorch's optimizers import Triton, which its builds for GPUs bring. Imported after TensorFlow,
+    Triton crashes the process.
+    """
+    return bool(importlib.util.find_spec("torch")) and not importlib.util.find_spec("triton")
 
 
 # ---- the networks and their steps ----
@@ -106,7 +115,7 @@ def training_steps(arch, width, patterns, batch_size, size, threads=None):
         for name, network in networks.items()
         for mode in (PLAIN, XLA)
     }
-    if arch in ("resnet18", "vgg16") and importlib.util.find_spec("torch"):
+    if arch in ("resnet18", "vgg16") and has_torch():
         equivalent = torch_network(arch, networks[speed.DENSE].layers[2].filters)
         steps[TORCH, PLAIN] = torch_step(equivalent, images, labels, threads)
     for (name, mode), step in tqdm.tqdm(steps.items(), "compiling", leave=False, disable=None):

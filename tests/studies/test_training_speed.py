@@ -13,6 +13,7 @@ from studies import training_speed
 from studies.training_speed import (
     PLAIN,
     XLA,
+    has_torch,
     masked,
     masked_twin,
     summary,
@@ -70,14 +71,19 @@ def test_xla_takes_the_same_steps():
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
+needs_torch = pytest.mark.skipif(not has_torch(), reason="PyTorch for CPUs is not installed")
+
+
+@needs_torch
 def test_pytorch_is_measured_too():
-    pytest.importorskip("torch")
     assert ("dense in PyTorch", PLAIN) in training_steps("vgg16", 4, [], batch_size=2, size=8)
 
 
+@needs_torch
 @pytest.mark.parametrize("arch", ["resnet18", "vgg16"])
 def test_the_network_in_pytorch_has_the_same_convolutions_and_weights(arch):
-    torch = pytest.importorskip("torch")
+    import torch
+
     model = zoo.build(arch, (16, 16, 3), 10, width=4)
     expected = sorted(
         (*layer.output.shape[1:], *layer.kernel.shape[:3])

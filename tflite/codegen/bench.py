@@ -61,10 +61,11 @@ def measure(package, folder):
     """
     program, image, logits = package.program, package.images[0], package.logits[0]
     sources = sorted(set(pathlib.Path(folder).glob("*.c")) - {pathlib.Path(folder, "self_test.c")})
-    machine = emulation.Program(sources, "cortex-m4", "tfsparse_run")
+    entry = f"{package.prefix}_run"
+    machine = emulation.Program(sources, "cortex-m4", entry)
     place, result = machine.place(image), machine.place(np.zeros(len(logits), np.int8))
-    watched = {f"tfsparse_{call.kernel}" for call in program.calls}
-    run = machine.call("tfsparse_run", place, result, watched=sorted(watched))
+    watched = {f"{package.prefix}_{call.kernel}" for call in program.calls}
+    run = machine.call(entry, place, result, watched=sorted(watched))
     if run.result != 0 or not np.array_equal(machine.read(result, len(logits)), logits):
         raise UsageError("On the emulated Cortex-M4, the logits are not those of LiteRT.")
     counts = iter(run.calls)
@@ -80,12 +81,11 @@ def measure(package, folder):
                 "flash": call.flash_bytes,
             }
         )
-    code = sum(machine.code_bytes.values())
     return Measured(
         run.instructions,
         run.cycles,
         machine.flash_bytes,
-        code,
+        machine.code_bytes,
         program.plan.bytes,
         run.stack_bytes,
         layers,

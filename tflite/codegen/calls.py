@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tflite.codegen import layers
+from tflite.codegen import layers, structs
 from tflite.codegen.choosing import pack
 from tflite.codegen.packing import Convolution
 
@@ -48,12 +48,20 @@ class Call:
     @property
     def flash_bytes(self):
         """Bytes of its constants, without code."""
-        return sum(array.nbytes for array in self.arrays.values()) + 4 * len(self.fields)
+        size = structs.size_of(self.struct) if self.struct else 0
+        return sum(array.nbytes for array in self.arrays.values()) + size
 
 
 def make_call(layer):
-    """Returns the `Call` of a `layers.Layer`."""
-    return _CALLS[type(layer.operation)](layer)
+    """Returns the `Call` of a `layers.Layer`.
+
+    Raises:
+        UsageError: if a size of the layer is larger than the C struct can hold.
+    """
+    call = _CALLS[type(layer.operation)](layer)
+    if call.struct:
+        structs.check(call.struct, call.fields)
+    return call
 
 
 def _convolution(layer):

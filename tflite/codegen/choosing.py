@@ -2,14 +2,13 @@
 
 import numpy as np
 
+from tflite.codegen import structs
 from tflite.codegen.gathered import pack_gathered
 from tflite.codegen.packing import common_fields, pack_plain
 from tflite.codegen.sparse import pack_pairs, pack_sparse
-from tfsparse.errors import UsageError
 
 _LARGEST_SHIFT = 22  # with it, the zero point and half a unit fit 32 bits
 _SUM_LIMIT = 1 << 30  # twice a sum fits 32 bits
-_LARGEST_FIELD = 255
 _MOST_ROWS = 16  # TFSPARSE_MAX_KERNEL
 
 
@@ -17,20 +16,15 @@ def candidates(convolution):
     """Returns a `Packed` from each kernel that can compute this `Convolution`, fastest first.
 
     Raises:
-        UsageError: if its kernel, stride, or padding is larger than the C structs can hold.
+        UsageError: if a size, a stride, or its padding is larger than the C struct can hold.
     """
-    height, width = convolution.weights.shape[1:3]
-    if max(height, width, *convolution.stride, *convolution.padding) > _LARGEST_FIELD:
-        raise UsageError(
-            "The kernels in C are for convolutions of at most 255 rows and columns. Received: "
-            f"{height}x{width}, strides {convolution.stride}, padding {convolution.padding}"
-        )
+    structs.check("convolution", common_fields(convolution)[0])
     found = []
     shifts = -np.asarray(convolution.shift)[np.asarray(convolution.multiplier) > 0]
     usual = shifts.min(initial=1) >= 1 and shifts.max(initial=1) <= _LARGEST_SHIFT
     if usual and _largest_sum(convolution) < _SUM_LIMIT:
         found += [pack_sparse(convolution), pack_pairs(convolution)]
-        if not convolution.depthwise and height <= _MOST_ROWS:
+        if not convolution.depthwise and convolution.weights.shape[1] <= _MOST_ROWS:
             found.append(pack_gathered(convolution))
     found = list(filter(None, found)) or [pack_plain(convolution)]
     return sorted(found, key=lambda packed: packed.instructions)

@@ -137,7 +137,7 @@ class Program:
     Attributes:
         flash_bytes: code and constants, and the initial values of variables; without memcpy and
             memset.
-        code_bytes: {function: bytes} of the functions.
+        code_bytes: code alone.
         symbols: {name: address}.
 
     Raises:
@@ -197,7 +197,7 @@ def _link(sources, target, entry, flags, folder):
 
 
 def _read(content):
-    """Returns segments, addresses of symbols, sizes of functions, and bytes of flash of an ELF."""
+    """Returns segments, addresses of symbols, bytes of functions, and bytes of flash of an ELF."""
     import io
 
     from elftools.elf.elffile import ELFFile
@@ -209,13 +209,14 @@ def _read(content):
         if segment["p_type"] == "PT_LOAD"
     ]
     support = elf.get_section_index(".support")
-    symbols, functions = {}, {}
+    symbols, functions = {}, {}  # by address: static functions of several files share a name
     for symbol in elf.get_section_by_name(".symtab").iter_symbols():
         symbols[symbol.name] = symbol["st_value"]
         if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_shndx"] != support:
-            functions[symbol.name] = symbol["st_size"]
+            functions[symbol["st_value"]] = symbol["st_size"]
     sections = filter(None, map(elf.get_section_by_name, (".text", ".rodata", ".data")))
-    return segments, symbols, functions, sum(section["sh_size"] for section in sections)
+    flash = sum(section["sh_size"] for section in sections)
+    return segments, symbols, sum(functions.values()), flash
 
 
 class _Processor(NamedTuple):

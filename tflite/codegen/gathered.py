@@ -12,6 +12,8 @@ _PIXELS = 4  # that are computed together
 def pack_gathered(convolution):
     """Returns the `Packed` of a `Convolution`: dense, periodic, or fully connected.
 
+    None if a row of the patch is longer than the kernel's table can say.
+
     Filters that follow each other and keep the same taps are a group. Its taps are read in quads
     of neighboring bytes; a quad's other taps have a weight of 0.
     """
@@ -34,6 +36,8 @@ def pack_gathered(convolution):
         largest = max(largest, len(pairs))
         work += len(pairs) * -(-(stop - start) // 2)
         gathered += len(pairs)
+    if max(table) > np.iinfo(np.uint16).max:
+        return None
     arrays["weights"] = np.concatenate(weights)
     arrays["table"] = np.array(table, np.uint16)
     fields |= {"weights": "weights", "table": "table"}

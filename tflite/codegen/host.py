@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from tflite.codegen.writing import PREFIX, renamed
 from tfsparse.errors import UsageError
 
 _RUNNER = """
@@ -35,7 +36,7 @@ def compiler():
     return None
 
 
-def build(package, folder, flags=("-O2",), command=None):
+def build(package, folder, flags=("-O2",), command=None, prefix=PREFIX):
     """Compiles a package with a program that classifies the images it reads.
 
     Args:
@@ -43,6 +44,7 @@ def build(package, folder, flags=("-O2",), command=None):
         folder: where the program goes.
         flags: of the compiler.
         command: of the compiler, a list of str; by default what `compiler` finds.
+        prefix: of the names in the package.
 
     Returns:
         Path of the program, for `run`.
@@ -57,7 +59,7 @@ def build(package, folder, flags=("-O2",), command=None):
         )
     folder = pathlib.Path(folder)
     main, program = folder / "classify.c", folder / "classify"
-    main.write_text(_RUNNER, encoding="utf-8")
+    main.write_text(renamed(_RUNNER, prefix), encoding="utf-8")
     sources = sorted(
         set(pathlib.Path(package).glob("*.c")) - {pathlib.Path(package, "self_test.c")}
     )

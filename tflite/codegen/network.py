@@ -32,6 +32,9 @@ from tflite.codegen.value_tables import value_table
 from tflite.codegen.windows import PADDING, find_window, without_border
 from tfsparse.errors import UsageError
 
+# What a converter writes for a Flatten whose batch is not fixed.
+_OF_ANY_BATCH = {"SHAPE", "STRIDED_SLICE", "PACK"}
+
 
 @dataclasses.dataclass
 class Network:
@@ -101,10 +104,12 @@ class _Builder:
             self._check(operator)
             _METHODS[name](self, operator)
         else:
-            raise UsageError(
-                f"There is no C kernel for {operator.title}. Use the runtime tflm, or a network of "
-                "convolutions, fully connected layers, sums, pooling, and activations."
+            remedy = (
+                "Convert the model with a batch of one, or by tfsparse convert."
+                if name in _OF_ANY_BATCH
+                else "Use convolutions, fully connected layers, sums, pooling, and activations."
             )
+            raise UsageError(f"There is no C kernel for {operator.title}. {remedy}")
 
     def _check(self, operator):
         kinds = [self.graph.tensors[index] for index in (operator.inputs[0], *operator.outputs)]

@@ -83,11 +83,6 @@ class Packed:
     distance: int
     instructions: int
 
-    @property
-    def flash_bytes(self):
-        """Bytes of the arrays and of the struct, without code."""
-        return sum(array.nbytes for array in self.arrays.values()) + 40
-
 
 def pack_plain(convolution):
     """Returns the `Packed` of any `Convolution` for the kernel that skips nothing."""

@@ -2,18 +2,23 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 
+import tfsparse
 from tflite.codegen.emulation import KERNELS
 from tflite.sources import fill, listing, row_listing
 from tfsparse import files, tables
+from tfsparse.errors import UsageError
 
 HEADERS = ("tfsparse_inline.h", "tfsparse_kernels.h")
+PREFIX = "tfsparse"
+_LICENSE = "/* SPDX-License-Identifier: Apache-2.0 */\n"
 _C_TYPES = {name: f"{name}_t" for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32")}
 
 
-def write_sources(program, content, inputs, outputs, folder, title):
+def write_sources(program, content, inputs, outputs, folder, title, prefix=PREFIX):
     """Writes a program as C to a folder.
 
     Args:
@@ -22,19 +27,26 @@ def write_sources(program, content, inputs, outputs, folder, title):
         inputs, outputs: int8 arrays [n, ...]: images and the model's logits for them.
         folder: pathlib.Path of an empty folder.
         title: name of the model.
+        prefix: what all names in the C begin with.
 
     Returns:
         The manifest, a dict.
+
+    Raises:
+        UsageError: if the prefix cannot begin names.
     """
+    if not re.fullmatch("[a-z][a-z0-9_]*", prefix, re.ASCII):
+        raise UsageError(
+            "--prefix must consist of lower-case letters, digits, and _, a letter first. "
+            f"Received: {prefix!r}"
+        )
     kernels = kernel_sources(program)
-    for name in (*HEADERS, *kernels):
-        files.write_bytes(folder / name, (KERNELS / name).read_bytes())
     facts = manifest(program, content)
     declarations, definitions = _constants(program)
     labels = program.facts.get("labels")
     values = {
         **_interface(program),
-        "title": title.replace("*/", "* /"),
+        "title": title.replace("*/", "* /").replace("/*", "/ *"),
         "calls": "\n".join(_statements(program, index) for index in range(len(program.calls))),
         "declarations": "\n".join(declarations),
         "definitions": "\n\n".join(definitions),
@@ -48,11 +60,31 @@ def write_sources(program, content, inputs, outputs, folder, title):
         "buffer_text": f"{program.plan.bytes:,}",
         "constants": f"{facts['flash']['constants']:,}",
     }
-    for name in ("model.h", "model.c", "weights.h", "weights.c", "self_test.c", "CMakeLists.txt"):
-        files.write_bytes(folder / name, fill(f"c/{name}", values))
-    files.write_bytes(folder / "README.md", fill("c/README.md", values))
+    texts = {name: (KERNELS / name).read_text(encoding="utf-8") for name in (*HEADERS, *kernels)}
+    texts |= {name: fill(f"c/{name}", values) for name in _TEMPLATES}
+    for name, text in texts.items():
+        text = text if name.endswith((".md", ".txt")) else _LICENSE + text
+        files.write_bytes(folder / renamed(name, prefix), renamed(text, prefix))
     files.write_bytes(folder / "manifest.json", json.dumps(facts, indent=2) + "\n")
     return facts
+
+
+_TEMPLATES = (
+    "model.h",
+    "model.c",
+    "run.c",
+    "weights.h",
+    "weights.c",
+    "self_test.c",
+    "CMakeLists.txt",
+    "README.md",
+)
+
+
+def renamed(text, prefix):
+    """Returns text with another prefix in all its names: two packages then fit in one program."""
+    text = text.replace(f"{PREFIX}_", f"{prefix}_")
+    return text.replace(f"{PREFIX.upper()}_", f"{prefix.upper()}_")
 
 
 def kernel_sources(program):
@@ -65,6 +97,7 @@ def manifest(program, content):
     tensors = {"input": program.network.graph.source, "output": program.network.graph.target}
     tensors = {name: program.network.graph.tensors[index] for name, index in tensors.items()}
     return {
+        "generator": f"tfsparse {tfsparse.__version__}",
         "model": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
         "labels": program.facts.get("labels"),
         "input_range": program.facts.get("input_range"),

@@ -10,10 +10,11 @@ RAM measured, verified in TFLM on this machine. Needs the extra `micro`: pip ins
 With --runtime=c, writes the model's int8 file as C99 whose kernels skip pruned weights, and runs it
 on this machine if there is a C compiler. Zoo models and .tflite files need no data set. --bench
 runs it on an emulated Cortex-M4 and prints what each layer takes. Needs the extra `bench`: pip
-install 'tfsparse[bench]'
+install 'tfsparse[bench]'. A program that has several models in C needs a --prefix for each.
 """
 
 import math
+import pathlib
 
 from absl import flags
 
@@ -30,6 +31,7 @@ def define_flags():
     flags.DEFINE_string("output", None, "The folder to make.", required=True)
     flags.DEFINE_enum("runtime", "tflm", ["tflm", "c"], "What is to run the model.")
     flags.DEFINE_boolean("bench", False, "Measure the C on an emulated Cortex-M4.")
+    flags.DEFINE_string("prefix", "tfsparse", "What all names in the C begin with.")
     flags.DEFINE_string("dataset", None, DATASET)
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_integer("image_size", None, "Resize images to this size.", lower_bound=1)
@@ -39,8 +41,9 @@ def main():
     from tfsparse import files
     from tfsparse.errors import UsageError
 
-    if FLAGS.bench and FLAGS.runtime != "c":
-        raise UsageError("--bench measures C. Give --runtime=c. Received: --runtime=tflm")
+    for name in ("bench", "prefix"):
+        if FLAGS[name].present and FLAGS[name].value and FLAGS.runtime != "c":
+            raise UsageError(f"--{name} is for C. Give --runtime=c. Received: --runtime=tflm")
     with files.new_folder(FLAGS.output) as folder:
         report = {"tflm": _write_tflm, "c": _write_c}[FLAGS.runtime](folder)
     print(f"{report} See {FLAGS.output}")
@@ -58,7 +61,7 @@ def _write_tflm(folder):
             f"a .tflite file. Received: --model={FLAGS.model}"
         )
     model, data = _find_model_and_data()
-    forms, checks = write_package(model, conversion_images(data), folder, FLAGS.model)
+    forms, checks = write_package(model, conversion_images(data), folder, _title())
     report = table(forms)
     arenas = {form.name: form.arena_bytes for form in forms}
     if arenas.get("plain", math.inf) < arenas.get("lowered", 0):
@@ -77,7 +80,7 @@ def _write_c(folder):
     from tflite.codegen.writing import table
 
     content, images = _find_file_and_images()
-    package = write_package(content, images, folder, FLAGS.model)
+    package = write_package(content, images, folder, _title(), FLAGS.prefix)
     if FLAGS.bench:
         report = bench.table(bench.measure(package, folder))
     else:
@@ -88,6 +91,11 @@ def _write_c(folder):
         f"{report}\n\nOn this machine the C returns the bits of LiteRT's reference kernels on "
         f"{package.checked} images."
     )
+
+
+def _title():
+    """Returns the name of the model without its folder, as text that any file can hold."""
+    return pathlib.PurePath(FLAGS.model).name.encode(errors="replace").decode()
 
 
 def _find_model_and_data():

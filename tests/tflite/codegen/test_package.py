@@ -84,7 +84,7 @@ def test_what_is_in_it(written):
     assert manifest["labels"] == card["class_names"]
     assert manifest["buffer"]["bytes"] < 0.7 * card["device"]["arena_bytes"]
     sources = {path.name for path in written.folder.glob("*.c")}
-    assert sources == {"model.c", "weights.c", "self_test.c", *manifest["kernels"]}
+    assert sources == {"model.c", "run.c", "weights.c", "self_test.c", *manifest["kernels"]}
     assert MODELS[written.name] in sources
     assert set(manifest["kernels"]) < {path.name for path in emulation.KERNELS.glob("*.c")}
     text = (written.folder / "model.c").read_text()
@@ -118,6 +118,7 @@ int main(void) {
   const int8_t *const image = buffers[0] + TFSPARSE_IMAGE_OFFSET;
   if (tfsparse_run_in(buffers[0], size - 1, image, logits[0]) != -1) return 2;
   if (tfsparse_run_in(buffers[0] + 1, size, image, logits[0]) != -1) return 3;
+  if (tfsparse_run_in(NULL, size, image, logits[0]) != -1) return 3;
   if (logits[0][0] != 0 || buffers[0][size] != 0x55) return 4;
   for (int i = 0; i < 2; i++)
     if (tfsparse_run_in(buffers[i], size, buffers[i] + TFSPARSE_IMAGE_OFFSET, logits[i])) return 5;
@@ -140,6 +141,100 @@ def test_buffers_of_the_caller(small, tmp_path):
     done = subprocess.run([tmp_path / "caller"], input=images, capture_output=True, check=False)
     assert done.returncode == 0
     assert done.stdout == small.expected[:2].tobytes()
+
+
+TWO = """
+#include <stdio.h>
+#include "first/model.h"
+#include "second/model.h"
+int main(void) {
+  static int8_t images[2][FIRST_IMAGE_BYTES], logits[2][FIRST_CLASSES];
+  while (fread(images, 1, sizeof images, stdin) == sizeof images) {
+    if (first_run(images[0], logits[0]) || second_run(images[1], logits[1])) return 1;
+    fwrite(logits, sizeof logits, 1, stdout);
+  }
+  return 0;
+}
+"""
+
+
+def test_two_networks_in_one_program(small, tmp_path):
+    """All names of each have its prefix, so neither takes the place of the other."""
+    other = flattened_cnn(small.images.shape[1:], small.expected.shape[1])
+    content = convert(other, "int8", small.images)
+    made, objects = [], []
+    for prefix, file in (("first", small.content), ("second", content)):
+        folder = tmp_path / prefix
+        folder.mkdir()
+        made.append(write_package(file, small.images, folder, prefix, prefix))
+        build = tmp_path / f"build_{prefix}"
+        build.mkdir()
+        sources = [path for path in folder.glob("*.c") if path.name != "self_test.c"]
+        command = [*host.compiler(), "-std=c99", *WARNINGS, "-c", *sources]
+        subprocess.run(command, cwd=build, check=True)
+        objects += build.glob("*.o")
+    (tmp_path / "two.c").write_text(TWO)
+    command = [*host.compiler(), "-std=c99", f"-I{tmp_path}", tmp_path / "two.c", *objects]
+    subprocess.run([*command, "-o", tmp_path / "two"], check=True)
+    images = np.stack([made[0].images, made[1].images], 1)
+    done = subprocess.run([tmp_path / "two"], input=images.tobytes(), capture_output=True)
+    assert done.returncode == 0
+    logits = np.frombuffer(done.stdout, np.int8).reshape(len(images), 2, -1)
+    np.testing.assert_array_equal(logits[:, 0], small.expected)
+    np.testing.assert_array_equal(
+        logits[:, 1], FileModel(content, "reference").outputs(small.images)
+    )
+    assert (logits[:, 0] != logits[:, 1]).any()
+    # Neither defines, or leaves to the linker, a name that is not its own.
+    for prefix in ("first", "second"):
+        assert "tfsparse_" not in "".join(
+            path.read_text() for path in (tmp_path / prefix).iterdir()
+        )
+
+
+def test_prefixes_that_are_refused(small, tmp_path):
+    for prefix in ("", "1st", "Two", "a-b", "_a"):
+        with pytest.raises(UsageError, match="--prefix must consist of lower-case"):
+            write_package(small.content, small.images, tmp_path, "x", prefix)
+        assert not list(tmp_path.iterdir())
+
+
+def flattened_cnn(shape, classes):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3, 2, activation="relu"), keras.layers.MaxPooling2D(3)]
+    layers += [keras.layers.Flatten(), keras.layers.Dense(classes)]
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "message"),
+    [
+        ((1, 900, 2), keras.layers.MaxPooling2D((1, 300)), "0 to 255 as window_width.*300"),
+        ((900, 1, 2), keras.layers.AveragePooling2D((300, 1)), "0 to 255 as window_height.*300"),
+        ((70_000, 1, 1), keras.layers.Conv2D(2, 1), "0 to 65,535 as input_height.*70,000"),
+        ((1, 1, 70_000), keras.layers.Conv2D(2, 1), "0 to 65,535 as input_channels.*70,000"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(shape, layer, message, tmp_path):
+    x = layer(inputs := keras.Input(shape))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    content = convert(model, "int8", np.random.default_rng(0).random((4, *shape), np.float32))
+    with pytest.raises(UsageError, match=message) as raised:
+        write_package(content, np.zeros((1, *shape)), tmp_path, "x")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_one_layer_compiles_without_warnings(tmp_path):
+    layers = [keras.layers.Conv2D(4, 6), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((6, 6, 3)), *layers])
+    images = np.random.default_rng(0).random((8, 6, 6, 3), np.float32)
+    package, build = tmp_path / "package", tmp_path / "build"
+    package.mkdir()
+    build.mkdir()
+    made = write_package(convert(model, "int8", images), images, package, "x")
+    program = host.build(package, build, WARNINGS)
+    np.testing.assert_array_equal(host.run(program, made.images), made.logits)
 
 
 @pytest.fixture
@@ -255,6 +350,23 @@ def by_the_stock_converter(images):
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return converter.convert()
+
+
+def test_a_file_whose_batch_is_not_fixed(tmp_path):
+    model = flattened_cnn((12, 12, 1), 3)
+    model.export(tmp_path / "saved", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
+    images = np.random.default_rng(0).random((8, 12, 12, 1), np.float32)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = converter.convert()
+    (tmp_path / "package").mkdir()
+    with pytest.raises(UsageError, match=r"SHAPE.*Convert the model with a batch of one"):
+        write_package(content, images, tmp_path / "package", "x")
 
 
 def test_a_file_of_the_stock_converter(tmp_path):

@@ -29,7 +29,7 @@ typedef struct {
 #if TFSPARSE_DSP
 /* A pair of inputs takes 13 instructions for 16 products: two filters (r4 to r7, r8 to r11) by four
  * pixels, whose sums stay in registers. */
-__attribute__((naked, noinline)) static void multiply(product *job __attribute__((unused))) {
+TFSPARSE_NAKED static void multiply(product *job __attribute__((unused))) {
 #define PAIR                   \
   "ldr r3, [r0], #4\n"         \
   "ldrd r12, lr, [r1], #8\n"   \

@@ -14,7 +14,7 @@
 #if TFSPARSE_DSP
 /* An element takes 15 instructions for 16 products; the sums of A are in r4 to r7, of B in r8 to
  * r11. */
-__attribute__((naked, noinline)) static void multiply(tfsparse_block *job __attribute__((unused))) {
+TFSPARSE_NAKED static void multiply(tfsparse_block *job __attribute__((unused))) {
 #define ELEMENT                  \
   "ldrb r12, [r0], #1\n"         \
   "ldr r3, [r0], #4\n"           \

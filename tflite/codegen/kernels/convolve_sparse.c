@@ -14,7 +14,7 @@
 
 #if TFSPARSE_DSP
 /* A weight takes 9 instructions for 8 products; the sums stay in r4 to r11. */
-__attribute__((naked, noinline)) static void multiply(tfsparse_block *job __attribute__((unused))) {
+TFSPARSE_NAKED static void multiply(tfsparse_block *job __attribute__((unused))) {
 #define WEIGHT                    \
   "ldrb r12, [r0, #1]\n"          \
   "ldrsb r3, [r0], #2\n"          \

@@ -34,16 +34,16 @@ static inline element join(int8_t first, int8_t second) {
 static inline element join_channels(int8_t first, int8_t second) { return join(first, second); }
 #endif
 
-/* Moves words to a lower address. */
+/* Moves words to a lower address. r7 and r9 may be reserved, for frames and for static data. */
 TFSPARSE_SMALL static void move(element *to, const element *from, int32_t count) {
 #if TFSPARSE_DSP
   for (; count >= 8; count -= 8)
     __asm__ volatile(
-        "ldm %1!, {r2-r6, r8, r9, r12}\n"
-        "stm %0!, {r2-r6, r8, r9, r12}\n"
+        "ldm %1!, {r2-r6, r8, r10, r12}\n"
+        "stm %0!, {r2-r6, r8, r10, r12}\n"
         : "+r"(to), "+r"(from)
         :
-        : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r12", "memory");
+        : "r2", "r3", "r4", "r5", "r6", "r8", "r10", "r12", "memory");
 #endif
   for (; count > 0; count--) *to++ = *from++;
 }

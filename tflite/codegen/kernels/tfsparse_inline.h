@@ -7,9 +7,11 @@
 
 #include "tfsparse_kernels.h"
 
-/* Cortex-M4, M7, M33 and above. */
+/* Cortex-M4, M7, M33 and above, unless compiled for a processor that is told to trap on words at any
+ * address (-mno-unaligned-access). */
 #ifndef TFSPARSE_DSP
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__ARM_BIG_ENDIAN)
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__thumb2__) && \
+    !defined(__ARM_BIG_ENDIAN)
 #define TFSPARSE_DSP 1
 #else
 #define TFSPARSE_DSP 0
@@ -24,6 +26,9 @@
 #else
 #define TFSPARSE_SMALL
 #endif
+
+/* Functions in assembler. */
+#define TFSPARSE_NAKED __attribute__((naked, noinline, no_instrument_function))
 
 typedef struct __attribute__((packed, may_alias)) {
   int32_t word;

@@ -20,7 +20,8 @@
 #define TFSPARSE_OUTPUT_SCALE ${output_scale}f
 #define TFSPARSE_OUTPUT_ZERO_POINT (${output_zero_point})
 
-/* All the memory that a call needs beside its stack. The image may lie in it, at this offset. */
+/* All the memory that a call needs beside its stack. The image may lie in it, at this offset; the
+ * call then overwrites it. */
 #define TFSPARSE_BUFFER_BYTES ${buffer}
 #define TFSPARSE_IMAGE_OFFSET ${offset}
 
@@ -32,7 +33,7 @@ ${names}
 int tfsparse_run(const int8_t *image, int8_t *logits);
 
 /* The same in the caller's buffer, aligned to 4 bytes; calls may run at the same time in buffers of
- * their own. Returns 0, or -1 if the buffer is too small or not aligned: then nothing is done. */
+ * their own. Returns 0, or -1 if the buffer is NULL, too small, or not aligned: then nothing is done. */
 int tfsparse_run_in(void *buffer, size_t bytes, const int8_t *image, int8_t *logits);
 
 #ifdef __cplusplus

@@ -292,7 +292,7 @@ def train(training_data, held_out, trainer, checkpoints, workdir):
     log = Log(workdir, FLAGS.epochs, history) if distribution.is_chief() else None
     attacked = tuple(array[:VALIDATION_ATTACK_EXAMPLES] for array in held_out)
     attack = attacks.pgd(model, FLAGS.eps, VALIDATION_ATTACK_STEPS)
-    chance = highest_chance(len(attacked[1]), model.output_shape[-1])
+    chance = highest_chance(attacked[1], model.output_shape[-1])
     with checkpoints:  # on a signal, it saves what is done and ends the run
         for epoch in range(checkpoints.epoch, FLAGS.epochs):
             data = training_batches(

@@ -13,7 +13,7 @@ from tflite.convert import convert
 from tflite.verify import verify
 from tfsparse import UsageError, attacks, training
 from tfsparse.evaluation import accuracy, decision_threshold
-from tfsparse.examples import at_chance, class_labels
+from tfsparse.examples import class_labels, highest_chance
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
 
@@ -258,9 +258,14 @@ def test_ranges_that_are_none(model, wrong):
 
 
 def test_chance_level_is_what_guessing_reaches():
+    balanced = np.arange(100) % 10
     for correct in range(100):
         low, high = wilson(correct, 100)
         is_near = low <= 0.1 <= high
-        assert at_chance(correct / 100, 100, 10) == (is_near or correct < 10)
-    assert at_chance(0.5, 1000, 1)  # one output: two classes
-    assert not at_chance(0.55, 1000, 1)
+        assert (correct / 100 <= highest_chance(balanced, 10)) == (is_near or correct < 10)
+    assert 0.5 < highest_chance(np.arange(1000) % 2, 1) < 0.55  # one output: two classes
+
+
+def test_chance_level_is_what_always_the_same_answer_reaches():
+    labels = np.array([0] * 260 + [1] * 130 + [2] * 50)
+    assert highest_chance(labels, 3) == 260 / 440

@@ -15,7 +15,7 @@ import numpy as np
 from tflite.runtimes import FileModel
 from tfsparse.errors import UsageError
 from tfsparse.evaluation import decision_threshold, one_output
-from tfsparse.examples import UNIT_RANGE, at_chance, check_images, class_labels, interface
+from tfsparse.examples import UNIT_RANGE, check_images, class_labels, highest_chance, interface
 from tfsparse.precision import full_precision
 
 BATCH = 100
@@ -97,7 +97,8 @@ class Verification:
         accuracy_loss: `keras_accuracy` - accuracy of the file; here an image whose k best classes
             have the same output counts 1 / k if the right class is among them.
         accuracy_error: standard error of `accuracy_loss`, from the images on which the two differ.
-        classes: number of classes; 2 if the model has one output.
+        chance: the highest accuracy that a model reaches without looking at the images; None
+            without labels.
         bounds: the `Bounds` that apply.
         at_chance: whether Keras is right no more often than guessing, so that its accuracy says
             nothing; it may be that the model takes images in another range.
@@ -115,7 +116,7 @@ class Verification:
     file_accuracy: float | None
     accuracy_loss: float | None = None
     accuracy_error: float | None = None
-    classes: int | None = None
+    chance: float | None = None
 
     @property
     def bounds(self) -> Bounds:
@@ -162,9 +163,9 @@ class Verification:
 
     @property
     def at_chance(self) -> bool:
-        if self.keras_accuracy is None:
+        if self.keras_accuracy is None or self.chance is None:
             return False
-        return at_chance(self.keras_accuracy, self.examples, self.classes)
+        return self.keras_accuracy <= self.chance
 
     @property
     def passed(self) -> bool:
@@ -244,7 +245,7 @@ def verify(
         file_accuracy=_accuracy(actual, labels),
         accuracy_loss=accuracy_loss,
         accuracy_error=accuracy_error,
-        classes=expected.shape[1],
+        chance=None if labels is None else highest_chance(labels, expected.shape[1]),
     )
 
 

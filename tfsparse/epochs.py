@@ -15,7 +15,7 @@ def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) ->
       number is that of their code); or it is less than half of its best; or it has been no better
       than guessing in all epochs, of two or more.
     - Adversarial accuracy in training is more than 20 points above it, or more than twice it; both,
-      if it has been no better than guessing.
+      and better than guessing, if it has been no better than guessing.
     - Clean accuracy on held-out images is at least three quarters of its best. Otherwise training
       is unstable, which more attack steps do not mend.
 
@@ -37,7 +37,7 @@ def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) ->
         is_one_sided = any(apart)
     else:
         falls = bool(before) and robust <= chance
-        is_one_sided = all(apart)
+        is_one_sided = all(apart) and trained > chance
     clean = [row["validation_clean_accuracy"] for row in history]
     return falls and is_one_sided and clean[-1] >= 0.75 * max(clean)
 

@@ -141,15 +141,16 @@ def from_unit(images, input_range):
     return images if (low, high) == UNIT_RANGE else low + (high - low) * images
 
 
-def at_chance(accuracy, count, classes):
-    """Whether an accuracy, measured on `count` images, is one that guessing also reaches.
+def highest_chance(labels, classes):
+    """Returns the highest accuracy on images that a model reaches without looking at them.
 
-    It is if it is below the upper end of the 95 % interval around 1 / classes.
+    It guesses one of the classes each time, and is as lucky as the upper end of the 95 % interval
+    around 1 / classes, or it always answers the most frequent class.
+
+    Args:
+        labels: of the images, a NumPy array of int [n].
+        classes: their number.
     """
-    return bool(accuracy <= highest_chance(count, classes))
-
-
-def highest_chance(count, classes):
-    """Returns the highest accuracy on `count` images that guessing one of `classes` reaches."""
     chance = 1 / max(classes, 2)
-    return float(chance + 1.959964 * np.sqrt(chance * (1 - chance) / count))
+    guessed = chance + 1.959964 * np.sqrt(chance * (1 - chance) / len(labels))
+    return float(max(guessed, np.bincount(labels).max() / len(labels)))

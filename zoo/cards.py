@@ -176,8 +176,9 @@ def threat_model(recipe):
 
 
 def _prose(card):
-    paragraphs = card["intended_use"], card["limits"], f"License: {card['license']}"
-    return "\n".join(textwrap.fill(each, 100) for each in paragraphs)
+    license_line = card["license"] and f"License: {card['license']}"
+    paragraphs = card["intended_use"], card["limits"], license_line
+    return "\n".join(textwrap.fill(each, 100) for each in paragraphs if each)
 
 
 def read_card(path):

@@ -37,6 +37,7 @@ class Folder:
         class_names: names of the classes' folders, in alphabetical order.
         is_test: which images are in the folder "test", bool [n]; None if there is no such folder.
         image_shape: (height, width, channels) of all images: 1 channel if all are gray, or else 3.
+            An image with a palette is gray if all colors of the palette are.
             Height and width are None if images vary in size.
         vary: None, or a sentence that names two images of different size.
 
@@ -192,7 +193,14 @@ def _header(path):
             )
         width, height = image.size
         turned = image.getexif().get(ORIENTATION) in SIDEWAYS
-        return (width, height) if turned else (height, width), image.mode in COLOR
+        has_colors = image.mode in COLOR and not (image.mode == "P" and _is_gray(image))
+        return (width, height) if turned else (height, width), has_colors
+
+
+def _is_gray(image):
+    """Whether all colors of a palette, as of a GIF, are gray."""
+    palette = np.reshape(image.getpalette(), (-1, 3))
+    return bool((palette == palette[:, :1]).all())
 
 
 def _decoded(path, shape):

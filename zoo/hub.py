@@ -14,6 +14,7 @@ import string
 
 from tfsparse import files
 from zoo import models
+from zoo.own_data import public_name
 
 # The hub's names of data sets that the zoo's models were trained on.
 _DATASETS = {
@@ -87,12 +88,20 @@ def write_folder(name, folder):
     Raises:
         UsageError: if there is no such model, or the folder has files or cannot be made.
     """
-    card, model, int8 = models.card(name), models.load(name), models.load_tflite(name)
+    card, model, int8 = _public(models.card(name)), models.load(name), models.load_tflite(name)
     with files.new_folder(folder) as partial:
         model.save(partial / "model.keras")
         shutil.copyfile(int8, partial / "model_int8.tflite")
         (partial / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(readme(card), encoding="utf-8")
+
+
+def _public(card):
+    """Returns a card that names a data set of one's own without the path of the folders above."""
+    found = type(card)(card)
+    found["dataset"] = public_name(card["dataset"])
+    found["recipe"] = {**card["recipe"], "dataset": public_name(card["recipe"]["dataset"])}
+    return found
 
 
 def readme(card):
@@ -133,7 +142,7 @@ def metadata(card):
         ],
     }
     return {
-        "license": card["license"].lower(),
+        **({"license": card["license"].lower()} if card["license"] else {}),
         "library_name": "keras",
         "pipeline_tag": "image-classification",
         "tags": list(dict.fromkeys(tags)),

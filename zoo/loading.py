@@ -12,6 +12,7 @@ from tfsparse.examples import UNIT_RANGE, check_range, from_unit
 from tfsparse.precision import full_precision
 from zoo.data import as_float, open_dataset
 from zoo.models import card, list_models, load, load_tflite, suggestion
+from zoo.own_data import public_name
 
 MAX_UNPACKED = 100  # times its size, for a .keras file; Keras does not compress them
 
@@ -24,8 +25,8 @@ def find_model(name, flag="model"):
         flag: that the user gave it with, for error messages.
 
     Returns:
-        `(model, about)`: the keras.Model, and what is known about it: its card, the report of the
-        run beside it, or {}.
+        `(model, about)`: the keras.Model, and what is known about it: its card, or the report or
+        card beside it, or {}.
 
     Raises:
         UsageError: if there is no such model or Keras cannot load it.
@@ -52,7 +53,10 @@ def find_model(name, flag="model"):
     except Exception as error:  # a damaged or foreign file can break anywhere in Keras
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UsageError(f"Keras cannot load {path}: {reason}") from error
-    return model, read_report(path.with_name("report.json"))
+    # Beside a model of the hub is its card.
+    return model, read_report(path.with_name("report.json")) or read_report(
+        path.with_name("card.json")
+    )
 
 
 def find_file(name):
@@ -91,6 +95,7 @@ _REPORT = {
     "dataset": (str, type(None)),
     "data_dir": (str, type(None)),
     "image_size": (int, type(None)),
+    "class_names": (list, type(None)),
     "model": (dict, type(None)),
 }
 
@@ -140,8 +145,14 @@ def find_dataset(about, model, dataset=None, data_dir=None, image_size=None):
         ) from error
 
 
-def check_fit(image_shape, num_classes, data):
-    """Raises a `UsageError` unless a model of these sizes fits the data set `data`."""
+def check_fit(image_shape, num_classes, data, class_names=None):
+    """Raises a `UsageError` unless a model of these sizes fits the data set `data`.
+
+    Args:
+        image_shape, num_classes: of the model.
+        data: a `zoo.data.Dataset`.
+        class_names: of the model, or None if they are unknown.
+    """
     if tuple(data.image_shape) != tuple(image_shape):
         raise UsageError(
             f"The model takes images of shape {tuple(image_shape)}. Give --dataset, or "
@@ -152,6 +163,17 @@ def check_fit(image_shape, num_classes, data):
             f"The model has {num_classes} classes. Give the --dataset that it was trained on. "
             f"Received: a data set of {data.num_classes} classes"
         )
+    known = class_names and not any(map(_is_number, (*class_names, *data.class_names)))
+    if known and list(class_names) != list(data.class_names):
+        raise UsageError(
+            f"The model's classes are {', '.join(class_names)!s:.200}. Give a --dataset of these, "
+            f"by the same names in the same order. Received: {', '.join(data.class_names)!s:.200}"
+        )
+
+
+def _is_number(name):
+    """Whether a class has no name, as in an .npz file."""
+    return str(name).isdecimal()
 
 
 def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
@@ -169,7 +191,8 @@ def find_model_and_data(name, dataset=None, data_dir=None, image_size=None):
     check_model(model)
     model = full_precision(model)
     data = find_dataset(about, name, dataset, data_dir, image_size)
-    check_fit(model.inputs[0].shape[1:], model.outputs[0].shape[-1], data)
+    names = about.get("class_names")
+    check_fit(model.inputs[0].shape[1:], model.outputs[0].shape[-1], data, names)
     return model, data
 
 
@@ -186,4 +209,5 @@ def conversion_images(data, calibration_examples=None, input_range=UNIT_RANGE):
     images, labels = data.read("test", VERIFICATION_EXAMPLES)
     calibration, _ = data.read("train", calibration_examples or CALIBRATION_EXAMPLES)
     calibration, images = (from_unit(as_float(each), input_range) for each in (calibration, images))
-    return Images(calibration, images, labels, data.class_names, data.name, input_range)
+    name = public_name(data.name)  # the file goes elsewhere
+    return Images(calibration, images, labels, data.class_names, name, input_range)

@@ -18,6 +18,15 @@ VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.1  # of a folder without test images
 
 
+def public_name(name):
+    """Returns the name of a data set for others: of a path, the last part.
+
+    TFDS's names may have a "/" as well, but do not begin like a path.
+    """
+    path = pathlib.PurePath(name)
+    return path.name if path.is_absolute() or name.startswith((".", "~")) else name
+
+
 class OwnDataset:
     """A folder of images or an .npz file; it has the interface of `zoo.data.Dataset`.
 

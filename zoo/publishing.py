@@ -35,10 +35,6 @@ _COPIED = (
 _LARGE = 1_000_000  # weights from which a model is stored in 16 bits, if it is as accurate
 _SAME = 0.0005  # the most by which its accuracy may then differ
 _BATCH = 500
-_INTENDED_USE = (
-    "Research on sparse and robust networks, comparisons, teaching, and as a starting point for "
-    "fine-tuning on other data."
-)
 _ROBUST = {
     "standard": "It is not robust to adversarial perturbations.",
     "hybrid": "It was trained to be robust to L_inf perturbations of up to {eps:.4g}/255; its "
@@ -52,7 +48,7 @@ _LIMITS = (
 )
 
 
-def publish(workdir, name, note="", data_dir=None, purpose=""):
+def publish(workdir, name, data_dir=None, **words):
     """Adds the model of a finished training run to `zoo.models.folder_of_own_models()`.
 
     Its card, weights, int8 file, and adversarial examples go to the folders cards/, weights/, and
@@ -61,9 +57,10 @@ def publish(workdir, name, note="", data_dir=None, purpose=""):
     Args:
         workdir: folder of the run.
         name: of the model.
-        note: what users must know about the data, such as its form.
         data_dir: where tensorflow-datasets keeps its data, or None for its default.
-        purpose: why it is in the zoo, one line.
+        **words: of the card, str: "purpose", why it is in the zoo, in one line; "note", what users
+            must know about the data, such as its form; "license", an SPDX identifier;
+            "intended_use".
 
     Returns:
         The card, a dict.
@@ -109,10 +106,7 @@ def publish(workdir, name, note="", data_dir=None, purpose=""):
         )
     card = {
         "name": name,
-        "purpose": purpose,
-        "note": note,
-        "license": "Apache-2.0",
-        "intended_use": _INTENDED_USE,
+        **{key: words.get(key, "") for key in ("purpose", "note", "license", "intended_use")},
         "limits": limits(report["recipe"]),
         "model": report["model"],
         **{key: report[key] for key in _COPIED},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 
 from tfsparse import files, optional
 from tfsparse.errors import UsageError
@@ -25,7 +26,7 @@ def check_recipe(workdir, recipe, defaults):
     if before is None:
         return
     before = {name: before.get(name, defaults[name]) for name in recipe}
-    differing = [name for name in recipe if before[name] != recipe[name]]
+    differing = [name for name in recipe if _differ(name, before[name], recipe[name])]
     if differing:
         changes = ", ".join(
             f"--{name}={before[name]} there, {recipe[name]} here" for name in differing[:3]
@@ -35,6 +36,12 @@ def check_recipe(workdir, recipe, defaults):
         raise UsageError(
             f"--workdir={workdir} holds a run of another recipe ({changes}). Choose another folder."
         )
+
+
+def _differ(name, before, now):
+    if name == "dataset":  # the same folder has many paths; `check_data` compares the images
+        before, now = (pathlib.PurePath(str(each)).name for each in (before, now))
+    return before != now
 
 
 def check_data(workdir, dataset):

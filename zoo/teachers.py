@@ -45,7 +45,7 @@ def check_teacher(teacher, images, labels):
         for some, its_labels in batches(images, labels, 500)
     )
     accuracy = float(correct) / len(labels)
-    if accuracy <= highest_chance(len(labels), teacher.num_classes):
+    if accuracy <= highest_chance(labels, teacher.num_classes):
         raise UsageError(
             f"The teacher is right on {100 * accuracy:.1f} % of the validation images, no more "
             "than a guess. Check that --teacher takes images in [0, 1] and knows the classes of "

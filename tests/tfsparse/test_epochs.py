@@ -48,6 +48,18 @@ def test_few_images_tell_little():
     assert not overfits_attack(history, chance=6 / 7)
 
 
+def test_a_network_that_has_yet_to_learn_unbalanced_classes():
+    """The most frequent class, its only answer so far, is that of 56 % of the images."""
+    history = [row(0.559, 0.5, 0.559), row(0.6, 0.545, 0.147)]
+    assert not overfits_attack(history, chance=0.559)
+
+
+def test_a_network_that_has_yet_to_learn_its_attack():
+    """It is worse than a guess under the training attack, too."""
+    history = [row(0.35, 0.2, 0.0), row(0.37, 0.227, 0.0)]
+    assert not overfits_attack(history, chance=0.47)
+
+
 def test_best_epoch():
     assert best_epoch(LEARNED) == 2
     assert best_epoch([*LEARNED, row(0.8, 0.9, 0.02)]) == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import types
 import zipfile
 
 import keras
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from tfsparse.errors import UsageError
-from zoo.loading import find_dataset, find_model, read_report
+from zoo.loading import check_fit, find_dataset, find_model, read_report
+from zoo.own_data import public_name
 
 
 def small_model():
@@ -27,6 +29,35 @@ def test_model_and_its_report(tmp_path):
         assert about == {"dataset": "cifar10"}
         for weight, expected in zip(found.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, expected)
+
+
+def test_a_card_stands_in_for_a_report(tmp_path):
+    small_model().save(tmp_path / "model.keras")
+    (tmp_path / "card.json").write_text('{"dataset": "parts", "class_names": ["a", "b", "c"]}')
+    assert find_model(str(tmp_path))[1]["class_names"] == ["a", "b", "c"]
+
+
+def test_classes_of_another_order_are_refused():
+    """All labels would be wrong."""
+    data = types.SimpleNamespace(image_shape=(4, 4, 1), num_classes=3, class_names=["a", "b", "c"])
+    for names in (None, ["a", "b", "c"], ["0", "1", "2"]):  # an .npz file has only numbers
+        check_fit((4, 4, 1), 3, data, names)
+    with pytest.raises(UsageError, match=r"classes are b, a, c\. .* Received: a, b, c"):
+        check_fit((4, 4, 1), 3, data, ["b", "a", "c"])
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [
+        ("/home/me/parts", "parts"),
+        ("../photos/parts/", "parts"),
+        ("~/parts.npz", "parts.npz"),
+        ("parts", "parts"),
+        ("cifar10_corrupted/fog_1", "cifar10_corrupted/fog_1"),
+    ],
+)
+def test_public_name(name, public):
+    assert public_name(name) == public
 
 
 def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):

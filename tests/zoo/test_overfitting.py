@@ -103,8 +103,9 @@ def test_other_responses():
     assert goes_on
     assert "in epoch 2" in line
     assert "3.0% after 40.0%" in line
-    for action, steps in (("stop", 1), ("restore", 10)):
-        with pytest.raises(UsageError, match=rf"Stopped.*--attack_steps={steps + 1} ") as caught:
+    remedies = {("stop", 1): "Give --attack_steps=2 ", ("restore", 10): "Continue with --on_over"}
+    for (action, steps), remedy in remedies.items():
+        with pytest.raises(UsageError, match=rf"Stopped.*{remedy}") as caught:
             respond(action, checkpoints, steps)
         assert "\n" not in str(caught.value)
     assert not went_back

@@ -115,6 +115,22 @@ def test_formats_and_resizing(tmp_path):
     assert sorted(labels) == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_gray_palette_is_gray(tmp_path):
+    rng = np.random.default_rng(0)
+    frames = {
+        f"{label}/{i}.gif": rng.integers(256, size=(5, 6)) for label in "ab" for i in range(9)
+    }
+    for name, frame in frames.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(frame.astype(np.uint8)).convert("P").save(tmp_path / name)
+    dataset = open_dataset(str(tmp_path), validation_fraction=0.5)
+    assert dataset.image_shape == (5, 6, 1)
+    found = {image.tobytes() for split in dataset.sizes for image in dataset.read(split)[0]}
+    assert found == {frame.astype(np.uint8).tobytes() for frame in frames.values()}
+    Image.new("RGB", (6, 5), (200, 10, 10)).convert("P").save(tmp_path / "a" / "red.gif")
+    assert open_dataset(str(tmp_path), validation_fraction=0.5).image_shape == (5, 6, 3)
+
+
 def test_turned_photos_are_upright(tmp_path):
     """EXIF's orientation 6: the camera was turned; rows are columns."""
     pixels = image(0, (16, 8), channels=1) // 255 * 255

@@ -84,12 +84,13 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
         monkeypatch.setattr(figures, "as_c", lambda content: None)
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)
-    published = publish(workdir.name, "mine", "n", purpose="to test")
+    published = publish(workdir.name, "mine", note="n", purpose="to test", license="MIT")
     assert zoo.card("mine") in zoo.find()
     assert models.folder_of("mine") == folder
     card, model = zoo.card("mine"), zoo.load("mine")
     assert card == json.loads(json.dumps(published))
     assert (card["seed"], card["hours"], card["note"]) == (7, 1.0, "n")
+    assert (card["license"], card["intended_use"]) == ("MIT", "")
     taught = hash_of_weights(keras.saving.load_model(workdir / "model.keras"))
     assert card["recipe"]["teacher"] == [SHIPPED, f"{SHIPPED} (sha256 {taught[:16]})"]
     assert str(workdir.parent) not in json.dumps(card)

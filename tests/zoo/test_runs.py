@@ -45,3 +45,13 @@ def test_damaged_flags_are_refused(tmp_path, content):
     (tmp_path / "flags.json").write_text(content)
     with pytest.raises(UsageError, match=r"Cannot read .*flags\.json"):
         runs.check_recipe(tmp_path, RECIPE, DEFAULTS)
+
+
+def test_the_path_of_the_data_set_may_be_another(tmp_path):
+    """Its images decide: see `check_data`."""
+    recipe, defaults = {"dataset": "parts"}, {"dataset": "cifar10"}
+    (tmp_path / "flags.json").write_text(json.dumps(recipe))
+    for same in ("parts", "./parts/", "../photos/parts", "/data/parts"):
+        runs.check_recipe(tmp_path, {"dataset": same}, defaults)
+    with pytest.raises(UsageError, match="--dataset=parts there, other here"):
+        runs.check_recipe(tmp_path, {"dataset": "other"}, defaults)

@@ -1,7 +1,7 @@
 """Adds a finished training run to the zoo, or writes a model of the zoo for the Hugging Face hub.
 
     tfsparse publish --workdir=runs/mine --name=NAME
-    tfsparse verify NAME --autoattack --write  # adds AutoAttack to its card
+    tfsparse verify NAME --autoattack --write  # adds AutoAttack to its card; from 4 classes on
 
 Measures the model and its int8 file, then writes its card, its weights, the file, and adversarial
 examples into the folder that the environment variable TFSPARSE_MODELS names, which must exist, or
@@ -20,13 +20,19 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 NEEDS_TENSORFLOW = True
+WORDS = {
+    "purpose": "Why the model is in the zoo, one line.",
+    "note": "What users must know about the data, such as its form.",
+    "license": "SPDX identifier of the model's license; by default, the card names none.",
+    "intended_use": "What the model is for; by default, the card does not say.",
+}
 
 
 def define_flags():
     flags.DEFINE_string("workdir", None, "Folder of a finished training run.")
     flags.DEFINE_string("name", None, "Name of the model in the zoo.")
-    flags.DEFINE_string("note", "", "What users must know about the data, such as its form.")
-    flags.DEFINE_string("purpose", "", "Why the model is in the zoo, one line.")
+    for name, meaning in WORDS.items():
+        flags.DEFINE_string(name, "", meaning)
     flags.DEFINE_string("data_dir", None, "Folder of the data set.")
     flags.DEFINE_string("model", None, "A model of the zoo, to write to the folder --to.")
     flags.DEFINE_string("to", None, "The folder to write, new or empty.")
@@ -37,7 +43,7 @@ def main():
 
     given = [name for name in ("workdir", "name", "model", "to") if FLAGS[name].value is not None]
     if given == ["model", "to"]:
-        for name in ("note", "purpose", "data_dir"):
+        for name in (*WORDS, "data_dir"):
             if FLAGS[name].present:
                 raise UsageError(
                     f"--{name} has no effect with --to. Received: --{name}={FLAGS[name].value}"
@@ -60,5 +66,6 @@ def main():
 
     backend.expect_compilations()  # each attack compiles a function of its own
     backend.use_full_precision()  # so that `tfsparse verify` measures the same
-    card = publish(FLAGS.workdir, FLAGS.name, FLAGS.note, FLAGS.data_dir, purpose=FLAGS.purpose)
+    words = {name: FLAGS[name].value for name in WORDS}
+    card = publish(FLAGS.workdir, FLAGS.name, FLAGS.data_dir, **words)
     print(f"published {card['name']}: {models.path_of_card(card['name'])}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfsparse import machine, optional
 from tfsparse.errors import UsageError
-from tfsparse.examples import at_chance
+from tfsparse.examples import highest_chance
 from tfsparse.files import write_bytes
 from zoo.data import as_float, hash_of_images
 from zoo.loading import check_fit
@@ -97,7 +97,7 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
     source = plan.options.source
     subjects = [subject, source] if source else [subject]
     for each in subjects:
-        check_fit(each.image_shape, each.num_classes, data)
+        check_fit(each.image_shape, each.num_classes, data, each.class_names)
     if source and source.model is None:
         raise UsageError(f"--source must be a Keras model, not a file. Received: {source.name}")
     attacks = plan.attacks_on(subject)
@@ -123,8 +123,8 @@ def evaluate(subject, data, plan, examples=1000, seed=0, batch_size=None, path=N
         "model": subject.name,
         "eps": plan.options.eps,
         "input_range": list(subject.input_range),
-        "at_chance": at_chance(
-            float(np.mean(results.correct("clean"))), len(labels), data.num_classes
+        "at_chance": bool(
+            np.mean(results.correct("clean")) <= highest_chance(labels, data.num_classes)
         ),
         **identity,
         "twin_agreement": twin_agreement,

@@ -10,8 +10,9 @@ from tfsparse.tables import aligned
 from zoo.cards import gap_warning
 
 AT_CHANCE = (
-    "warning: clean accuracy is at chance level, so what attacks leave says nothing. The model was "
-    "given images in [{low}, {high}]; if it takes another range, give --input_range, such as 0,255."
+    "warning: clean accuracy is at chance level, so what attacks leave says nothing. To answer the "
+    "most frequent class is right on {majority:.1%} of the images. The model was given images in "
+    "[{low}, {high}]; if it takes another range, give --input_range, such as 0,255."
 )
 
 
@@ -20,7 +21,8 @@ def text(report):
     about = f"{report['model']} on the first {report['examples']:,} test images of "
     about += f"{report['dataset']}, L_inf {255 * report['eps']:.4g}/255, seed {report['seed']}"
     low, high = report["input_range"]
-    chance = report["at_chance"] and AT_CHANCE.format(low=low, high=high)
+    majority = report["majority_accuracy"]
+    chance = report["at_chance"] and AT_CHANCE.format(low=low, high=high, majority=majority)
     twin = report["twin_agreement"]
     twin = twin and f"gradients of a twin with the file's class on {100 * twin:.1f} % of images"
     verdicts = [f"{c['verdict']}: {c['rule']} ({c['evidence']})" for c in report["masking"]]

@@ -35,6 +35,7 @@ class Subject:
         input_range: smallest and largest value of the images that the model itself takes; `logits`
             and `model` take images in [0, 1] all the same.
         content: bytes of the file; None for a Keras model.
+        class_names: in the order of the logits, or None if they are unknown.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Subject:
     source: str | None = None
     input_range: tuple = UNIT_RANGE
     content: bytes | None = None
+    class_names: list | None = None
 
 
 def find_subject(name, input_range=None):
@@ -81,6 +83,7 @@ def model_subject(name, model, about=None, input_range=UNIT_RANGE):
         sha256=hash_of_model(model),
         about=about or {},
         input_range=input_range,
+        class_names=(about or {}).get("class_names"),
     )
 
 
@@ -115,9 +118,8 @@ def file_subject(name, content, about=None, source=None, input_range=None):
 
     file = FileModel(content)
     _check_sizes(file.image_shape, file.num_classes)
-    if input_range is None:
-        input_range = file_metadata.read(content).get("input_range", UNIT_RANGE)
-    input_range = check_range(input_range)
+    facts = file_metadata.read(content)
+    input_range = check_range(input_range or facts.get("input_range", UNIT_RANGE))
     return Subject(
         name=name,
         logits=lambda images: file(from_unit(images, input_range)),
@@ -129,6 +131,7 @@ def file_subject(name, content, about=None, source=None, input_range=None):
         source=source,
         input_range=input_range,
         content=content,
+        class_names=facts.get("labels"),
     )
 
 

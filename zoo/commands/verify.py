@@ -35,6 +35,7 @@ def main(names):
     from tfsparse import backend
     from tfsparse.errors import UsageError
     from zoo.models import card, list_models
+    from zoo.robustness.autoattack import check_classes
     from zoo.robustness.square import import_torch
     from zoo.verification import verify
 
@@ -44,10 +45,12 @@ def main(names):
         )
     backend.expect_compilations()  # each attack compiles a function of its own on purpose
     backend.use_full_precision()  # so that figures are the same on every device
-    for name in names:
-        card(name)  # raises an error if there is none
     if FLAGS.autoattack:
         import_torch("autoattack")  # raises an error if it is not installed
+    for name in names:
+        found = card(name)  # raises an error if there is none
+        if FLAGS.autoattack:
+            check_classes(len(found["class_names"]))
     wrong = []
     for name in names or list_models():
         text, figures = verify(name, FLAGS.data_dir, FLAGS.fast, FLAGS.autoattack, FLAGS.write)

@@ -34,6 +34,15 @@ BACKENDS_DIFFER = 1e-3
 CLASSES_TIE = 1e-5
 
 
+def check_classes(count):
+    """Raises a `UsageError` if AutoAttack cannot attack a model of so many classes."""
+    if count < 4:  # the targeted loss uses the four highest logits
+        raise UsageError(
+            "autoattack needs 4 classes or more. Give pgd and square instead, and quote the "
+            f"worst. Received: {count}"
+        )
+
+
 def autoattack(model, eps):
     """Returns AutoAttack's standard version on `model` as `perturb(images, labels, seeds)`.
 
@@ -51,10 +60,7 @@ def autoattack(model, eps):
             raises it if the model does not give the same logits under PyTorch.
     """
     where = device()
-    if model.outputs[0].shape[-1] < 4:  # the targeted loss uses the four highest logits
-        raise UsageError(
-            f"autoattack needs 4 classes or more. Received: {model.outputs[0].shape[-1]}"
-        )
+    check_classes(model.outputs[0].shape[-1])
     folder = tempfile.TemporaryDirectory(prefix="autoattack-")
     path = pathlib.Path(folder.name)
     model.save(path / "model.keras")

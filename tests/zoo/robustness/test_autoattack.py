@@ -142,13 +142,10 @@ def test_layers_that_keras_computes_in_another_way_there(kind):
     np.testing.assert_allclose(adversarial, x, atol=1e-6)
 
 
-@pytest.mark.usefixtures("torchattacks")
 def test_too_few_classes():
-    model = keras.Sequential(
-        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
-    )
-    with pytest.raises(UsageError, match=r"4 classes or more\. Received: 3"):
-        autoattack.autoattack(model, EPS)
+    autoattack.check_classes(4)
+    with pytest.raises(UsageError, match=r"4 classes or more\. .* Received: 3"):
+        autoattack.check_classes(3)
 
 
 def test_our_pgd_finds_what_torchattacks_finds(torchattacks):

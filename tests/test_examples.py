@@ -13,7 +13,7 @@ from tflite.convert import convert
 from tflite.verify import verify
 from tfsparse import UsageError, attacks, training
 from tfsparse.evaluation import accuracy, decision_threshold
-from tfsparse.examples import class_labels, highest_chance
+from tfsparse.examples import class_labels, highest_chance, highest_guess
 from zoo.robustness import catalogue, runner
 from zoo.robustness.intervals import wilson
 
@@ -269,3 +269,4 @@ def test_chance_level_is_what_guessing_reaches():
 def test_chance_level_is_what_always_the_same_answer_reaches():
     labels = np.array([0] * 260 + [1] * 130 + [2] * 50)
     assert highest_chance(labels, 3) == 260 / 440
+    assert highest_guess(440, 3) == highest_chance(np.arange(440) % 3, 3) < 0.4

@@ -63,8 +63,12 @@ def sources(content, source, target, arena_bytes, inputs, outputs, labels=None):
 
 def fill(name, values):
     """Returns the text of a template in tflite/templates/ with `values`, a dict, filled in."""
-    path = pathlib.Path(__file__).parent / "templates" / name
-    return string.Template(path.read_text(encoding="utf-8")).substitute(values)
+    return string.Template(template(name)).substitute(values)
+
+
+def template(name):
+    """Returns the text of a template in tflite/templates/."""
+    return (pathlib.Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 def _class_names(labels):

@@ -14,8 +14,9 @@ def overfits_attack(history: Sequence[dict[str, float]], chance: float = 0.0) ->
       in the early stopping of Wong et al. ("Fast is better than free", ICLR 2020, section 5.4; the
       number is that of their code); or it is less than half of its best; or it has been no better
       than guessing in all epochs, of two or more.
-    - Adversarial accuracy in training is more than 20 points above it, or more than twice it; both,
-      and better than guessing, if it has been no better than guessing.
+    - Adversarial accuracy in training is more than 20 points above it, or more than twice it. If
+      robust accuracy has never been better than guessing, both must hold, and adversarial accuracy
+      must be better than guessing.
     - Clean accuracy on held-out images is at least three quarters of its best. Otherwise training
       is unstable, which more attack steps do not mend.
 

@@ -141,16 +141,24 @@ def from_unit(images, input_range):
     return images if (low, high) == UNIT_RANGE else low + (high - low) * images
 
 
+def highest_guess(count, classes):
+    """Returns the highest accuracy on `count` images that guessing one of `classes` reaches.
+
+    It is the upper end of the 95 % interval around 1 / classes.
+    """
+    chance = 1 / max(classes, 2)
+    return float(chance + 1.959964 * np.sqrt(chance * (1 - chance) / count))
+
+
 def highest_chance(labels, classes):
     """Returns the highest accuracy on images that a model reaches without looking at them.
 
-    It guesses one of the classes each time, and is as lucky as the upper end of the 95 % interval
-    around 1 / classes, or it always answers the most frequent class.
+    It guesses, see `highest_guess`, or it always answers the most frequent class.
 
     Args:
-        labels: of the images, a NumPy array of int [n].
+        labels: of the images, int [n], n > 0; an array or a tensor.
         classes: their number.
     """
-    chance = 1 / max(classes, 2)
-    guessed = chance + 1.959964 * np.sqrt(chance * (1 - chance) / len(labels))
-    return float(max(guessed, np.bincount(labels).max() / len(labels)))
+    labels = np.asarray(labels)
+    most = np.bincount(labels).max() / len(labels)
+    return max(highest_guess(len(labels), classes), float(most))

@@ -53,10 +53,7 @@ def find_model(name, flag="model"):
     except Exception as error:  # a damaged or foreign file can break anywhere in Keras
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise UsageError(f"Keras cannot load {path}: {reason}") from error
-    # Beside a model of the hub is its card.
-    return model, read_report(path.with_name("report.json")) or read_report(
-        path.with_name("card.json")
-    )
+    return model, about_beside(path)
 
 
 def find_file(name):
@@ -121,6 +118,19 @@ def read_report(path):
     return content
 
 
+def about_beside(path):
+    """Returns the report of a run beside the model at `path`, or the card of a model of the hub."""
+    report, card_path = read_report(path.with_name("report.json")), path.with_name("card.json")
+    if report or not card_path.exists():
+        return report
+    try:
+        found = json.loads(card_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_ours = isinstance(found, dict) and {"name", "recipe", "class_names"} <= found.keys()
+    return read_report(card_path) if is_ours else {}  # others may call a file so
+
+
 def find_dataset(about, model, dataset=None, data_dir=None, image_size=None):
     """Opens the data set that the arguments name or, without them, `about`.
 
@@ -166,8 +176,9 @@ def check_fit(image_shape, num_classes, data, class_names=None):
     known = class_names and not any(map(_is_number, (*class_names, *data.class_names)))
     if known and list(class_names) != list(data.class_names):
         raise UsageError(
-            f"The model's classes are {', '.join(class_names)!s:.200}. Give a --dataset of these, "
-            f"by the same names in the same order. Received: {', '.join(data.class_names)!s:.200}"
+            f"The model's classes are {', '.join(map(str, class_names)):.200}. Give a --dataset of "
+            f"these, by the same names in the same order. Received: "
+            f"{', '.join(data.class_names):.200}"
         )
 
 

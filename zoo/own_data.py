@@ -21,10 +21,10 @@ TEST_FRACTION = 0.1  # of a folder without test images
 def public_name(name):
     """Returns the name of a data set for others: of a path, the last part.
 
-    TFDS's names may have a "/" as well, but do not begin like a path.
+    TFDS's names may have one "/" as well, but do not begin like a path.
     """
-    path = pathlib.PurePath(name)
-    return path.name if path.is_absolute() or name.startswith((".", "~")) else name
+    is_path = is_own(name) or name.startswith(("/", ".", "~")) or name.count("/") > 1
+    return pathlib.Path(name).expanduser().resolve().name if is_path else name
 
 
 class OwnDataset:

@@ -48,7 +48,7 @@ _LIMITS = (
 )
 
 
-def publish(workdir, name, data_dir=None, **words):
+def publish(workdir, name, data_dir=None, *, purpose="", note="", license_name="", intended_use=""):
     """Adds the model of a finished training run to `zoo.models.folder_of_own_models()`.
 
     Its card, weights, int8 file, and adversarial examples go to the folders cards/, weights/, and
@@ -58,9 +58,10 @@ def publish(workdir, name, data_dir=None, **words):
         workdir: folder of the run.
         name: of the model.
         data_dir: where tensorflow-datasets keeps its data, or None for its default.
-        **words: of the card, str: "purpose", why it is in the zoo, in one line; "note", what users
-            must know about the data, such as its form; "license", an SPDX identifier;
-            "intended_use".
+        purpose: why it is in the zoo, one line.
+        note: what users must know about the data, such as its form.
+        license_name: the SPDX identifier of its license.
+        intended_use: what it is for.
 
     Returns:
         The card, a dict.
@@ -106,7 +107,10 @@ def publish(workdir, name, data_dir=None, **words):
         )
     card = {
         "name": name,
-        **{key: words.get(key, "") for key in ("purpose", "note", "license", "intended_use")},
+        "purpose": purpose,
+        "note": note,
+        "license": license_name,
+        "intended_use": intended_use,
         "limits": limits(report["recipe"]),
         "model": report["model"],
         **{key: report[key] for key in _COPIED},

@@ -5,7 +5,7 @@ import numpy as np
 
 from tfsparse.distillation import Teacher
 from tfsparse.errors import UsageError
-from tfsparse.examples import highest_chance
+from tfsparse.examples import highest_guess
 from tfsparse.precision import with_policy
 from zoo.data import batches
 from zoo.loading import find_model
@@ -45,7 +45,7 @@ def check_teacher(teacher, images, labels):
         for some, its_labels in batches(images, labels, 500)
     )
     accuracy = float(correct) / len(labels)
-    if accuracy <= highest_chance(labels, teacher.num_classes):
+    if accuracy <= highest_guess(len(labels), teacher.num_classes):
         raise UsageError(
             f"The teacher is right on {100 * accuracy:.1f} % of the validation images, no more "
             "than a guess. Check that --teacher takes images in [0, 1] and knows the classes of "

@@ -33,8 +33,10 @@ def test_model_and_its_report(tmp_path):
 
 def test_a_card_stands_in_for_a_report(tmp_path):
     small_model().save(tmp_path / "model.keras")
-    (tmp_path / "card.json").write_text('{"dataset": "parts", "class_names": ["a", "b", "c"]}')
-    assert find_model(str(tmp_path))[1]["class_names"] == ["a", "b", "c"]
+    card = {"name": "x", "recipe": {}, "dataset": "parts", "class_names": ["a", "b", "c"]}
+    for content, expected in ((json.dumps(card), card), ("[]", {}), ('{"model": "other"}', {})):
+        (tmp_path / "card.json").write_text(content)  # others call other files so
+        assert find_model(str(tmp_path))[1] == expected
 
 
 def test_classes_of_another_order_are_refused():
@@ -53,6 +55,7 @@ def test_classes_of_another_order_are_refused():
         ("../photos/parts/", "parts"),
         ("~/parts.npz", "parts.npz"),
         ("parts", "parts"),
+        ("clients/acme/parts", "parts"),
         ("cifar10_corrupted/fog_1", "cifar10_corrupted/fog_1"),
     ],
 )

@@ -32,9 +32,6 @@ from tflite.codegen.value_tables import value_table
 from tflite.codegen.windows import PADDING, find_window, without_border
 from tfsparse.errors import UsageError
 
-# What a converter writes for a Flatten whose batch is not fixed.
-_OF_ANY_BATCH = {"SHAPE", "STRIDED_SLICE", "PACK"}
-
 
 @dataclasses.dataclass
 class Network:
@@ -105,9 +102,10 @@ class _Builder:
             _METHODS[name](self, operator)
         else:
             remedy = (
-                "Convert the model with a batch of one, or by tfsparse convert."
-                if name in _OF_ANY_BATCH
-                else "Use convolutions, fully connected layers, sums, pooling, and activations."
+                "Convert the model with a batch of one, or with tfsparse convert."
+                if name == "SHAPE"  # of a Flatten whose batch is not fixed
+                else "Use convolutions, fully connected layers, sums, pooling, and activations. A "
+                "Keras model may use the runtime tflm."
             )
             raise UsageError(f"There is no C kernel for {operator.title}. {remedy}")
 

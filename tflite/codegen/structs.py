@@ -6,7 +6,7 @@ import re
 from tflite.codegen.emulation import KERNELS
 from tfsparse.errors import UsageError
 
-_BITS = {"int8_t": 8, "uint8_t": 8, "uint16_t": 16, "int32_t": 32}
+_BITS = {"int8_t": 8, "uint8_t": 8, "int16_t": 16, "uint16_t": 16, "int32_t": 32, "uint32_t": 32}
 _POINTER = 32
 
 
@@ -15,12 +15,13 @@ def check(struct, fields):
 
     Args:
         struct: name of the C type without its prefix.
-        fields: {field: number, or name of an array}.
+        fields: {field: number, or of a pointer the name of an array or 0}.
     """
     kinds = _structs()[struct]
-    for name, value in fields.items():
+    numbers = {name: value for name, value in fields.items() if not kinds[name].endswith("*")}
+    for name, value in numbers.items():
         low, high = _range(kinds[name])
-        if not isinstance(value, str) and not low <= value <= high:
+        if not low <= value <= high:
             raise UsageError(
                 f"The kernels in C take {low:,} to {high:,} as {name} of a {struct}. Received: "
                 f"{value:,}"
@@ -29,7 +30,7 @@ def check(struct, fields):
 
 def size_of(struct):
     """Returns the bytes of a struct where a pointer has 32 bits."""
-    bits = [_BITS.get(kind, _POINTER) for kind in _structs()[struct].values()]
+    bits = [_POINTER if kind.endswith("*") else _BITS[kind] for kind in _structs()[struct].values()]
     end = 0
     for width in bits:
         end = -(-end // width) * width + width  # each field is aligned to its size
@@ -37,14 +38,15 @@ def size_of(struct):
 
 
 def _range(kind):
-    bits = _BITS.get(kind, _POINTER)
+    bits = _BITS[kind]
     return (0, 2**bits - 1) if kind.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 @functools.cache
 def _structs():
     """Returns {struct: {field: type}}; the type of a pointer ends with *."""
-    text = re.sub(r"/\*.*?\*/", "", (KERNELS / "tfsparse_kernels.h").read_text(), flags=re.DOTALL)
+    text = (KERNELS / "tfsparse_kernels.h").read_text(encoding="utf-8")
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     found = {}
     for body, name in re.findall(r"typedef struct \{(.*?)\} tfsparse_(\w+);", text, re.DOTALL):
         found[name] = {}

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import re
+import string
 
 import numpy as np
 
 import tfsparse
 from tflite.codegen.emulation import KERNELS
-from tflite.sources import fill, listing, row_listing
+from tflite.sources import listing, row_listing, template
 from tfsparse import files, tables
 from tfsparse.errors import UsageError
 
@@ -35,36 +36,34 @@ def write_sources(program, content, inputs, outputs, folder, title, prefix=PREFI
     Raises:
         UsageError: if the prefix cannot begin names.
     """
-    if not re.fullmatch("[a-z][a-z0-9_]*", prefix, re.ASCII):
-        raise UsageError(
-            "--prefix must consist of lower-case letters, digits, and _, a letter first. "
-            f"Received: {prefix!r}"
-        )
+    check_prefix(prefix)
     kernels = kernel_sources(program)
     facts = manifest(program, content)
     declarations, definitions = _constants(program)
+    statements = [_statements(program, index) for index in range(len(program.calls))]
     labels = program.facts.get("labels")
     values = {
         **_interface(program),
         "title": title.replace("*/", "* /").replace("/*", "/ *"),
-        "calls": "\n".join(_statements(program, index) for index in range(len(program.calls))),
-        "declarations": "\n".join(declarations),
-        "definitions": "\n\n".join(definitions),
+        "calls": renamed("\n".join(statements), prefix),
+        "declarations": renamed("\n".join(declarations), prefix),
+        "definitions": renamed("\n\n".join(definitions), prefix),
         "sources": "\n".join(f"  {name}" for name in kernels),
         "count": len(inputs),
         "inputs": row_listing(inputs),
         "outputs": row_listing(outputs),
-        "names": _NAMES if labels else "",
-        "definition_of_names": _class_names(labels) if labels else "",
+        "names": renamed(_NAMES, prefix) if labels else "",
+        "definition_of_names": _class_names(labels, prefix) if labels else "",
         "table": table(program),
         "buffer_text": f"{program.plan.bytes:,}",
         "constants": f"{facts['flash']['constants']:,}",
     }
-    texts = {name: (KERNELS / name).read_text(encoding="utf-8") for name in (*HEADERS, *kernels)}
-    texts |= {name: fill(f"c/{name}", values) for name in _TEMPLATES}
-    for name, text in texts.items():
-        text = text if name.endswith((".md", ".txt")) else _LICENSE + text
+    for name in (*HEADERS, *kernels):
+        text = _LICENSE + (KERNELS / name).read_text(encoding="utf-8")
         files.write_bytes(folder / renamed(name, prefix), renamed(text, prefix))
+    for name in _TEMPLATES:
+        text = renamed(template(f"c/{name}"), prefix)
+        files.write_bytes(folder / name, string.Template(text).substitute(values))
     files.write_bytes(folder / "manifest.json", json.dumps(facts, indent=2) + "\n")
     return facts
 
@@ -81,8 +80,17 @@ _TEMPLATES = (
 )
 
 
+def check_prefix(prefix):
+    """Raises a `UsageError` if a prefix cannot begin names in C."""
+    if not re.fullmatch("[a-z][a-z0-9_]*", prefix, re.ASCII):
+        raise UsageError(
+            "--prefix must consist of lower-case letters, digits, and _, a letter first. "
+            f"Received: {prefix!r}"
+        )
+
+
 def renamed(text, prefix):
-    """Returns text with another prefix in all its names: two packages then fit in one program."""
+    """Returns C with another prefix in all its names: two packages then fit in one program."""
     text = text.replace(f"{PREFIX}_", f"{prefix}_")
     return text.replace(f"{PREFIX.upper()}_", f"{prefix.upper()}_")
 
@@ -179,9 +187,10 @@ def _interface(program):
     }
 
 
-def _class_names(labels):
+def _class_names(labels, prefix):
     names = ",\n".join(f"    {c_string(label)}" for label in labels)
-    return f"\nconst char *const tfsparse_class_names[TFSPARSE_CLASSES] = {{\n{names}}};\n"
+    head = renamed("const char *const tfsparse_class_names[TFSPARSE_CLASSES]", prefix)
+    return f"\n{head} = {{\n{names}}};\n"
 
 
 def c_string(text):

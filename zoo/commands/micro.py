@@ -38,12 +38,14 @@ def define_flags():
 
 
 def main():
+    from tflite.codegen.writing import check_prefix
     from tfsparse import files
     from tfsparse.errors import UsageError
 
     for name in ("bench", "prefix"):
         if FLAGS[name].present and FLAGS[name].value and FLAGS.runtime != "c":
             raise UsageError(f"--{name} is for C. Give --runtime=c. Received: --runtime=tflm")
+    check_prefix(FLAGS.prefix)
     with files.new_folder(FLAGS.output) as folder:
         report = {"tflm": _write_tflm, "c": _write_c}[FLAGS.runtime](folder)
     print(f"{report} See {FLAGS.output}")
@@ -95,7 +97,7 @@ def _write_c(folder):
 
 def _title():
     """Returns the name of the model without its folder, as text that any file can hold."""
-    return pathlib.PurePath(FLAGS.model).name.encode(errors="replace").decode()
+    return pathlib.Path(FLAGS.model).resolve().name.encode(errors="replace").decode()
 
 
 def _find_model_and_data():

@@ -45,14 +45,15 @@ def main(names):
         )
     backend.expect_compilations()  # each attack compiles a function of its own on purpose
     backend.use_full_precision()  # so that figures are the same on every device
-    if FLAGS.autoattack:
-        import_torch("autoattack")  # raises an error if it is not installed
+    names = names or list_models()
     for name in names:
         found = card(name)  # raises an error if there is none
         if FLAGS.autoattack:
-            check_classes(len(found["class_names"]))
+            check_classes(len(found["class_names"]), name)
+    if FLAGS.autoattack:
+        import_torch("autoattack")  # raises an error if it is not installed
     wrong = []
-    for name in names or list_models():
+    for name in names:
         text, figures = verify(name, FLAGS.data_dir, FLAGS.fast, FLAGS.autoattack, FLAGS.write)
         print(f"{text}\n", flush=True)
         wrong += [f"{name}: {figure}" for figure in figures]

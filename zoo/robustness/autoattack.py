@@ -34,12 +34,12 @@ BACKENDS_DIFFER = 1e-3
 CLASSES_TIE = 1e-5
 
 
-def check_classes(count):
+def check_classes(count, name="the model"):
     """Raises a `UsageError` if AutoAttack cannot attack a model of so many classes."""
     if count < 4:  # the targeted loss uses the four highest logits
         raise UsageError(
-            "autoattack needs 4 classes or more. Give pgd and square instead, and quote the "
-            f"worst. Received: {count}"
+            f"autoattack needs 4 classes or more. Run tfsparse evaluate --attacks=pgd,square on "
+            f"{name} instead, and quote the worst. Received: {count}"
         )
 
 

@@ -10,9 +10,9 @@ from tfsparse.tables import aligned
 from zoo.cards import gap_warning
 
 AT_CHANCE = (
-    "warning: clean accuracy is at chance level, so what attacks leave says nothing. To answer the "
-    "most frequent class is right on {majority:.1%} of the images. The model was given images in "
-    "[{low}, {high}]; if it takes another range, give --input_range, such as 0,255."
+    "warning: clean accuracy is at chance level, so what attacks leave says nothing. Always "
+    "answering the most frequent class is right on {majority:.1%} of the images. The model was "
+    "given images in [{low}, {high}]; if it takes another range, give --input_range, such as 0,255."
 )
 
 

@@ -13,7 +13,7 @@ from tfsparse.errors import UsageError
 from tfsparse.evaluation import logits
 from tfsparse.examples import UNIT_RANGE, check_range, from_unit, interface
 from tfsparse.hashing import hash_of_model
-from zoo.loading import find_file, find_model, read_report
+from zoo.loading import about_beside, find_file, find_model
 from zoo.models import card, list_models, load_tflite
 from zoo.robustness.sizes import in_few_sizes
 
@@ -104,7 +104,7 @@ def _file(name, input_range):
         if path.name == f"{model}_int8.tflite":
             about, source = card(model), model
     if path.with_name("model.keras").exists():
-        about, source = read_report(path.with_name("report.json")), path.with_name("model.keras")
+        about, source = about_beside(path), path.with_name("model.keras")
     return file_subject(name, find_file(str(path)), about, source and str(source), input_range)
 
 

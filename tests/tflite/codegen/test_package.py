@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 import zoo
 from tests.tflite.codegen import reference
-from tflite.codegen import bench, emulation, host, package
+from tflite.codegen import bench, emulation, host, package, structs, writing
 from tflite.codegen.package import write_package
 from tflite.codegen.softmax import exponentials
 from tflite.codegen.writing import c_string
@@ -86,6 +86,9 @@ def test_what_is_in_it(written):
     sources = {path.name for path in written.folder.glob("*.c")}
     assert sources == {"model.c", "run.c", "weights.c", "self_test.c", *manifest["kernels"]}
     assert MODELS[written.name] in sources
+    licensed = {path.name for path in written.folder.iterdir() if "SPDX" in path.read_text()}
+    # The weights and test images are the user's.
+    assert licensed == {*manifest["kernels"], "tfsparse_inline.h", "tfsparse_kernels.h"}
     assert set(manifest["kernels"]) < {path.name for path in emulation.KERNELS.glob("*.c")}
     text = (written.folder / "model.c").read_text()
     assert len(re.findall(r"^  tfsparse_", text, re.MULTILINE)) >= len(manifest["layers"])
@@ -185,11 +188,15 @@ def test_two_networks_in_one_program(small, tmp_path):
         logits[:, 1], FileModel(content, "reference").outputs(small.images)
     )
     assert (logits[:, 0] != logits[:, 1]).any()
-    # Neither defines, or leaves to the linker, a name that is not its own.
     for prefix in ("first", "second"):
-        assert "tfsparse_" not in "".join(
-            path.read_text() for path in (tmp_path / prefix).iterdir()
-        )
+        texts = [path.read_text() for path in (tmp_path / prefix).iterdir()]
+        assert "tfsparse_" not in "".join(texts)
+
+
+def test_a_prefix_does_not_change_labels():
+    text = writing._class_names(["tfsparse_logo", "TFSPARSE_X"], "mine")
+    assert "mine_class_names[MINE_CLASSES]" in text
+    assert '"tfsparse_logo",\n    "TFSPARSE_X"' in text
 
 
 def test_prefixes_that_are_refused(small, tmp_path):
@@ -255,6 +262,30 @@ def test_self_test_without_instructions_for_signal_processing(small, emulator, t
     """Plain C computes the same bits."""
     program = emulation.Program(sorted(small.folder.glob("*.c")), target, "main")
     assert program.call("main").result == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["-mcpu=cortex_m4+strict_align", "-DTFSPARSE_DSP=0"])
+def test_self_test_without_words_at_any_address(small, emulator, flag):
+    sources = sorted(small.folder.glob("*.c"))
+    plain, usual = (
+        emulation.Program(sources, "cortex-m4", "main", ("-O3", *more)).call("main")
+        for more in ((flag,), ())
+    )
+    assert plain.result == usual.result == 0
+    assert plain.instructions > 1.2 * usual.instructions  # it is plain C
+
+
+def test_sizes_of_structs(emulator, tmp_path):
+    lines = ['#include "tfsparse_kernels.h"']
+    for name in structs._structs():
+        size = structs.size_of(name)
+        lines.append(f'_Static_assert(sizeof(tfsparse_{name}) == {size}, "{name}");')
+    assert len(lines) == 6
+    (tmp_path / "sizes.c").write_text("\n".join(lines))
+    emulation.compile_sources(
+        [tmp_path / "sizes.c"], "cortex-m4", tmp_path, ("-Wno-c11-extensions",)
+    )
 
 
 def test_self_test(small, tmp_path):

@@ -148,6 +148,15 @@ def test_too_few_classes():
         autoattack.check_classes(3)
 
 
+@pytest.mark.usefixtures("torchattacks")
+def test_too_few_classes_of_a_model():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    with pytest.raises(UsageError, match=r"4 classes or more\. .* Received: 3"):
+        autoattack.autoattack(model, EPS)
+
+
 def test_our_pgd_finds_what_torchattacks_finds(torchattacks):
     """The same attack of another implementation, on the same two-layer network."""
     import torch

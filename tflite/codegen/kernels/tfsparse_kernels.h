@@ -4,7 +4,8 @@
  * kept between calls: a kernel gets a scratch buffer, aligned to 4 bytes, from its caller. On Arm
  * cores with the DSP extension, kernels use its instructions; elsewhere, plain C; to the same bits.
  * There they load words from any address, which these cores allow unless told to trap: then compile
- * with -mno-unaligned-access or -DTFSPARSE_DSP=0.
+ * with -mno-unaligned-access or -DTFSPARSE_DSP=0. Some versions of clang do not make such loads by
+ * default: -munaligned-access has them use the instructions.
  */
 #ifndef TFSPARSE_KERNELS_H
 #define TFSPARSE_KERNELS_H

@@ -1,6 +1,6 @@
 """A folder of images, one folder for each class, decoded in parallel by Pillow.
 
-    train/CLASS/*.png and test/CLASS/*.png, or only CLASS/*.png
+    train/CLASS/*.png and test/CLASS/*.png, only CLASS/*.png, or, to evaluate, only test/CLASS/*.png
 
 Needs neither TensorFlow nor tensorflow-datasets.
 """
@@ -52,6 +52,9 @@ class Folder:
         # Of vehicles, "train" may also be a class.
         if self._path / "train" in folders and _folders(self._path / "train"):
             self.class_names, found, self.is_test = _train_and_test(self._path, folders)
+        elif folders == [self._path / "test"] and _folders(folders[0]):
+            self.class_names, found = _classes(folders[0], _folders(folders[0]))
+            self.is_test = np.ones(len(found), bool)
         else:
             self.class_names, found = _classes(self._path, folders)
             self.is_test = None

@@ -37,6 +37,9 @@ class OwnDataset:
     a split, images are in the descending order of their hashes, which mixes the classes. So the
     test images, and the first training images, are the same for any `validation_fraction`.
 
+    A folder that has only test images has none in the other splits; reading these raises a
+    `UsageError`.
+
     Args:
         name: of the folder or file, as the user gave it.
         image_size: height and width to which all images are resized, or None.
@@ -66,11 +69,17 @@ class OwnDataset:
         self.num_classes = len(self.class_names)
         self._indices = _split(self._source.keys, self._source.is_test, fraction)
         self.sizes = {split: len(indices) for split, indices in self._indices.items()}
-        if not all(self.sizes.values()):
+        has_only_test = self._source.is_test is not None and all(self._source.is_test)
+        if not has_only_test and not all(self.sizes.values()):
             raise UsageError(f"{name} has too few images to split: {self.sizes}. Add some.")
 
     def read(self, split: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads a split; see `zoo.data.Dataset.read`."""
+        if not self.sizes[split]:
+            raise UsageError(
+                f"{self.name} has only test images, to evaluate a model on. Put a folder train "
+                "beside its folder test."
+            )
         indices = self._indices[split][:count]
         check_memory(self.name, split, (len(indices), *self.image_shape))
         images = self._source.read(indices, self.image_shape, f"{self.name} {split}")

@@ -115,6 +115,23 @@ def test_formats_and_resizing(tmp_path):
     assert sorted(labels) == [0, 0, 0, 1, 1, 1]
 
 
+def test_only_test_images(tmp_path):
+    """New photos, to evaluate a model on: all are read, and there is nothing to train on."""
+    for label in ("bolt", "nut"):
+        for index in range(3):
+            path = tmp_path / "test" / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (5, 5), index).save(path)
+    dataset = open_dataset(str(tmp_path))
+    assert dataset.sizes == {"train": 0, "validation": 0, "test": 6}
+    images, labels = dataset.read("test")
+    assert sorted(images[:, 0, 0, 0]) == [0, 0, 1, 1, 2, 2]
+    assert (dataset.class_names, sorted(labels)) == (["bolt", "nut"], [0, 0, 0, 1, 1, 1])
+    for split in ("train", "validation"):
+        with pytest.raises(UsageError, match=r"has only test images.*Put a folder train"):
+            dataset.read(split)
+
+
 def test_a_gray_palette_is_gray(tmp_path):
     rng = np.random.default_rng(0)
     frames = {

@@ -51,10 +51,12 @@ def respond(action, checkpoints, steps):
     if action == "continue":
         return f"{line} Training continues.", True
     if action == "stop" or steps >= MAX_STEPS:
-        stronger = f"Give --attack_steps={steps + 1} and another --workdir, or continue"
+        remedy = f"Give --attack_steps={steps + 1} and another --workdir, or continue"
+        if steps >= MAX_STEPS:
+            remedy = "Continue"
         raise UsageError(
-            f"Stopped: {line} best.keras is of an epoch before. "
-            f"{stronger if steps < MAX_STEPS else 'Continue'} with --on_overfitting=continue."
+            f"Stopped: {line} best.keras is of an epoch before. {remedy} with "
+            "--on_overfitting=continue."
         )
     checkpoints.go_back({**last, "attack_steps": steps + 1})
     return f"{line} Back to the last sound epoch, with PGD-{steps + 1}.", False

@@ -23,8 +23,9 @@ def public_name(name):
 
     TFDS's names may have one "/" as well, but do not begin like a path.
     """
-    is_path = is_own(name) or name.startswith(("/", ".", "~")) or name.count("/") > 1
-    return pathlib.Path(name).expanduser().resolve().name if is_path else name
+    path = os.path.abspath(os.path.expanduser(name))
+    is_path = os.path.exists(path) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    return os.path.basename(path) if is_path else name
 
 
 class OwnDataset:
@@ -69,7 +70,7 @@ class OwnDataset:
         self.num_classes = len(self.class_names)
         self._indices = _split(self._source.keys, self._source.is_test, fraction)
         self.sizes = {split: len(indices) for split, indices in self._indices.items()}
-        has_only_test = self._source.is_test is not None and all(self._source.is_test)
+        has_only_test = self._source.is_test is not None and self._source.is_test.all()
         if not has_only_test and not all(self.sizes.values()):
             raise UsageError(f"{name} has too few images to split: {self.sizes}. Add some.")
 

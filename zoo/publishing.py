@@ -48,7 +48,7 @@ _LIMITS = (
 )
 
 
-def publish(workdir, name, data_dir=None, *, purpose="", note="", license_name="", intended_use=""):
+def publish(workdir, name, data_dir=None, *, purpose="", note="", license="", intended_use=""):
     """Adds the model of a finished training run to `zoo.models.folder_of_own_models()`.
 
     Its card, weights, int8 file, and adversarial examples go to the folders cards/, weights/, and
@@ -60,7 +60,7 @@ def publish(workdir, name, data_dir=None, *, purpose="", note="", license_name="
         data_dir: where tensorflow-datasets keeps its data, or None for its default.
         purpose: why it is in the zoo, one line.
         note: what users must know about the data, such as its form.
-        license_name: the SPDX identifier of its license.
+        license: the SPDX identifier of its license.
         intended_use: what it is for.
 
     Returns:
@@ -109,7 +109,7 @@ def publish(workdir, name, data_dir=None, *, purpose="", note="", license_name="
         "name": name,
         "purpose": purpose,
         "note": note,
-        "license": license_name,
+        "license": license,
         "intended_use": intended_use,
         "limits": limits(report["recipe"]),
         "model": report["model"],

@@ -169,7 +169,7 @@ CASES = {
         "runtime": (["--runtime=rust"], 2, "rust"),
         "bench of TFLM": (["--bench"], 1, "--runtime=c"),
         "prefix of TFLM": (["--prefix=mine"], 1, "--prefix is for C. Give --runtime=c"),
-        "prefix": (["--runtime=c", "--prefix=Mine"], 1, "lower-case letters"),
+        "prefix": (["--runtime=c", "--prefix=Mine", "--model=resnet99"], 1, "lower-case letters"),
         "file for TFLM": (["--model={noise}.tflite"], 1, "Give one, or --runtime=c"),
         "parents of a folder": (["--model=resnet99", "--output={new}/a/b"], 1, "resnet99"),
         "missing file": (["--runtime=c", "--model=none.tflite"], 1, "none.tflite"),

@@ -1,11 +1,12 @@
 """The command verify: which models it checks, and what it says if one is wrong."""
 
+import json
 import sys
 
 import pytest
 
 import zoo
-from zoo import verification
+from zoo import models, verification
 
 
 @pytest.fixture
@@ -30,6 +31,19 @@ def test_all_models_or_those_that_are_named(verified, tfsparse):
     assert tfsparse("verify", "--write").returncode == 1
     assert list(verified) == zoo.list_models()
     assert set(verified.values()) == {(None, False, False, True)}
+
+
+def test_autoattack_on_few_classes_is_refused_at_once(verified, tfsparse, tmp_path, monkeypatch):
+    card = zoo.card("resnet8_cifar10")
+    card = {**card, "name": "parts", "class_names": ["bolt", "nut", "washer"]}
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "parts.json").write_text(json.dumps(card))
+    monkeypatch.setenv(models.FURTHER, str(tmp_path))
+    result = tfsparse("verify", "resnet8_cifar10", "parts", "--autoattack")
+    assert result.returncode == 1
+    assert "4 classes or more" in result.stderr
+    assert "on parts instead" in result.stderr
+    assert not verified
 
 
 def test_wrong_figures_are_named_after_all_models(verified, tfsparse):

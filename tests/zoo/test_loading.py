@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import types
 import zipfile
 
@@ -51,16 +52,23 @@ def test_classes_of_another_order_are_refused():
 @pytest.mark.parametrize(
     ("name", "public"),
     [
-        ("/home/me/parts", "parts"),
+        ("/photos/parts", "parts"),
         ("../photos/parts/", "parts"),
         ("~/parts.npz", "parts.npz"),
         ("parts", "parts"),
+        (".", pathlib.Path.cwd().name),
         ("clients/acme/parts", "parts"),
         ("cifar10_corrupted/fog_1", "cifar10_corrupted/fog_1"),
     ],
 )
 def test_public_name(name, public):
     assert public_name(name) == public
+
+
+def test_public_name_of_a_folder_that_is_here(tmp_path, monkeypatch):
+    (tmp_path / "photos" / "parts").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert public_name("photos/parts") == "parts"
 
 
 def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):

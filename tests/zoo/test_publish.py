@@ -84,7 +84,7 @@ def test_what_is_published_loads_and_is_true(runs, structure, folder, fashion_mn
         monkeypatch.setattr(figures, "as_c", lambda content: None)
     # From the folder of the runs, where the run's name is also that of a model.
     monkeypatch.chdir(workdir.parent)
-    published = publish(workdir.name, "mine", note="n", purpose="to test", license_name="MIT")
+    published = publish(workdir.name, "mine", note="n", purpose="to test", license="MIT")
     assert zoo.card("mine") in zoo.find()
     assert models.folder_of("mine") == folder
     card, model = zoo.card("mine"), zoo.load("mine")

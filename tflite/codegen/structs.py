@@ -31,10 +31,8 @@ def check(struct, fields):
 def size_of(struct):
     """Returns the bytes of a struct where a pointer has 32 bits."""
     bits = [_POINTER if kind.endswith("*") else _BITS[kind] for kind in _structs()[struct].values()]
-    end = 0
-    for width in bits:
-        end = -(-end // width) * width + width  # each field is aligned to its size
-    return -(-end // max(bits)) * max(bits) // 8
+    # The fields are in an order that needs no padding but at the end.
+    return -(-sum(bits) // max(bits)) * max(bits) // 8
 
 
 def _range(kind):

@@ -11,7 +11,7 @@ from tflite.codegen.emulation import KERNELS, Program
 HAS_BENCH = all(map(importlib.util.find_spec, ("ziglang", "unicorn", "elftools")))
 emulated = pytest.mark.skipif(not HAS_BENCH, reason="the extra `bench` is not installed")
 
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror"]
 SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 
 _HEAD = """#include <stdlib.h>

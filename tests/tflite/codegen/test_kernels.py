@@ -170,6 +170,17 @@ def test_kernels_of_each_case(made):
         assert kernels[case] == {"convolve_plain"}
 
 
+def test_rows_longer_than_the_table_of_gathered_convolutions():
+    """It has 16 bits for a run's pairs and for its offset."""
+    for columns, fits in ((3, True), (5, False)):
+        size = columns, 30_000
+        numbers = np.full(2, 1 << 30, np.int32), np.full(2, -7)
+        weights = np.zeros((2, 1, *size), np.int8)
+        wide = Convolution((1, *size), (1, 1, 2), weights, np.zeros(2, np.int32), *numbers)
+        kernels = {packed.kernel for packed in candidates(wide)}
+        assert ("convolve_gathered" in kernels) == fits
+
+
 def test_sums_that_need_more_bits():
     convolution, *_ = make(CASES["dense"], seed=0)
     for bias, kernels in (

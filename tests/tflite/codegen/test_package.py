@@ -1,30 +1,20 @@
 """The package in C: it compiles without warnings, and its bits are those of LiteRT."""
 
-import ctypes
-import functools
 import json
-import pathlib
 import re
 import subprocess
-import tempfile
-import warnings
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
 import zoo
-from tests.tflite.codegen import reference
-from tflite.codegen import bench, emulation, host, package, structs, writing
+from tests.tflite.codegen.models import flattened_cnn
+from tests.tflite.codegen.programs import SANITIZED, STRICT
+from tflite.codegen import bench, emulation, host, package, writing
 from tflite.codegen.package import write_package
-from tflite.codegen.softmax import exponentials
 from tflite.codegen.writing import c_string
 from tflite.convert import convert
-from tflite.quiet import quiet
 from tflite.runtimes import FileModel
-from tflite.sources import operator_names
 from tfsparse.errors import UsageError
 from zoo.figures import golden_images
 
@@ -36,8 +26,6 @@ MODELS = {
     "resnet18_w16_ps4p4_cifar10": "convolve_gathered.c",
     "shufflenet_w80_cifar10": "average_pool.c",
 }
-WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror")
-SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 class Written:
@@ -99,7 +87,7 @@ def test_what_is_in_it(written):
 def test_bits_under_sanitizers(name, packages, tmp_path):
     """Every read and write is inside its array, and no sum overflows."""
     written = make(name, packages)
-    program = host.build(written.folder, tmp_path, (*WARNINGS, *SANITIZERS))
+    program = host.build(written.folder, tmp_path, (*STRICT, *SANITIZED))
     np.testing.assert_array_equal(host.run(program, written.package.images), written.expected)
     assert written.package.checked == len(written.images)
     assert len(np.unique(written.expected)) > 10
@@ -173,7 +161,7 @@ def test_two_networks_in_one_program(small, tmp_path):
         build = tmp_path / f"build_{prefix}"
         build.mkdir()
         sources = [path for path in folder.glob("*.c") if path.name != "self_test.c"]
-        command = [*host.compiler(), "-std=c99", *WARNINGS, "-c", *sources]
+        command = [*host.compiler(), "-std=c99", *STRICT, "-c", *sources]
         subprocess.run(command, cwd=build, check=True)
         objects += build.glob("*.o")
     (tmp_path / "two.c").write_text(TWO)
@@ -206,44 +194,6 @@ def test_prefixes_that_are_refused(small, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def flattened_cnn(shape, classes):
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Conv2D(4, 3, 2, activation="relu"), keras.layers.MaxPooling2D(3)]
-    layers += [keras.layers.Flatten(), keras.layers.Dense(classes)]
-    return keras.Sequential([keras.Input(shape), *layers])
-
-
-@pytest.mark.parametrize(
-    ("shape", "layer", "message"),
-    [
-        ((1, 900, 2), keras.layers.MaxPooling2D((1, 300)), "0 to 255 as window_width.*300"),
-        ((900, 1, 2), keras.layers.AveragePooling2D((300, 1)), "0 to 255 as window_height.*300"),
-        ((70_000, 1, 1), keras.layers.Conv2D(2, 1), "0 to 65,535 as input_height.*70,000"),
-        ((1, 1, 70_000), keras.layers.Conv2D(2, 1), "0 to 65,535 as input_channels.*70,000"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(shape, layer, message, tmp_path):
-    x = layer(inputs := keras.Input(shape))
-    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
-    content = convert(model, "int8", np.random.default_rng(0).random((4, *shape), np.float32))
-    with pytest.raises(UsageError, match=message) as raised:
-        write_package(content, np.zeros((1, *shape)), tmp_path, "x")
-    assert "\n" not in str(raised.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_network_of_one_layer_compiles_without_warnings(tmp_path):
-    layers = [keras.layers.Conv2D(4, 6), keras.layers.Flatten()]
-    model = keras.Sequential([keras.Input((6, 6, 3)), *layers])
-    images = np.random.default_rng(0).random((8, 6, 6, 3), np.float32)
-    package, build = tmp_path / "package", tmp_path / "build"
-    package.mkdir()
-    build.mkdir()
-    made = write_package(convert(model, "int8", images), images, package, "x")
-    program = host.build(package, build, WARNINGS)
-    np.testing.assert_array_equal(host.run(program, made.images), made.logits)
-
-
 @pytest.fixture
 def emulator():
     for name in ("ziglang", "unicorn", "elftools"):
@@ -274,18 +224,6 @@ def test_self_test_without_words_at_any_address(small, emulator, flag):
     )
     assert plain.result == usual.result == 0
     assert plain.instructions > 1.2 * usual.instructions  # it is plain C
-
-
-def test_sizes_of_structs(emulator, tmp_path):
-    lines = ['#include "tfsparse_kernels.h"']
-    for name in structs._structs():
-        size = structs.size_of(name)
-        lines.append(f'_Static_assert(sizeof(tfsparse_{name}) == {size}, "{name}");')
-    assert len(lines) == 6
-    (tmp_path / "sizes.c").write_text("\n".join(lines))
-    emulation.compile_sources(
-        [tmp_path / "sizes.c"], "cortex-m4", tmp_path, ("-Wno-c11-extensions",)
-    )
 
 
 def test_self_test(small, tmp_path):
@@ -331,135 +269,6 @@ def test_a_wrong_kernel_is_found(small, tmp_path, monkeypatch):
         write_package(small.content, small.images, tmp_path, "changed")
 
 
-def plain_cnn():
-    """What a Keras CNN may have beside what the zoo's networks have."""
-    layers = keras.layers
-    x = inputs = keras.Input((12, 12, 3))
-    x = layers.Conv2D(8, 3, padding="same", activation="relu6")(x)
-    x = layers.Conv2D(8, 3, 2)(layers.ZeroPadding2D(((0, 1), (1, 2)))(x))
-    y = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)
-    z = layers.Conv2D(16, 3, padding="same", dilation_rate=2, activation="relu")(x)
-    x = layers.Concatenate()([x, layers.MaxPooling2D(3, 1, padding="same")(y), z])
-    x = layers.LeakyReLU(0.1)(layers.Conv2D(12, 3, padding="same", groups=4)(x))
-    x = layers.Add()([x, layers.Conv2D(12, 1)(x)])
-    x = layers.Cropping2D(1)(layers.AveragePooling2D(2, 1)(x))
-    x = layers.Activation("sigmoid")(layers.Dense(10)(layers.Flatten()(x)))
-    return keras.Model(inputs, layers.Dense(4)(x))
-
-
-@pytest.mark.slow
-def test_a_plain_cnn(tmp_path):
-    keras.utils.set_random_seed(0)
-    images = np.random.default_rng(0).random((20, 12, 12, 3), np.float32)
-    content = convert(plain_cnn(), "int8", images)
-    folder = tmp_path / "package"
-    folder.mkdir()
-    made = write_package(content, images, folder, "plain")
-    program = host.build(folder, tmp_path, (*WARNINGS, *SANITIZERS))
-    expected = FileModel(content, "reference").outputs(images)
-    np.testing.assert_array_equal(host.run(program, made.images), expected)
-    assert len(np.unique(expected)) > 10
-
-
-def by_the_stock_converter(images):
-    """A file of TensorFlow's converter alone, with operators that ours does not write."""
-    layers = keras.layers
-    x = inputs = keras.Input((10, 10, 3), batch_size=1)
-    x = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])(x)
-    x = layers.BatchNormalization()(layers.Conv2D(6, 3, activation="relu")(x))
-    x = layers.Permute((2, 1, 3))(layers.Activation("tanh")(layers.MaxPooling2D()(x)))
-    x = layers.Dense(21, activation="relu")(layers.Flatten()(x))
-    model = keras.Model(inputs, layers.Softmax()(layers.Dense(7)(x)))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dense):
-            layer.kernel.assign(4 * layer.kernel)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return converter.convert()
-
-
-def test_a_file_whose_batch_is_not_fixed(tmp_path):
-    model = flattened_cnn((12, 12, 1), 3)
-    model.export(tmp_path / "saved", verbose=False)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
-    images = np.random.default_rng(0).random((8, 12, 12, 1), np.float32)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        content = converter.convert()
-    (tmp_path / "package").mkdir()
-    with pytest.raises(UsageError, match=r"SHAPE.*Convert the model with a batch of one"):
-        write_package(content, images, tmp_path / "package", "x")
-
-
-def test_a_file_of_the_stock_converter(tmp_path):
-    keras.utils.set_random_seed(0)
-    images = np.random.default_rng(0).random((30, 10, 10, 3), np.float32)
-    content = by_the_stock_converter(images)
-    names = operator_names(content)
-    assert {"FULLY_CONNECTED", "SOFTMAX", "SUB", "TRANSPOSE"} <= set(names)
-    (tmp_path / "package").mkdir()
-    made = write_package(content, images, tmp_path / "package", "foreign")
-    assert made.checked == 30
-    assert len(np.unique(made.logits)) > 20
-    kernels = [call.kernel for call in made.program.calls]
-    assert "copy" not in kernels  # the transposition is in the weights
-
-
-@pytest.mark.parametrize("beta", [1.0, 0.3])
-@pytest.mark.parametrize("scale", [0.01, 0.3, 2.0])
-@pytest.mark.parametrize("count", [2, 10, 511])
-def test_softmax(beta, scale, count):
-    """As LiteRT's, whose polynomial and Newton's method in fixed point it follows."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(0, [[5], [40], [90]], (3, count)).clip(-128, 127).astype(np.int8)
-    options = schema.SoftmaxOptionsT()
-    options.beta = beta
-    tensors = [reference.tensor((1, count), scale, 3)]
-    output = reference.tensor((1, count), 1 / 256, -128)
-    expected = [reference.run("SOFTMAX", options, tensors, output, [row[None]]) for row in values]
-    found = softmax_library()(values, exponentials(scale, beta))
-    np.testing.assert_array_equal(found, np.concatenate(expected))
-
-
-@functools.cache
-def softmax_library():
-    """The kernel as a function of int8 [n, count] and its table."""
-    folder = pathlib.Path(tempfile.mkdtemp())
-    command = [
-        *host.compiler(),
-        "-std=c99",
-        "-shared",
-        "-fPIC",
-        *WARNINGS,
-        f"-I{emulation.KERNELS}",
-    ]
-    source, library = emulation.KERNELS / "softmax.c", folder / "softmax.so"
-    subprocess.run([*command, source, "-o", library], check=True)
-    kernel = ctypes.CDLL(str(library)).tfsparse_softmax
-
-    def call(values, table):
-        rows = [np.ascontiguousarray(row) for row in values]
-        for row in rows:
-            kernel(
-                row.ctypes.data_as(ctypes.c_void_p),
-                table.ctypes.data_as(ctypes.c_void_p),
-                ctypes.c_int32(len(row)),
-                row.ctypes.data_as(ctypes.c_void_p),
-            )
-        return np.stack(rows)
-
-    return call
-
-
 @pytest.mark.parametrize("text", ["plane", 'a "quoted" \\ one', "Größe ??/", "line\nbreak"])
 def test_names_of_classes(text, tmp_path):
     """Any text is the same text in C."""
@@ -468,28 +277,3 @@ def test_names_of_classes(text, tmp_path):
     source.write_text(body)
     subprocess.run([*host.compiler(), "-std=c99", source, "-o", program], check=True)
     assert subprocess.run([program], capture_output=True, check=True).stdout == text.encode()
-
-
-def float_file():
-    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)])
-    model.add(keras.layers.Flatten())
-    return convert(model, "float32", None)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda good: b"", "not a .tflite file"),
-        (lambda good: b"\0\0\0\0TFL3", "Cannot read"),
-        (lambda good: good[:2000], "Cannot read"),
-        (lambda good: pathlib.Path(__file__).read_bytes(), "not a .tflite file"),
-        (lambda good: float_file(), r"files in int8.*Received: float32 and float32"),
-    ],
-    ids=["empty", "identifier only", "cut", "foreign", "float"],
-)
-def test_files_that_are_refused(make, message, tmp_path):
-    content = make(zoo.load_tflite("resnet8_dnr10_fashion_mnist_small").read_bytes())
-    with pytest.raises(UsageError, match=message) as raised:
-        write_package(content, np.zeros((1, 28, 28, 1)), tmp_path, "x")
-    assert "\n" not in str(raised.value)
-    assert not list(tmp_path.iterdir())
